@@ -1,0 +1,21 @@
+"""The four-convolution network, from scratch: the original recipe.
+
+    python -m meljax.main --config configs/cnn.py --config.data.path=FOLDER
+
+Adam at 1e-4, batches of 12, 500 epochs, 90/10 split, one frequency and one time mask; the
+spectrogram as it is.
+"""
+
+from meljax.config import default_config
+
+
+def get_config():
+    """Returns the settings; every key is explained by `python -m meljax.main --help`."""
+    config = default_config()
+    config.model.name = "cnn"
+    config.data.image_size = 0
+    config.data.val_fraction = 0.1
+    config.train.epochs = 500
+    config.train.batch_size = 12
+    config.train.learning_rate = 1e-4
+    return config

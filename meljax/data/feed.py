@@ -1,0 +1,110 @@
+"""Sets that live on the device, the order in which they are read, and windows cut from them."""
+
+from collections.abc import Sequence
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, Shaped, UInt8
+
+PADDING = -1
+"""Stands in an order for 'no item': such a row of a batch counts for nothing."""
+
+
+@flax.struct.dataclass
+class DeviceSet:
+    """Items of differing length end to end along the time axis; a pytree.
+
+    Attributes:
+      buffer: samples, int16 [time], or columns of pictures, uint8 [time, height, channel].
+      offset: where in `buffer` each item begins, int32 [items].
+      length: length of each item, int32 [items].
+      label: class of each item, int32 [items].
+      floor: what each item is padded with where it is shorter than the window: [items], or
+        [items, channel].
+    """
+
+    buffer: Shaped[Array, "time ..."]
+    offset: Int[Array, " items"]
+    length: Int[Array, " items"]
+    label: Int[Array, " items"]
+    floor: Shaped[Array, "items ..."]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def make_device_set(
+    items: Sequence[Shaped[np.ndarray, "_ ..."]],
+    floors: Sequence[UInt8[np.ndarray, " channel"]] | None,
+    labels: Int[np.ndarray, " items"],
+    sharding: jax.sharding.Sharding,
+) -> DeviceSet:
+    """Places items of the same kind on the device.
+
+    Args:
+      items: int16 [samples] or uint8 [columns, height, channel] each.
+      floors: colour of silence of each picture; `None` for sound, whose silence is 0.
+      labels: class of each item.
+      sharding: how the set lies on the devices.
+    """
+    length = np.array([len(item) for item in items], np.int32)
+    offset = np.concatenate([[0], np.cumsum(length[:-1], dtype=np.int64)])
+    floor = np.zeros(len(items), np.int16) if floors is None else np.stack(floors)
+    arrays = DeviceSet(
+        buffer=np.concatenate(items),
+        offset=offset.astype(np.int32),
+        length=length,
+        label=labels.astype(np.int32),
+        floor=floor,
+    )
+    return jax.device_put(arrays, sharding)
+
+
+def epoch_order(
+    key: Key[Array, ""], items: int, batch_size: int, devices: int
+) -> Int[np.ndarray, "steps padded_batch"]:
+    """Returns a random order of all items, a row per step; the last row may be short.
+
+    Rows are padded with `PADDING` to a multiple of `devices`.
+    """
+    order = np.asarray(jax.random.permutation(key, items))
+    return in_rows(order, batch_size, devices)
+
+
+def in_rows(
+    order: Int[np.ndarray, " items"], batch_size: int, devices: int
+) -> Int[np.ndarray, "steps padded_batch"]:
+    """Returns `order` in rows of `batch_size`, padded with `PADDING` to a multiple of `devices`."""
+    steps = -(-len(order) // batch_size)
+    rows = np.full(steps * batch_size, PADDING, np.int32)
+    rows[: len(order)] = order
+    width = -(-batch_size // devices) * devices - batch_size
+    return np.pad(rows.reshape(steps, batch_size), ((0, 0), (0, width)), constant_values=PADDING)
+
+
+def random_start(key: Key[Array, ""], length: Int[Array, ""], window: int) -> Int[Array, ""]:
+    """Returns a random place of the window in an item; negative: silence comes before it."""
+    spare = length - window
+    return jax.random.randint(key, (), jnp.minimum(spare, 0), jnp.maximum(spare, 0) + 1)
+
+
+def middle_start(length: Int[Array, " batch"], window: int) -> Int[Array, " batch"]:
+    """Returns the place of the window in the middle of each item."""
+    return (length - window) // 2
+
+
+def cut(
+    data: DeviceSet, index: Int[Array, " batch"], start: Int[Array, " batch"], window: int
+) -> Shaped[Array, "batch window ..."]:
+    """Returns a window of each of the items `index`; outside the item lies its floor."""
+    place = start[:, None] + jnp.arange(window)[None]
+    length = data.length[index][:, None]
+    inside = (place >= 0) & (place < length)
+    source = data.offset[index][:, None] + jnp.clip(place, 0, length - 1)
+    values = data.buffer[source]
+    floor = data.floor[index]
+    if values.ndim == 2:
+        return jnp.where(inside, values, floor[:, None])
+    return jnp.where(inside[:, :, None, None], values, floor[:, None, None, :])

@@ -1,0 +1,180 @@
+"""A folder, a CSV or the embedded voices → arrays on the host, labelled and divided."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int, Shaped, UInt8
+
+from meljax import progress
+from meljax.config import Config
+from meljax.data import audio, files, images, split, voices
+from meljax.data.files import Bad, Item
+from meljax.errors import BadFileError, UserError
+
+Side = Literal["train", "val", "test"]
+
+
+@dataclasses.dataclass(frozen=True)
+class VoiceSet:
+    """A whole data set in memory.
+
+    Attributes:
+      kind: 'sound' or 'image'.
+      classes: names, sorted; a label is an index into them.
+      items: path, label and group of each item, sorted by path.
+      sides: 'train', 'val' or 'test' for each item.
+      digests: sha256 of each item's file, hexadecimal.
+      arrays: int16 [samples] or uint8 [columns, height, channel] each: time comes first.
+      floors: colour of silence of each picture; `None` for sound.
+      ignored: number of files of other kinds.
+      skipped: files that could not be used, where that is allowed.
+      warnings: one line each, to be shown and kept.
+    """
+
+    kind: Literal["sound", "image"]
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    sides: tuple[Side, ...]
+    digests: tuple[str, ...]
+    arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]
+    floors: tuple[UInt8[np.ndarray, " channel"], ...] | None
+    ignored: int = 0
+    skipped: tuple[Bad, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def indices(self, side: Side) -> list[int]:
+        """Returns which items stand on `side`."""
+        return [i for i, s in enumerate(self.sides) if s == side]
+
+    def labels(self, indices: list[int]) -> Int[np.ndarray, " n"]:
+        """Returns the classes, as numbers, of the items `indices`."""
+        number = {name: i for i, name in enumerate(self.classes)}
+        return np.array([number[self.items[i].label] for i in indices], np.int32)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies names, labels, sides and contents of all items."""
+        rows = zip(self.items, self.sides, self.digests, strict=True)
+        text = "\n".join(f"{i.path}\0{i.label}\0{i.group}\0{s}\0{d}" for i, s, d in rows)
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def load(config: Config, cache: Path) -> VoiceSet:
+    """Reads, checks and divides the set that `config.data` names.
+
+    Raises:
+      UserError: nothing to learn from, or files that cannot be used.
+    """
+    voice_set = _embedded(config, cache) if not config.data.path else _from_files(config)
+    return dataclasses.replace(voice_set, **_divide(voice_set, config))
+
+
+def _embedded(config: Config, cache: Path) -> VoiceSet:
+    if config.mel.sample_rate != voices.SAMPLE_RATE:
+        raise UserError(f"mel.sample_rate must be {voices.SAMPLE_RATE} for the embedded voices "
+                        f"(data.path is empty), not {config.mel.sample_rate}")  # fmt: skip
+    made = voices.load(cache)
+    items = tuple(map(Item, made.names, made.labels))
+    digests = tuple(hashlib.sha256(clip.tobytes()).hexdigest() for clip in made.clips)
+    return VoiceSet("sound", (), items, (), digests, made.clips, None)
+
+
+def _from_files(config: Config) -> VoiceSet:
+    data = config.data
+    listing = files.scan(data.path, data.label, data.group)
+    if listing.kind == "image" and data.image_size and data.window:
+        raise UserError("data.window is for recordings, and for pictures as they are "
+                        "(data.image_size=0); resized pictures are seen whole")  # fmt: skip
+    read = _image_reader(data.image_size) if listing.kind == "image" else _audio_reader(config)
+    results = _read_all(listing, read)
+    bad = [*listing.bad, *(r for r in results if isinstance(r, Bad))]
+    if bad and data.on_bad_file == "stop":
+        raise UserError(
+            f"{len(bad)} of the files in {data.path} cannot be used (listed above); mend or remove "
+            "them, or train without them: data.on_bad_file='skip'",
+            [f"{b.path}: {b.reason}" for b in bad],
+        )
+    good = [(i, r) for i, r in zip(listing.items, results, strict=True) if not isinstance(r, Bad)]
+    if len({item.label for item, _ in good}) < 2:
+        raise UserError(f"fewer than two classes are left in {data.path} without unusable files",
+                        [f"{b.path}: {b.reason}" for b in bad])  # fmt: skip
+    items = tuple(item for item, _ in good)
+    digests, arrays = zip(*(result for _, result in good), strict=True)
+    floors = None
+    if listing.kind == "image":
+        arrays = _same_channels(arrays)
+        _check_heights(items, arrays)
+        floors = tuple(images.floor_colour(array) for array in arrays)
+    return VoiceSet(
+        listing.kind, (), items, (), digests, arrays, floors, listing.ignored, tuple(bad)
+    )
+
+
+Reader = Callable[[bytes], Shaped[np.ndarray, "_ ..."]]
+
+
+def _image_reader(size: int) -> Reader:
+    def read(data: bytes) -> UInt8[np.ndarray, "columns height channel"]:
+        image = images.read_image(data)
+        if images.is_grey(image):
+            image = image[:, :, :1]
+        if size:
+            image = images.resize(image, size)
+        return np.ascontiguousarray(image.swapaxes(0, 1))
+
+    return read
+
+
+def _audio_reader(config: Config) -> Reader:
+    return lambda data: audio.read_audio(data, config.mel.sample_rate)
+
+
+def _read_all(listing: files.Listing, read: Reader) -> list[tuple[str, np.ndarray] | Bad]:
+    """Reads every file, in parallel: the decoders release Python's lock."""
+
+    def one(item: Item) -> tuple[str, np.ndarray] | Bad:
+        try:
+            data = (listing.root / item.path).read_bytes()
+            return hashlib.sha256(data).hexdigest(), read(data)
+        except BadFileError as error:
+            return Bad(item.path, str(error))
+        except OSError as error:
+            return Bad(item.path, error.strerror or str(error))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(one, listing.items)
+        return list(progress.track(results, len(listing.items), "reading"))
+
+
+def _same_channels(
+    arrays: tuple[UInt8[np.ndarray, "columns height _"], ...],
+) -> tuple[UInt8[np.ndarray, "columns height channel"], ...]:
+    """Grey pictures stay one channel if every one is grey; among coloured ones they are RGB."""
+    if len({array.shape[2] for array in arrays}) == 1:
+        return arrays
+    return tuple(np.broadcast_to(array, (*array.shape[:2], 3)) for array in arrays)
+
+
+def _check_heights(items: tuple[Item, ...], arrays: tuple[np.ndarray, ...]) -> None:
+    first = {}
+    for item, array in zip(items, arrays, strict=True):
+        first.setdefault(array.shape[1], item.path)
+    if len(first) > 1:
+        (one, a), (other, b), *_ = first.items()
+        raise UserError(f"pictures differ in height ({a}: {one} pixels, {b}: {other}); "
+                        "set data.image_size to resize them all")  # fmt: skip
+
+
+def _divide(voice_set: VoiceSet, config: Config) -> dict:
+    """Returns the fields that follow from labels and split."""
+    items, digests = voice_set.items, voice_set.digests
+    sides = split.split_items(items, digests, config.data.val_fraction, config.train.seed)
+    classes = sorted({item.label for item in items})
+    warnings = split.conflicting_duplicates(items, digests) + split.leaks(items, digests, sides)
+    return {"sides": tuple(sides), "classes": tuple(classes), "warnings": tuple(warnings)}

@@ -1,0 +1,301 @@
+"""The embedded set: synthetic voices from a source-filter model, made from a seed, no download.
+
+A clip is a few syllables. Glottal pulses and breath noise (the source) pass a row of formant
+resonators (the filter; Fant, Acoustic Theory of Speech Production, 1960); hissed consonants and
+pauses stand between the vowels. A speaker is a vocal tract, a voice quality and a set of habits of
+pitch and rhythm. What is said, the microphone, the room and the level are drawn anew per clip.
+"""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from jaxtyping import Float, Int16
+from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
+from scipy.signal import lfilter
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every clip, Hz."""
+
+Progress = Callable[[int, int], object]
+"""Called with (clips done, clips in all)."""
+
+# F1, F2, F3 in Hz of ten American English vowels, means of 33 men: i ɪ ɛ æ ɑ ɔ ʊ u ʌ ɝ
+# (Peterson & Barney, Control methods used in a study of the vowels, JASA 24, 1952, table II).
+_VOWELS = np.array(
+    [
+        [270, 2290, 3010],
+        [390, 1990, 2550],
+        [530, 1840, 2480],
+        [660, 1720, 2410],
+        [730, 1090, 2440],
+        [570, 840, 2410],
+        [440, 1020, 2240],
+        [300, 870, 2240],
+        [640, 1190, 2390],
+        [490, 1350, 1690],
+    ]
+)
+# F4, F5, F6: odd quarter-wave resonances of a uniform tube of 17.5 cm, a man's vocal tract.
+_UPPER_FORMANTS = np.array([3500, 4500, 5500])
+_MALE_TRACT = 17.5  # cm
+_MALE_F0 = 110.0  # Hz
+
+_HOP = 256  # samples, 16 ms: formants move little in that time
+_FRAME = 2 * _HOP
+_FFT = 4 * _HOP  # room for the resonances to ring out
+
+_TRAITS, _CLIP = 0, 1  # streams of random numbers
+_STRATA = 24  # speakers that are spread over the traits together
+
+
+class Speaker(NamedTuple):
+    """What a voice keeps from clip to clip."""
+
+    tract: float  # length of the vocal tract, cm
+    pitch: float  # median pitch above the one expected from the length of the tract, semitones
+    accent: float  # rise of pitch within a syllable, semitones
+    declination: float  # drift of pitch over the utterance, semitones/s
+    tremor: float  # depth of vibrato, semitones
+    tremor_rate: float  # Hz
+    open_quotient: float  # share of a glottal cycle in which the glottis is open
+    cutoff: float  # where the source starts to fall by a further 6 dB per octave, Hz
+    breath: float  # breath noise against pulses, dB
+    jitter: float  # deviation of a cycle's length, relative
+    shimmer: float  # deviation of a cycle's amplitude, relative
+    vowel_space: float  # spread of F1 and F2 around the neutral vowel, relative
+    third_formant: float  # F3 relative to the average
+    syllable: float  # mean length of a syllable, s
+    pausing: float  # probability of a pause after a syllable
+    hissing: float  # probability that a syllable starts with a fricative
+    hiss: float  # centre of a fricative's noise, Hz
+
+    @property
+    def median_f0(self) -> float:
+        """Median fundamental frequency, Hz: short tracts come with high voices, loosely."""
+        return _MALE_F0 * (_MALE_TRACT / self.tract) ** 2.5 * 2 ** (self.pitch / 12)
+
+
+_LOWEST = Speaker(
+    14, -4, -9, -10, 0, 3.5, 0.45, 1000, -30, 0.002, 0.02, 0.7, 0.9, 0.14, 0, 0.2, 3e3
+)
+_HIGHEST = Speaker(18, 4, 9, 6, 1.5, 7.5, 0.85, 3e3, -8, 0.015, 0.1, 1.1, 1.1, 0.32, 0.4, 0.9, 6e3)
+
+
+class Voices(NamedTuple):
+    """Labelled clips, in the order of their names."""
+
+    names: tuple[str, ...]  # 'voice07/voice07_042'
+    labels: tuple[str, ...]  # 'voice07'
+    clips: tuple[Int16[np.ndarray, "_"], ...]  # at SAMPLE_RATE
+
+
+def draw_speaker(seed: int, index: int) -> Speaker:
+    """Traits of speaker `index` (from 0), spread evenly over their ranges.
+
+    Latin hypercube sampling (McKay, Beckman & Conover, Technometrics 21, 1979) in blocks of 24, so
+    that a speaker does not depend on how many others there are.
+    """
+    block, row = divmod(index, _STRATA)
+    rng = np.random.default_rng((seed, _TRAITS, block))
+    strata = rng.permuted(np.tile(np.arange(_STRATA), (len(_LOWEST), 1)), axis=1)
+    share = (strata + rng.random(strata.shape))[:, row] / _STRATA
+    return Speaker(*(_LOWEST + share * np.subtract(_HIGHEST, _LOWEST)).tolist())
+
+
+class _Articulation(NamedTuple):
+    """What the voice does over the time of one clip."""
+
+    semitones: Float[np.ndarray, "samples"]  # pitch above the speaker's median
+    voicing: Float[np.ndarray, "samples"]  # amplitude of the voice, 0 to 1
+    hissing: Float[np.ndarray, "samples"]  # amplitude of fricatives, 0 to 1
+    formants: Float[np.ndarray, "frames 6"]  # Hz
+
+
+def _articulate(rng: np.random.Generator, speaker: Speaker, samples: int) -> _Articulation:
+    """Draw syllables, each a consonant or gap, a vowel and perhaps a pause."""
+    seconds = samples / SAMPLE_RATE
+    count = int(2 * seconds / speaker.syllable) + 3
+    sounding = speaker.syllable * np.exp(0.15 * rng.standard_normal(count))
+    pause = rng.uniform(0.08, 0.2, count) * (rng.random(count) < speaker.pausing)
+    consonant = sounding * rng.uniform(0.25, 0.4, count)
+    start = np.cumsum(sounding + pause) - (sounding + pause) - rng.uniform(0, sounding[0])
+    stress = rng.uniform(0.5, 1, count)
+    prominence = rng.normal(0, 0.7, count)
+    hissed = rng.random(count) < speaker.hissing
+
+    time = np.arange(samples) / SAMPLE_RATE
+    k = np.searchsorted(start, time, side="right") - 1
+    inside = time - start[k]
+    into_vowel, left = inside - consonant[k], sounding[k] - inside
+    voicing = stress[k] * np.clip(into_vowel / 0.02, 0, 1) * np.clip(left / 0.04, 0, 1)
+    hissing = hissed[k] * np.sin(np.pi * np.clip(inside / consonant[k], 0, 1))
+    glide = np.clip(into_vowel / (sounding - consonant)[k], 0, 1) - 0.5
+    tremor = np.sin(2 * np.pi * (speaker.tremor_rate * time + rng.random()))
+    semitones = (
+        rng.normal(0, 2)
+        + prominence[k]
+        + speaker.accent * glide
+        + speaker.declination * (time - seconds / 2)
+        + speaker.tremor * tremor
+    )
+    middle = np.arange(0, samples + _HOP, _HOP) / SAMPLE_RATE
+    knots = np.ravel([start + consonant, start + sounding * 0.9], order="F")
+    targets = np.repeat(_targets(rng, speaker, count), 2, axis=0)
+    formants = np.stack([np.interp(middle, knots, target) for target in targets.T], axis=1)
+    return _Articulation(semitones, voicing, hissing, formants)
+
+
+def _targets(
+    rng: np.random.Generator, speaker: Speaker, count: int
+) -> Float[np.ndarray, "{count} 6"]:
+    """Formants of random vowels in Hz, as this vocal tract says them."""
+    lower = _VOWELS[rng.integers(len(_VOWELS), size=count)]
+    neutral = np.exp(np.log(_VOWELS).mean(axis=0))
+    spread = np.array([speaker.vowel_space, speaker.vowel_space, 1])
+    lower = neutral * (lower / neutral) ** spread * [1, 1, speaker.third_formant]
+    upper = np.broadcast_to(_UPPER_FORMANTS, lower.shape)
+    formants = np.concatenate([lower, upper], axis=1) * _MALE_TRACT / speaker.tract
+    return formants * np.exp(rng.normal(0, 0.05, formants.shape))
+
+
+def glottal_flow(
+    phase: Float[np.ndarray, "samples"], open_quotient: float
+) -> Float[np.ndarray, "samples"]:
+    """Flow through the glottis, 0 to 1, at a phase counted in cycles.
+
+    The trigonometric pulse that opens for two thirds of its time (Rosenberg, Effect of glottal
+    pulse shape on the quality of natural vowels, JASA 49, 1971).
+    """
+    opening, closing = open_quotient * 2 / 3, open_quotient / 3
+    cycle = phase % 1
+    rise = 0.5 - 0.5 * np.cos(np.pi * np.minimum(cycle / opening, 1))
+    fall = np.cos(np.pi / 2 * np.clip((cycle - opening) / closing, 0, 1))
+    return rise * fall
+
+
+def _source(
+    rng: np.random.Generator, speaker: Speaker, said: _Articulation
+) -> Float[np.ndarray, "samples"]:
+    """Glottal pulses with jitter, shimmer and breath noise, as radiated by the lips."""
+    step = speaker.median_f0 / SAMPLE_RATE * 2 ** (said.semitones / 12)  # cycles per sample
+    cycle = np.cumsum(step).astype(int)
+    step = step * (1 + speaker.jitter * rng.standard_normal(cycle[-1] + 1)[cycle])
+    phase = np.cumsum(step) + rng.random()
+    cycle = phase.astype(int)
+    flow = glottal_flow(phase, speaker.open_quotient)
+    # The difference of the flow is its derivative averaged over a sample, which tames aliasing.
+    pulses = np.diff(flow, prepend=flow[0])
+    pulses *= 1 + speaker.shimmer * rng.standard_normal(cycle[-1] + 1)[cycle]
+    keep = np.exp(-2 * np.pi * speaker.cutoff * rng.uniform(0.5, 2) / SAMPLE_RATE)
+    pulses = lfilter([1 - keep], [1, -keep], pulses)
+    breath = rng.standard_normal(len(flow)) * (0.3 + flow)
+    loudness = np.sqrt(np.mean(pulses**2)) * 10 ** (speaker.breath / 20)
+    return said.voicing * (pulses + loudness * breath)
+
+
+def vocal_tract(
+    source: Float[np.ndarray, "samples"], formants: Float[np.ndarray, "frames formants"]
+) -> Float[np.ndarray, "samples"]:
+    """Pass a source through resonators in cascade whose frequencies (Hz) change every 16 ms.
+
+    Digital resonators of unit gain at 0 Hz after Klatt (Software for a cascade/parallel formant
+    synthesizer, JASA 67, 1980), bandwidths after Tappert, Martony & Fant (1963); applied to
+    overlapping Hann windows. `formants` holds a row per 256 samples, and one more.
+    """
+    bandwidth = 50 * (1 + formants**2 / 6e6)
+    radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
+    b = 2 * radius * np.cos(2 * np.pi * formants / SAMPLE_RATE)
+    c = -(radius**2)
+    poles = np.ones((len(formants), 1))
+    for b_n, c_n in zip(b.T[:, :, None], c.T[:, :, None], strict=True):
+        delayed = [np.pad(poles, ((0, 0), (lag, 2 - lag))) for lag in range(3)]
+        poles = delayed[0] - b_n * delayed[1] - c_n * delayed[2]
+    gain = np.prod(1 - b - c, axis=1, keepdims=True)
+    response = (gain / rfft(poles, _FFT)).astype(np.complex64)
+
+    padded = np.zeros((len(formants) + 1) * _HOP, np.float32)
+    padded[_HOP : _HOP + len(source)] = source
+    window = np.hanning(_FRAME + 1)[:-1].astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP] * window
+    filtered = irfft(rfft(frames, _FFT) * response, _FFT).reshape(len(frames), -1, _HOP)
+    total = np.zeros((len(frames) + filtered.shape[1] - 1, _HOP), np.float32)
+    for part in range(filtered.shape[1]):
+        total[part : part + len(frames)] += filtered[:, part]
+    return total.ravel()[_HOP : _HOP + len(source)]
+
+
+def _fricatives(
+    rng: np.random.Generator, speaker: Speaker, said: _Articulation
+) -> Float[np.ndarray, "samples"]:
+    """Noise around the speaker's frequency of hiss, where the articulation has it."""
+    angle = 2 * np.pi * speaker.hiss * np.exp(rng.normal(0, 0.1)) / SAMPLE_RATE
+    radius = np.exp(-np.pi * 1200 / SAMPLE_RATE)
+    poles = [1, -2 * radius * np.cos(angle), radius**2]
+    return said.hissing * lfilter([1, 0, -1], poles, rng.standard_normal(len(said.hissing)))
+
+
+def _record(
+    rng: np.random.Generator, voice: Float[np.ndarray, "samples"]
+) -> Int16[np.ndarray, "samples"]:
+    """Room noise, the colour of a microphone and a level: what tells nothing about the speaker."""
+    size = next_fast_len(len(voice), real=True)
+    octaves = np.log2(np.maximum(rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
+    bumps = np.zeros_like(octaves)
+    for centre in rng.uniform(-4, 3, 6):
+        bumps += rng.normal(0, 6) * np.exp(-0.5 * ((octaves - centre) / 0.3) ** 2)
+    colour = 10 ** ((rng.uniform(-4, 4) * octaves + bumps) / 20)
+    slope = 10 ** (rng.uniform(-6, 0) * octaves / 20)
+    noise = irfft(rfft(rng.standard_normal(len(voice)), size) * slope, size)[: len(voice)]
+    signal_to_noise = rng.uniform(15, 35)  # dB
+    noise *= np.std(voice) / np.std(noise) * 10 ** (-signal_to_noise / 20)
+    heard = irfft(rfft(voice + noise, size) * colour, size)[: len(voice)]
+    peak = 10 ** (rng.uniform(-20, -1) / 20) * np.iinfo(np.int16).max
+    return np.round(heard * (peak / np.abs(heard).max())).astype(np.int16)
+
+
+def draw_clip(seed: int, speaker: int, clip: int) -> Int16[np.ndarray, "samples"]:
+    """One clip of 1.3 to 1.7 s by speaker number `speaker`; both numbers count from 0."""
+    rng = np.random.default_rng((seed, _CLIP, speaker, clip))
+    traits = draw_speaker(seed, speaker)
+    said = _articulate(rng, traits, int(rng.uniform(1.3, 1.7) * SAMPLE_RATE))
+    vowels = vocal_tract(_source(rng, traits, said), said.formants)
+    hiss = _fricatives(rng, traits, said)
+    balance = np.std(vowels) / max(np.std(hiss), 1e-9) * 10 ** (rng.uniform(-16, -8) / 20)
+    return _record(rng, vowels + balance * hiss)
+
+
+def plan(speakers: int, clips: int) -> list[tuple[int, int]]:
+    """Share out `clips` over `speakers`, the first ones getting one more; (speaker, clip) pairs."""
+    if not 1 <= speakers <= clips:
+        raise ValueError(f"cannot share {clips} clips among {speakers} speakers")
+    each, extra = divmod(clips, speakers)
+    return [(s, c) for s in range(speakers) for c in range(each + (s < extra))]
+
+
+def synthesise(
+    seed: int = 0, speakers: int = 24, clips: int = 2469, progress: Progress | None = None
+) -> Voices:
+    """Make the set. The same arguments give the same bytes; a clip depends on no other clip."""
+    pairs = plan(speakers, clips)
+    made = []
+    with ThreadPoolExecutor(2) as pool:
+        for clip in pool.map(lambda pair: draw_clip(seed, *pair), pairs):
+            made.append(clip)
+            if progress is not None:
+                progress(len(made), len(pairs))
+    return _named(pairs, made)
+
+
+def _named(pairs, made):
+    labels = tuple(f"voice{s + 1:02d}" for s, _ in pairs)
+    names = tuple(f"{lab}/{lab}_{c + 1:03d}" for lab, (_, c) in zip(labels, pairs, strict=True))
+    return Voices(names, labels, tuple(made))

@@ -1,0 +1,202 @@
+"""The figures of a run's report, drawn without a display and without global state."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+# Vermillion and blue of Okabe & Ito's palette, which colour-blind readers tell apart.
+TRAINING = "#d55e00"
+VALIDATION = "#0072b2"
+
+MARKED_EPOCHS = 30
+"""Up to so many epochs each is a dot; beyond, dots hide the curve."""
+
+COUNTED_CLASSES = 30
+"""Up to so many classes a confusion matrix shows its counts."""
+
+LABELLED_CLASSES = 60
+"""Up to so many classes a confusion matrix names each; beyond, evenly spaced ones."""
+
+DPI = 110
+"""Dots per inch that the sizes of figures are meant for."""
+
+
+def loss_curve(
+    epochs: Int[np.ndarray, " epochs"], losses: Float[np.ndarray, " epochs"], side: str
+) -> Figure:
+    """Draws the loss of 'training' or 'validation', in nats, over the epochs.
+
+    The axis is logarithmic where the loss spans more than a factor of twenty. On the validation
+    side the lowest point is marked.
+    """
+    colour = {"training": TRAINING, "validation": VALIDATION}[side]
+    figure, axes = _curve_axes(epochs, f"{side.capitalize()} loss", "cross-entropy, nats")
+    axes.plot(epochs, losses, color=colour, marker=_marker(epochs), markersize=4, linewidth=1.4)
+    finite = losses[np.isfinite(losses)]
+    if finite.size and 0 < finite.min() < finite.max() / 20:
+        axes.set_yscale("log")
+    elif finite.size:
+        axes.set_ylim(0, 1.08 * finite.max() or 1)
+    if side == "validation" and len(epochs) > 1 and finite.size:
+        lowest = int(np.nanargmin(losses))
+        label = f"lowest, epoch {epochs[lowest]}"
+        _mark(axes, int(epochs[lowest]), float(losses[lowest]), "v", label)
+        _legend(axes)
+    return figure
+
+
+def score_curves(
+    epochs: Int[np.ndarray, " epochs"],
+    training: Float[np.ndarray, " epochs"],
+    validation: Float[np.ndarray, " epochs"],
+    name: str,
+    best_epoch: int | None,
+) -> Figure:
+    """Draws a score in 0…1 of both sides over the epochs; the best epoch is marked."""
+    figure, axes = _curve_axes(epochs, name, name)
+    style = {"marker": _marker(epochs), "markersize": 4, "linewidth": 1.4}
+    axes.plot(epochs, training, color=TRAINING, label="training", **style)
+    axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
+    if best_epoch is not None and len(epochs) > 1:
+        value = float(validation[epochs == best_epoch][0])
+        _mark(axes, best_epoch, value, "*", f"best, epoch {best_epoch}")
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _legend(axes)
+    return figure
+
+
+def confusion_matrix(
+    confusion: Int[np.ndarray, "classes classes"], classes: Sequence[str]
+) -> Figure:
+    """Draws counts, true classes in rows; a cell's colour is its share of the row.
+
+    Save it with `bbox_inches='tight'`: class names may be long.
+    """
+    count = len(classes)
+    side = float(np.clip(0.32 * count + 1, 3.2, 8.5))
+    figure = Figure(figsize=(side * 1.12, side), dpi=DPI)
+    axes = figure.add_subplot()
+    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    _name_classes(axes, classes)
+    if count <= COUNTED_CLASSES:
+        cell_points = 72 * 0.75 * side / count
+        _write_counts(axes, confusion, shares, cell_points)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+    bar.ax.tick_params(labelsize=8)
+    bar.set_label("share of the true class", fontsize=9)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return figure
+
+
+def picture(pixels: Float[np.ndarray, "rows columns channel"]) -> Figure:
+    """Draws a picture in 0…1 as large as itself, its last row at the bottom.
+
+    Small ones are enlarged by a whole factor, sides beyond 1024 pixels are shrunk.
+    """
+    rows, columns, channels = pixels.shape
+    factor = max(1, 256 // max(rows, columns))
+    height, width = min(rows * factor, 1024), min(columns * factor, 1024)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    shown = np.clip(pixels[:, :, 0] if channels == 1 else pixels, 0, 1)
+    axes.imshow(
+        shown, cmap="magma", vmin=0, vmax=1, origin="upper", aspect="auto",
+        interpolation="antialiased",
+    )  # fmt: skip
+    return figure
+
+
+def drawable_name(classes: Sequence[str], index: int) -> str:
+    """Returns the name of a class as figures show it: at most 20 characters.
+
+    A name that the figures' font cannot write becomes its number, '#1' for the first class.
+    """
+    name = classes[index]
+    if not drawable(name):
+        return f"#{index + 1}"
+    return name if len(name) <= 20 else f"{name[:11]}…{name[-8:]}"
+
+
+def drawable(text: str) -> bool:
+    """Returns whether the figures' font has every character of `text`."""
+    return text.isprintable() and _characters().issuperset(map(ord, text))
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FontProperties())).get_charmap())
+
+
+def _curve_axes(
+    epochs: Int[np.ndarray, " epochs"], title: str, ylabel: str
+) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 3.6), dpi=DPI)
+    axes = figure.add_axes((0.125, 0.14, 0.85, 0.72))
+    first, last = int(epochs[0]), int(epochs[-1])
+    margin = max(0.5, 0.02 * (last - first))
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(ylabel)
+    axes.grid(color="#e4e4e4", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _marker(epochs: Int[np.ndarray, " epochs"]) -> str | None:
+    return "o" if len(epochs) <= MARKED_EPOCHS else None
+
+
+def _mark(axes: Axes, epoch: int, value: float, marker: str, label: str) -> None:
+    axes.axvline(epoch, color="#888888", linewidth=0.8, linestyle=":")
+    axes.plot(
+        [epoch], [value], color=VALIDATION, marker=marker, markersize=13 if marker == "*" else 9,
+        markeredgecolor="white", markeredgewidth=0.8, linestyle="none", label=label,
+        zorder=5, clip_on=False,
+    )  # fmt: skip
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.01, 1), ncols=3, frameon=False, fontsize=8.5,
+        borderaxespad=0.3, handlelength=1.4, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
+    every = -(-len(classes) // LABELLED_CLASSES)
+    ticks = np.arange(0, len(classes), every)
+    names = [drawable_name(classes, i) for i in ticks]
+    size = 9 if len(classes) <= 12 else 8 if len(classes) <= 30 else 6.5
+    # A class may be called '$x$'; names are no formulas.
+    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
+    axes.tick_params(length=2)
+
+
+def _write_counts(
+    axes: Axes,
+    confusion: Int[np.ndarray, "classes classes"],
+    shares: Float[np.ndarray, "classes classes"],
+    cell_points: float,
+) -> None:
+    digits = len(str(confusion.max()))
+    size = float(np.clip(cell_points / (0.75 * digits), 4, 11))
+    for row, column in np.argwhere(confusion):
+        colour = "white" if shares[row, column] > 0.5 else "#222222"
+        text = str(confusion[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)

@@ -1,0 +1,73 @@
+"""From a window of raw data to what the network sees: the one preprocessing path.
+
+Training, evaluation, prediction and export all go through `pictures()` and `normalise()`, and a
+`Frontend` travels with every saved model.
+"""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int16, UInt8
+
+from meljax.config import MelConfig
+from meljax.melspec import log_mel
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontend:
+    """All that shapes the picture; hashable, so that it can be static under `jit`.
+
+    Attributes:
+      kind: 'sound' or 'image'.
+      window: length seen at once, in samples (sound) or columns (image).
+      height: rows of the pictures as they are read; 0 for sound.
+      channels: 1 (grey, and sound) or 3 (RGB).
+      image_size: side in pixels of the square that pictures are resized to; 0: as they are.
+      mel: settings of the spectrogram, for sound.
+      mean: per channel, subtracted from the picture's 0…1; one value serves all channels.
+      std: per channel, divided by. Three values on a grey picture repeat it three times.
+    """
+
+    kind: Literal["sound", "image"]
+    window: int
+    height: int
+    channels: int
+    image_size: int
+    mel: MelConfig
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pictures(
+    frontend: Frontend,
+    windows: Int16[Array, "batch window"] | UInt8[Array, "batch window height channel"],
+) -> Float[Array, "batch rows columns channel"]:
+    """Returns pictures in 0…1, low frequencies at the bottom (the last row).
+
+    A recording becomes its log-mel spectrogram, 0 at `top_db` below its maximum and 1 at the
+    maximum, so that it agrees with a picture drawn that way; digital silence is 0 throughout.
+    """
+    if frontend.kind == "image":
+        # Images are resized as they are read, by Pillow, whole.
+        return jnp.swapaxes(windows, 1, 2).astype(jnp.float32) / 255
+    decibel = log_mel(windows.astype(jnp.float32) / 32768, **dataclasses.asdict(frontend.mel))
+    silent = (windows == 0).all(1)[:, None, None]
+    bright = jnp.where(silent, 0.0, 1 + decibel / frontend.mel.top_db)
+    upright = bright[:, ::-1, :, None]
+    if frontend.image_size == 0:
+        return upright
+    shape = (len(windows), frontend.image_size, frontend.image_size, 1)
+    # Like Pillow's and torchvision's bilinear filter: widened when it shrinks. At most a blend of
+    # its neighbours, so it stays within 0…1.
+    return jax.image.resize(upright, shape, "linear", antialias=True)
+
+
+def normalise(
+    frontend: Frontend, images: Float[Array, "batch rows columns channel"]
+) -> Float[Array, "batch rows columns features"]:
+    """Returns `(images - mean) / std`; `features` is 3 where three means meet a grey picture."""
+    mean = jnp.asarray(frontend.mean, jnp.float32).reshape(1, 1, 1, -1)
+    std = jnp.asarray(frontend.std, jnp.float32).reshape(1, 1, 1, -1)
+    return (images - mean) / std

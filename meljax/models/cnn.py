@@ -1,0 +1,59 @@
+"""The network of four convolutions."""
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from meljax.models.batchnorm import BatchNorm
+from meljax.models.initialisers import linear_bias, uniform_fan_in
+
+
+class CNN(nn.Module):
+    """Four times 3 × 3 convolution, BatchNorm, ReLU and 2 × 2 max-pool; mean; linear.
+
+    The convolutions have no bias: BatchNorm subtracts it again. Weights begin as PyTorch's do.
+
+    Attributes:
+      classes: number of classes.
+      width: channels of the first convolution; each of the others doubles them.
+    """
+
+    classes: int
+    width: int = 32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch rows columns channel"],
+        weight: Float[Array, " batch"],
+        train: bool,
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; `weight` is 1 for real items and 0 for padding."""
+        for layer in range(4):
+            x = nn.Conv(
+                self.width * 2**layer,
+                (3, 3),
+                padding=1,
+                use_bias=False,
+                kernel_init=uniform_fan_in,
+                name=f"conv{layer + 1}",
+            )(x)
+            x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
+            x = max_pool_2x2(jax.nn.relu(x))
+        pooled = x.mean((1, 2))
+        bias = linear_bias(pooled.shape[-1])
+        return nn.Dense(self.classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(pooled)
+
+
+def max_pool_2x2(
+    x: Float[Array, "batch rows columns channel"],
+) -> Float[Array, "batch half_rows half_columns channel"]:
+    """Returns the maxima of 2 × 2 tiles; an odd last row or column is dropped, as in PyTorch.
+
+    An axis that is already 1 stays, so that small pictures pass too. Reshaped maxima instead of a
+    window reduction: XLA's gradient of the latter is several times slower on a CPU.
+    """
+    batch, rows, columns, channels = x.shape
+    tall, wide = min(2, rows), min(2, columns)
+    whole = x[:, : rows // tall * tall, : columns // wide * wide]
+    return whole.reshape(batch, rows // tall, tall, columns // wide, wide, channels).max((2, 4))

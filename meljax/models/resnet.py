@@ -1,0 +1,81 @@
+"""ResNet-18, torchvision's variant."""
+
+import jax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from meljax.models.batchnorm import BatchNorm
+from meljax.models.initialisers import linear_bias, normal_fan_out, uniform_fan_in
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al. 2015) with torchvision's structure, padding, names and initial weights.
+
+    torchvision's `layer1.0.conv1.weight` is `layer1_0/conv1/kernel` here, `downsample.0` and `.1`
+    are `downsample_conv` and `downsample_bn`.
+
+    Attributes:
+      classes: number of classes.
+      width: channels of the stem; 64 is the published network.
+    """
+
+    classes: int
+    width: int = 64
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch rows columns channel"],
+        weight: Float[Array, " batch"],
+        train: bool,
+    ) -> Float[Array, "batch classes"]:
+        """Returns logits; `weight` is 1 for real items and 0 for padding."""
+        x = _conv(self.width, 7, 2, "conv1")(x)
+        x = jax.nn.relu(BatchNorm(name="bn1")(x, weight, train))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for layer in range(4):
+            for block in range(2):
+                channels = self.width * 2**layer
+                stride = 2 if layer > 0 and block == 0 else 1
+                name = f"layer{layer + 1}_{block}"
+                x = BasicBlock(channels, stride, name=name)(x, weight, train)
+        pooled = x.mean((1, 2))
+        bias = linear_bias(pooled.shape[-1])
+        return nn.Dense(self.classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(pooled)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 × 3 convolutions with BatchNorm, added to the input."""
+
+    channels: int
+    stride: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch rows columns channel"],
+        weight: Float[Array, " batch"],
+        train: bool,
+    ) -> Float[Array, "batch rows2 columns2 channel2"]:
+        """Returns `relu(x + residual)`, `x` brought to the same shape by a 1 × 1 convolution."""
+        residual = _conv(self.channels, 3, self.stride, "conv1")(x)
+        residual = jax.nn.relu(BatchNorm(name="bn1")(residual, weight, train))
+        residual = _conv(self.channels, 3, 1, "conv2")(residual)
+        residual = BatchNorm(name="bn2")(residual, weight, train)
+        if self.stride > 1:
+            x = _conv(self.channels, 1, self.stride, "downsample_conv")(x)
+            x = BatchNorm(name="downsample_bn")(x, weight, train)
+        return jax.nn.relu(x + residual)
+
+
+def _conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
+    """A convolution without bias; padding is equal on both sides, also when strided, as in torch."""
+    return nn.Conv(
+        channels,
+        (size, size),
+        strides=stride,
+        padding=size // 2,
+        use_bias=False,
+        kernel_init=normal_fan_out,
+        name=name,
+    )

@@ -1,0 +1,114 @@
+"""What a finished run knows about itself: scores with their intervals, mistakes, history."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from meljax import intervals, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A set scored with the weights of one epoch.
+
+    Attributes:
+      side: 'val' or 'test'.
+      epoch: whose weights, from 1.
+      chosen: whether these weights were chosen for their score on the validation set.
+      loss: mean cross-entropy, in nats.
+      probabilities: of every class, for every item.
+      labels: true class of every item.
+    """
+
+    side: str
+    epoch: int
+    chosen: bool
+    loss: float
+    probabilities: Float[np.ndarray, "items classes"]
+    labels: Int[np.ndarray, " items"]
+
+    @property
+    def predictions(self) -> Int[np.ndarray, " items"]:
+        """Returns the most probable class of every item."""
+        return self.probabilities.argmax(-1)
+
+    @property
+    def confusion(self) -> Int[np.ndarray, "classes classes"]:
+        """Returns counts, true classes in rows."""
+        counts = np.zeros((self.probabilities.shape[1],) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+    @property
+    def accuracy(self) -> float:
+        """Returns the share of items predicted right."""
+        return metrics.accuracy(self.confusion)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Returns Wilson's 95 % interval."""
+        hits = int((self.predictions == self.labels).sum())
+        return intervals.wilson(hits, len(self.labels))
+
+    @property
+    def macro_f1(self) -> float:
+        """Returns the mean of the classes' F1."""
+        return float(metrics.macro_f1(self.confusion))
+
+    def macro_f1_interval(self) -> tuple[float, float]:
+        """Returns the bootstrap's 95 % interval."""
+        return intervals.bootstrap_macro_f1(self.confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistake:
+    """An item that was given a wrong class.
+
+    Attributes:
+      path: of the item.
+      label: its class.
+      prediction: the class it was given.
+      probability: that was given to `prediction`.
+      picture: what the network saw, in 0…1; low frequencies are in the last row.
+    """
+
+    path: str
+    label: str
+    prediction: str
+    probability: float
+    picture: Float[np.ndarray, "rows columns channel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskExample:
+    """A training picture before and after masking."""
+
+    path: str
+    label: str
+    clean: Float[np.ndarray, "rows columns channel"]
+    masked: Float[np.ndarray, "rows columns channel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResults:
+    """All that a run's report shows.
+
+    Attributes:
+      name: of the run.
+      facts: what `config.json` holds: settings, versions, device, data, how the weights began.
+      classes: names, in the order of the labels.
+      history: a row per epoch, as in `metrics.jsonl`.
+      scores: of the last epoch first, then of the best; validation before test.
+      mistakes: of the last epoch's weights on the validation set, the surest first.
+      mask_examples: training pictures before and after masking; none where masks are off.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    classes: tuple[str, ...]
+    history: list[dict[str, float]]
+    scores: list[Scored]
+    mistakes: list[Mistake]
+    mask_examples: list[MaskExample]

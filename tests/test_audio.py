@@ -1,0 +1,206 @@
+"""Every recording becomes mono at one rate, and a bad file says why."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from meljax.data.audio import read_audio
+from meljax.errors import BadFileError
+
+RATE = 16_000
+
+
+def encode(samples, rate=RATE, form="WAV", subtype="PCM_16"):
+    if not soundfile.check_format(form, subtype):
+        pytest.skip(f"this libsndfile has no {form} {subtype}")
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, format=form, subtype=subtype)
+    return out.getvalue()
+
+
+def tone(rate=RATE, seconds=1.0, frequency=440.0, amplitude=0.3):
+    time = np.arange(int(rate * seconds)) / rate
+    return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def noise(samples=RATE):
+    return np.random.default_rng(0).integers(-9000, 9000, samples).astype(np.int16)
+
+
+def refusal(data, sample_rate=RATE):
+    with pytest.raises(BadFileError) as caught:
+        read_audio(data, sample_rate)
+    reason = str(caught.value)
+    assert "\n" not in reason
+    return reason
+
+
+def error_to_tone(samples, **options):
+    """Largest distance to a tone of full scale, as a part of full scale."""
+    want = tone(amplitude=1.0, **options)[: len(samples)]
+    return np.abs(samples[: len(want)] / 32767 - want).max()
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "FLAC", "AIFF", "RF64"])
+def test_16_bit_mono_at_the_wanted_rate_is_kept_sample_for_sample(form):
+    samples = noise()
+    read = read_audio(encode(samples, form=form), RATE)
+    assert read.dtype == np.int16
+    np.testing.assert_array_equal(read, samples)
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "tolerance"),
+    [
+        ("WAV", "PCM_U8", 0.03),
+        ("AIFF", "PCM_S8", 0.03),
+        ("WAV", "PCM_24", 1e-4),
+        ("FLAC", "PCM_24", 1e-4),
+        ("WAV", "PCM_32", 1e-4),
+        ("WAV", "FLOAT", 1e-4),
+        ("WAV", "DOUBLE", 1e-4),
+        ("AIFF", "FLOAT", 1e-4),
+        ("WAV", "ULAW", 0.1),
+        ("OGG", "VORBIS", 0.1),
+        ("OGG", "OPUS", 0.1),
+        ("MP3", "MPEG_LAYER_III", 0.1),
+    ],
+)
+def test_every_format_reads_to_the_same_tone_at_full_scale(form, subtype, tolerance):
+    read = read_audio(encode(tone(), form=form, subtype=subtype), RATE)
+    assert abs(len(read) - RATE) <= 2
+    assert np.abs(read.astype(int)).max() == 32767
+    assert error_to_tone(read) < tolerance
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_other_rates_are_resampled(rate):
+    read = read_audio(encode(tone(rate), rate), RATE)
+    assert abs(len(read) - RATE) <= 1
+    assert error_to_tone(read[200:-200], seconds=2) > 0.1  # the ruler sees a shift of 200 samples
+    assert np.abs(read / 32767 - tone(amplitude=1.0)[: len(read)])[200:-200].max() < 0.05
+
+
+def test_what_the_wanted_rate_cannot_hold_is_filtered_out():
+    mixed = tone(48_000, frequency=440) + tone(48_000, frequency=15_000)
+    read = read_audio(encode(mixed, 48_000), RATE) / 32767
+    power = np.abs(np.fft.rfft(read[1000:-1000] * np.hanning(len(read) - 2000))) ** 2
+    hertz = np.fft.rfftfreq(len(read) - 2000, 1 / RATE)
+    assert power[hertz > 600].sum() < 1e-6 * power.sum()
+
+
+def test_channels_are_averaged():
+    left, right = noise(), noise()[::-1]
+    read = read_audio(encode(np.stack([left, right], axis=1)), RATE)
+    mean = (left.astype(float) + right) / 2
+    np.testing.assert_allclose(read, mean / np.abs(mean).max() * 32767, atol=0.51)
+    six = read_audio(encode(np.stack([left] * 6, axis=1)), RATE)
+    np.testing.assert_allclose(six, left / np.abs(left).max() * 32767, atol=0.51)
+
+
+@pytest.mark.parametrize("gain", [1e-42, 1e-6, 1.0, 50.0, 1e38])
+def test_float_recordings_of_any_gain_use_all_of_16_bits(gain):
+    quiet = (tone(amplitude=1.0) * np.float32(gain)).astype(np.float32)
+    read = read_audio(encode(np.stack([quiet, quiet], axis=1), subtype="FLOAT"), RATE)
+    assert np.abs(read.astype(int)).max() == 32767
+
+
+@pytest.mark.parametrize(("subtype", "rate"), [("PCM_16", RATE), ("FLOAT", RATE), ("FLOAT", 8_000)])
+def test_silence_stays_zero(subtype, rate):
+    read = read_audio(encode(np.zeros(800), rate, subtype=subtype), RATE)
+    assert len(read) == 800 * RATE // rate
+    assert not read.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused(value):
+    samples = tone()
+    samples[77] = value
+    assert refusal(encode(samples, subtype="FLOAT")) == "not finite"
+    assert refusal(encode(np.stack([samples, -samples], axis=1), subtype="FLOAT")) == "not finite"
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello" * 99, b"\0" * 999, b"RIFF", b"OggS", b"\x89PNG\r\n\x1a\n"]
+)
+def test_what_is_no_recording_is_refused(data):
+    assert refusal(data).startswith(("not a recording that can be read (", "truncated"))
+
+
+def test_the_reason_is_libsndfiles_own():
+    assert refusal(b"hello" * 99) == "not a recording that can be read (Format not recognised)"
+
+
+def test_an_empty_file_and_a_recording_of_nothing_are_refused():
+    assert refusal(b"") == "empty file"
+    assert refusal(encode(np.zeros(0))) == "no samples"
+    assert refusal(encode(tone(192_000)[:2], 192_000)) == "no samples"
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("WAVEX", "PCM_24"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
+)
+@pytest.mark.parametrize("part", [0.5, 0.9])
+def test_a_truncated_recording_is_refused(form, subtype, part):
+    data = encode(noise(4 * RATE), form=form, subtype=subtype)
+    reason = refusal(data[: int(len(data) * part)])
+    assert reason == "truncated" or reason.startswith("truncated or damaged (")
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 2 * RATE + 44])
+def test_a_wav_whose_writer_did_not_know_its_length_is_read(size):
+    data = bytearray(encode(noise()))
+    at = data.index(b"data") + 4
+    data[at : at + 4] = struct.pack("<I", size)
+    np.testing.assert_array_equal(read_audio(bytes(data), RATE), noise())
+
+
+@pytest.mark.parametrize("frames", [0, 2**36 - 1, 10**9])
+def test_a_flac_header_of_absurd_or_unknown_length_allocates_nothing(frames):
+    data = bytearray(encode(noise(), form="FLAC"))
+    data[21] = data[21] & 0xF0 | frames >> 32
+    data[22:26] = struct.pack(">I", frames & 0xFFFFFFFF)
+    assert refusal(bytes(data)).startswith("its header gives no length")
+
+
+def test_a_rate_that_would_fill_the_memory_is_refused():
+    assert refusal(encode(noise(), rate=1), sample_rate=48_000).startswith("its header gives")
+
+
+def test_an_mp3_without_a_length_is_read_as_far_as_it_goes():
+    data = encode(tone(seconds=2), form="MP3", subtype="MPEG_LAYER_III")
+    bare = data.replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0")
+    assert bare != data
+    assert len(read_audio(bare[: len(bare) * 3 // 4], RATE)) > RATE
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")],
+)
+def test_damage_raises_nothing_but_bad_file_error(form, subtype):
+    rng = np.random.default_rng(0)
+    data = np.frombuffer(encode(noise(2000), form=form, subtype=subtype), np.uint8)
+    refused = 0
+    for _ in range(60):
+        damaged = data.copy()
+        damaged[rng.integers(len(data), size=4)] = rng.integers(256, size=4)
+        damaged[rng.integers(60, size=3)] = rng.integers(256, size=3)
+        try:
+            read_audio(damaged.tobytes(), RATE)
+        except BadFileError:
+            refused += 1
+    assert refused > 5
