@@ -1,13 +1,11 @@
 """Saved states of a run: the latest and the best epoch, each complete or not there at all."""
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     BestN,
@@ -16,10 +14,6 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from meljax import progress
 from meljax.state import TrainState
-
-# orbax reports every file it touches, which would drown what a person wants to read.
-absl_logging.set_verbosity(absl_logging.ERROR)
-logging.getLogger("orbax").setLevel(logging.ERROR)
 
 
 def rank(scores: dict[str, float]) -> tuple[float, float, float]:

@@ -37,11 +37,14 @@ def loss_curve(
     side the lowest point is marked.
     """
     colour = {"training": TRAINING, "validation": VALIDATION}[side]
-    figure, axes = _curve_axes(epochs, f"{side.capitalize()} loss", "cross-entropy, nats")
+    figure, axes = _curve_axes(epochs, f"{side.capitalize()} loss")
+    axes.set_ylabel("cross-entropy, nats")
     axes.plot(epochs, losses, color=colour, marker=_marker(epochs), markersize=4, linewidth=1.4)
     finite = losses[np.isfinite(losses)]
     if finite.size and 0 < finite.min() < finite.max() / 20:
         axes.set_yscale("log")
+        axes.set_ylabel("cross-entropy, nats (log scale)")
+        axes.yaxis.set_major_formatter("{x:g}")
     elif finite.size:
         axes.set_ylim(0, 1.08 * finite.max() or 1)
     if side == "validation" and len(epochs) > 1 and finite.size:
@@ -60,7 +63,7 @@ def score_curves(
     best_epoch: int | None,
 ) -> Figure:
     """Draws a score in 0…1 of both sides over the epochs; the best epoch is marked."""
-    figure, axes = _curve_axes(epochs, name, name)
+    figure, axes = _curve_axes(epochs, name)
     style = {"marker": _marker(epochs), "markersize": 4, "linewidth": 1.4}
     axes.plot(epochs, training, color=TRAINING, label="training", **style)
     axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
@@ -139,18 +142,15 @@ def _characters() -> frozenset[int]:
     return frozenset(FT2Font(findfont(FontProperties())).get_charmap())
 
 
-def _curve_axes(
-    epochs: Int[np.ndarray, " epochs"], title: str, ylabel: str
-) -> tuple[Figure, Axes]:
+def _curve_axes(epochs: Int[np.ndarray, " epochs"], title: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 3.6), dpi=DPI)
     axes = figure.add_axes((0.125, 0.14, 0.85, 0.72))
     first, last = int(epochs[0]), int(epochs[-1])
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(ylabel)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -164,8 +164,8 @@ def _marker(epochs: Int[np.ndarray, " epochs"]) -> str | None:
 def _mark(axes: Axes, epoch: int, value: float, marker: str, label: str) -> None:
     axes.axvline(epoch, color="#888888", linewidth=0.8, linestyle=":")
     axes.plot(
-        [epoch], [value], color=VALIDATION, marker=marker, markersize=13 if marker == "*" else 9,
-        markeredgecolor="white", markeredgewidth=0.8, linestyle="none", label=label,
+        [epoch], [value], color=VALIDATION, marker=marker, markersize=14 if marker == "*" else 9,
+        markeredgecolor="black", markeredgewidth=0.8, linestyle="none", label=label,
         zorder=5, clip_on=False,
     )  # fmt: skip
 
@@ -179,7 +179,7 @@ def _legend(axes: Axes) -> None:
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     every = -(-len(classes) // LABELLED_CLASSES)
-    ticks = np.arange(0, len(classes), every)
+    ticks = range(0, len(classes), every)
     names = [drawable_name(classes, i) for i in ticks]
     size = 9 if len(classes) <= 12 else 8 if len(classes) <= 30 else 6.5
     # A class may be called '$x$'; names are no formulas.

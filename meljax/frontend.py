@@ -54,7 +54,7 @@ def pictures(
         return jnp.swapaxes(windows, 1, 2).astype(jnp.float32) / 255
     decibel = log_mel(windows.astype(jnp.float32) / 32768, **dataclasses.asdict(frontend.mel))
     silent = (windows == 0).all(1)[:, None, None]
-    bright = jnp.where(silent, 0.0, 1 + decibel / frontend.mel.top_db)
+    bright = jnp.where(silent, 0.0, jnp.maximum(1 + decibel / frontend.mel.top_db, 0))
     upright = bright[:, ::-1, :, None]
     if frontend.image_size == 0:
         return upright

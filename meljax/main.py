@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from meljax import config as config_lib
@@ -20,6 +20,8 @@ from meljax.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the training command; returns its exit code (2: something the caller can mend)."""
+    # orbax and others report every file they touch, which would drown what a person wants to read.
+    logging.set_verbosity(logging.ERROR)
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(__doc__ + "\nKeys, each with its default:\n" + config_lib.help_text())
@@ -57,7 +59,8 @@ def parse(argv: Sequence[str]) -> tuple[config_lib.Config, Path]:
             raise UserError(f"unexpected argument {stray[0]!r}; settings are given as "
                             "--config.KEY=VALUE, --help lists them")  # fmt: skip
         if values.config is None:
-            raise UserError("--config is missing; for example --config configs/quick.py")
+            raise UserError("--config must name a file whose get_config() returns the settings, "
+                            "for example configs/quick.py")  # fmt: skip
         config = config_lib.read(values.config.to_dict())
     except flags.Error as error:
         raise UserError(f"{error}; --help lists what there is") from None

@@ -25,7 +25,8 @@ def log_mel(
 
     Equal to `librosa.power_to_db(librosa.feature.melspectrogram(y, ...), ref=np.max,
     top_db=top_db)` (librosa 0.11): periodic Hann window, centred frames padded with zeros, Slaney's
-    mel scale and normalisation, power. `frames` is `1 + samples // hop_length`.
+    mel scale and normalisation, power. `frames` is `1 + samples // hop_length`. In float32 within
+    1e-3 dB on voices; 80 dB below a pure tone rounding reaches 2e-3 dB.
 
     Args:
       waveform: samples, any gain.

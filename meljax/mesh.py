@@ -1,12 +1,14 @@
 """One `data` axis over all devices of this process, and how arrays lie on it."""
 
+from collections.abc import Sequence
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
-def make_mesh() -> Mesh:
-    """Returns a mesh of every local device along the axis `data`."""
-    devices = jax.local_devices()
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh of `devices`, by default all of this process, along the axis `data`."""
+    devices = devices or jax.local_devices()
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
 
 

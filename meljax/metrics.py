@@ -1,6 +1,6 @@
 """Loss, accuracy and macro-F1, summed over a set and divided once."""
 
-from typing import Self
+from typing import Any
 
 import flax
 import jax
@@ -15,12 +15,16 @@ NEVER = np.int32(2**31 - 1)
 
 @flax.struct.dataclass
 class Confusion(clu_metrics.Metric):
-    """Counts of (true class, predicted class), summed over batches."""
+    """Counts of (true class, predicted class), summed over batches.
 
-    counts: Int[Array, "classes classes"]
+    Attributes:
+      counts: int32 [classes, classes], true classes in rows.
+    """
+
+    counts: Any  # while a pytree is mapped, anything may stand for an array
 
     @classmethod
-    def empty(cls) -> Self:
+    def empty(cls) -> "Confusion":
         """Returns no counts; `Metrics.zero` gives them their shape."""
         return cls(counts=jnp.zeros((0, 0), jnp.int32))
 
@@ -32,7 +36,7 @@ class Confusion(clu_metrics.Metric):
         labels: Int[Array, " batch"],
         mask: Float[Array, " batch"],
         **_,
-    ) -> Self:
+    ) -> "Confusion":
         """Counts one batch; items whose `mask` is 0 do not count."""
         classes = logits.shape[-1]
         true = jax.nn.one_hot(labels, classes) * mask[:, None]
@@ -40,7 +44,7 @@ class Confusion(clu_metrics.Metric):
         counts = jnp.einsum("bt,bp->tp", true, predicted, precision="highest")
         return cls(counts=counts.astype(jnp.int32))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "Confusion") -> "Confusion":
         """Returns the sum of both."""
         return type(self)(counts=self.counts + other.counts)
 
@@ -51,12 +55,16 @@ class Confusion(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class FirstBadStep(clu_metrics.Metric):
-    """The first step whose loss was not a finite number; `NEVER` if all were."""
+    """The first step whose loss was not a finite number.
 
-    step: Int[Array, ""]
+    Attributes:
+      step: int32; `NEVER` if all were finite.
+    """
+
+    step: Any
 
     @classmethod
-    def empty(cls) -> Self:
+    def empty(cls) -> "FirstBadStep":
         """Returns: none so far."""
         return cls(step=jnp.array(NEVER))
 
@@ -68,11 +76,11 @@ class FirstBadStep(clu_metrics.Metric):
         mask: Float[Array, " batch"],
         step: Int[Array, ""],
         **_,
-    ) -> Self:
+    ) -> "FirstBadStep":
         """Looks at the losses of one step; items whose `mask` is 0 do not count."""
         return cls(step=jnp.where((jnp.isfinite(losses) | (mask == 0)).all(), NEVER, step))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "FirstBadStep") -> "FirstBadStep":
         """Returns the earlier of both."""
         return type(self)(step=jnp.minimum(self.step, other.step))
 
@@ -90,7 +98,7 @@ class Metrics(clu_metrics.Collection):
     first_bad_step: FirstBadStep
 
     @classmethod
-    def zero(cls, classes: int) -> Self:
+    def zero(cls, classes: int) -> "Metrics":
         """Returns the metrics of no items, in the shapes for `classes` classes."""
         counts = jnp.zeros((classes, classes), jnp.int32)
         return cls.empty().replace(confusion=Confusion(counts=counts))
@@ -101,7 +109,7 @@ class Metrics(clu_metrics.Collection):
         labels: Int[Array, " batch"],
         mask: Float[Array, " batch"],
         step: Int[Array, ""],
-    ) -> Self:
+    ) -> "Metrics":
         """Returns the metrics with one more batch in them."""
         batch = self.single_from_model_output(
             losses=cross_entropy(logits, labels), logits=logits, labels=labels, mask=mask, step=step
@@ -138,7 +146,7 @@ def class_scores(
 
 def macro_f1(
     confusion: Int[np.ndarray, "*batch classes classes"],
-) -> Float[np.ndarray, "*batch"]:
+) -> Float[np.ndarray, "*batch"] | float:
     """Returns the mean F1 over the classes that occur, as truth or as prediction.
 
     Equal to `sklearn.metrics.f1_score(y_true, y_pred, average='macro')`.

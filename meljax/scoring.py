@@ -1,7 +1,5 @@
 """A set scored item by item, and the pictures that go with it."""
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,14 +42,14 @@ def probabilities(
 
 
 def seen_pictures(
-    task: Task, data: feed.DeviceSet, index: Sequence[int]
+    task: Task, data: feed.DeviceSet, index: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n rows columns channel"]:
     """Returns what the network sees of the items `index` in evaluation."""
     return np.asarray(_eval_pictures(task.frontend, data, jnp.asarray(index, jnp.int32)))
 
 
 def masked_pictures(
-    task: Task, data: feed.DeviceSet, index: Sequence[int], key: Key[Array, ""]
+    task: Task, data: feed.DeviceSet, index: Int[np.ndarray, " n"], key: Key[Array, ""]
 ) -> tuple[
     Float[np.ndarray, "n rows columns channel"], Float[np.ndarray, "n rows columns channel"]
 ]:

@@ -3,8 +3,6 @@
 from typing import Any
 
 import flax
-import jax
-from jaxtyping import Array, Int, PyTree
 
 
 @flax.struct.dataclass
@@ -18,7 +16,7 @@ class TrainState:
       opt_state: the optimiser's.
     """
 
-    step: Int[Array, ""]
-    params: PyTree[jax.Array]
-    batch_stats: PyTree[jax.Array]
+    step: Any  # while a pytree is mapped, anything may stand for an array
+    params: Any
+    batch_stats: Any
     opt_state: Any

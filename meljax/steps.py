@@ -31,20 +31,18 @@ class Task(NamedTuple):
     mesh: Mesh
 
 
+@functools.partial(jax.jit, static_argnames="task")
 def init_state(task: Task, key: Key[Array, ""]) -> TrainState:
     """Returns the state before the first step, with random weights, on every device."""
-
-    def init(key: Key[Array, ""]) -> TrainState:
-        image = frontend_lib.normalise(task.frontend, _blank(task.frontend))
-        variables = task.network.init(key, image, jnp.ones(1), train=False)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=task.optimiser.init(variables["params"]),
-        )
-
-    return jax.jit(init, out_shardings=replicated(task.mesh))(key)
+    image = frontend_lib.normalise(task.frontend, _blank(task.frontend))
+    variables = task.network.init(key, image, jnp.ones(1), train=False)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=task.optimiser.init(variables["params"]),
+    )
+    return jax.lax.with_sharding_constraint(state, replicated(task.mesh))
 
 
 def train_pictures(

@@ -38,10 +38,12 @@ def refusal(data, sample_rate=RATE):
     return reason
 
 
-def error_to_tone(samples, **options):
-    """Largest distance to a tone of full scale, as a part of full scale."""
-    want = tone(amplitude=1.0, **options)[: len(samples)]
-    return np.abs(samples[: len(want)] / 32767 - want).max()
+def error_to_tone(samples):
+    """Part of the middle that is not the tone in its place, whatever the gain."""
+    middle = samples[2000:-2000].astype(float)
+    want = tone()[2000 : 2000 + len(middle)]
+    gain = middle @ want / (want @ want)
+    return np.linalg.norm(middle - gain * want) / np.linalg.norm(middle)
 
 
 @pytest.mark.parametrize("form", ["WAV", "WAVEX", "FLAC", "AIFF", "RF64"])
@@ -65,7 +67,7 @@ def test_16_bit_mono_at_the_wanted_rate_is_kept_sample_for_sample(form):
         ("AIFF", "FLOAT", 1e-4),
         ("WAV", "ULAW", 0.1),
         ("OGG", "VORBIS", 0.1),
-        ("OGG", "OPUS", 0.1),
+        ("OGG", "OPUS", 0.2),
         ("MP3", "MPEG_LAYER_III", 0.1),
     ],
 )
@@ -80,8 +82,7 @@ def test_every_format_reads_to_the_same_tone_at_full_scale(form, subtype, tolera
 def test_other_rates_are_resampled(rate):
     read = read_audio(encode(tone(rate), rate), RATE)
     assert abs(len(read) - RATE) <= 1
-    assert error_to_tone(read[200:-200], seconds=2) > 0.1  # the ruler sees a shift of 200 samples
-    assert np.abs(read / 32767 - tone(amplitude=1.0)[: len(read)])[200:-200].max() < 0.05
+    assert error_to_tone(read) < 1e-3
 
 
 def test_what_the_wanted_rate_cannot_hold_is_filtered_out():
@@ -101,7 +102,7 @@ def test_channels_are_averaged():
     np.testing.assert_allclose(six, left / np.abs(left).max() * 32767, atol=0.51)
 
 
-@pytest.mark.parametrize("gain", [1e-42, 1e-6, 1.0, 50.0, 1e38])
+@pytest.mark.parametrize("gain", [1e-42, 1e-6, 1.0, 50.0, 3e38])
 def test_float_recordings_of_any_gain_use_all_of_16_bits(gain):
     quiet = (tone(amplitude=1.0) * np.float32(gain)).astype(np.float32)
     read = read_audio(encode(np.stack([quiet, quiet], axis=1), subtype="FLOAT"), RATE)
@@ -180,11 +181,34 @@ def test_a_rate_that_would_fill_the_memory_is_refused():
     assert refusal(encode(noise(), rate=1), sample_rate=48_000).startswith("its header gives")
 
 
+def headless_mp3(bitrate_mode):
+    """Two seconds that swell from silence, without the frame that tells the length."""
+    out = io.BytesIO()
+    swelling = tone(seconds=2) * np.repeat([0, 1], RATE) + noise(2 * RATE) * 1e-6
+    form = {"format": "MP3", "bitrate_mode": bitrate_mode, "compression_level": 0.5}
+    with soundfile.SoundFile(out, "w", RATE, 1, **form) as file:
+        file.write(swelling)
+    data = out.getvalue()
+    tag = max(data.find(b"Xing"), data.find(b"Info"))
+    assert tag > 0
+    return data[data.index(data[:2], tag) :]
+
+
 def test_an_mp3_without_a_length_is_read_as_far_as_it_goes():
-    data = encode(tone(seconds=2), form="MP3", subtype="MPEG_LAYER_III")
-    bare = data.replace(b"Xing", b"\0\0\0\0").replace(b"Info", b"\0\0\0\0")
-    assert bare != data
-    assert len(read_audio(bare[: len(bare) * 3 // 4], RATE)) > RATE
+    data = headless_mp3("CONSTANT")
+    for part in (data, data[: len(data) * 3 // 4]):
+        assert abs(len(read_audio(part, RATE)) - 2 * RATE * len(part) / len(data)) < 0.2 * RATE
+
+
+def test_an_mp3_whose_end_libsndfile_would_drop_is_refused():
+    assert "gives no length" in refusal(headless_mp3("VARIABLE"))
+
+
+def test_an_ogg_file_may_end_in_an_empty_page():
+    data = encode(tone(), form="OGG", subtype="VORBIS")
+    empty = b"OggS" + bytes(23)
+    np.testing.assert_array_equal(read_audio(data + empty, RATE), read_audio(data, RATE))
+    assert refusal(data + empty[:20]) == "truncated"
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,16 @@ def test_classes_are_the_sub_folders_and_files_are_found_at_any_depth(touch):
     assert all((listing.root / path).is_file() for path in paths(listing))
 
 
-@pytest.mark.parametrize("suffix", "png jpg jpeg bmp webp tif tiff PNG JpG".split())
+@pytest.mark.parametrize(
+    "suffix", ["png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "PNG", "JpG"]
+)
 def test_pictures_are_known_by_suffix(touch, suffix):
     assert scan(touch(f"a/x.{suffix}", f"b/x.{suffix}")).kind == "image"
 
 
-@pytest.mark.parametrize("suffix", "wav flac ogg oga opus mp3 aif aiff aifc WAV Mp3".split())
+@pytest.mark.parametrize(
+    "suffix", ["wav", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "WAV", "Mp3"]
+)
 def test_recordings_are_known_by_suffix(touch, suffix):
     assert scan(touch(f"a/x.{suffix}", f"b/x.{suffix}")).kind == "sound"
 

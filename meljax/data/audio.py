@@ -18,6 +18,17 @@ UNKNOWN_SIZE = 0x7FFF0000
 MISCOUNT = 64
 
 
+class _Stream(io.BytesIO):
+    """Bytes for libsndfile, which prints the exception of a seek to before the start."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move, or stay where a damaged header sends us before the start."""
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 def read_audio(data: bytes, sample_rate: int) -> Int16[np.ndarray, " samples"]:
     """Decode a WAV, FLAC, Ogg, Opus, MP3 or AIFF file to mono at `sample_rate` (Hz).
 
@@ -34,15 +45,16 @@ def read_audio(data: bytes, sample_rate: int) -> Int16[np.ndarray, " samples"]:
         raise BadFileError("empty file")
     if _ends_early(data):
         raise BadFileError("truncated")
+    stream = _Stream(data)
     try:
-        file = soundfile.SoundFile(io.BytesIO(data))
+        file = soundfile.SoundFile(stream)
     except soundfile.LibsndfileError as error:
         raise BadFileError(f"not a recording that can be read ({_reason(error)})") from error
     with file:
         _check_length(file, sample_rate)
         if file.subtype == "PCM_16" and file.channels == 1 and file.samplerate == sample_rate:
-            return _read(file, data, "int16")
-        samples = _mono(_read(file, data, "float32"))
+            return _read(file, stream, "int16")
+        samples = _mono(_read(file, stream, "float32"))
         if file.samplerate != sample_rate:
             samples = soxr.resample(samples, file.samplerate, sample_rate, quality="HQ")
     return _to_int16(samples)
@@ -60,15 +72,18 @@ def _check_length(file: soundfile.SoundFile, sample_rate: int) -> None:
 
 
 def _read(
-    file: soundfile.SoundFile, data: bytes, dtype: Literal["int16", "float32"]
+    file: soundfile.SoundFile, stream: io.BytesIO, dtype: Literal["int16", "float32"]
 ) -> Shaped[np.ndarray, " samples *channels"]:
     try:
-        samples = file.read(dtype=dtype)
+        samples = file.read(file.frames, dtype)
     except soundfile.LibsndfileError as error:
         raise BadFileError(f"truncated or damaged ({_reason(error)})") from error
-    # Without a Xing or Info header the length of an MP3 is libsndfile's guess, not a promise.
-    promised = file.format != "MP3" or b"Xing" in data or b"Info" in data
-    if promised and len(samples) < file.frames:
+    data = stream.getvalue()
+    if file.format == "MP3" and b"Xing" not in data and b"Info" not in data:
+        # The length is a guess from the first frame's bit rate, and libsndfile stops there.
+        if stream.tell() < len(data) // 2:
+            raise BadFileError("its bit rate varies and its header gives no length")
+    elif len(samples) < file.frames:
         raise BadFileError("truncated")
     if not len(samples):
         raise BadFileError("no samples")
@@ -100,11 +115,16 @@ def _ends_early(data: bytes) -> bool:
         case b"FORM":
             return _chunk_is_cut(data, b"SSND", "big")
         case b"OggS":
-            page = data.rfind(b"OggS")
-            table = page + 27
-            segments = data[table : table + data[page + 26]] if table <= len(data) else b""
-            return not segments or len(data) < table + len(segments) + sum(segments)
+            return _last_page_is_cut(data)
     return False
+
+
+def _last_page_is_cut(data: bytes) -> bool:
+    table = data.rfind(b"OggS") + 27  # sizes of the page's segments, after their number
+    if table > len(data):
+        return True
+    end = table + data[table - 1]
+    return end + sum(data[table:end]) > len(data)
 
 
 def _chunk_is_cut(data: bytes, name: bytes, order: Literal["little", "big"]) -> bool:

@@ -1,6 +1,7 @@
 """Sets that live on the device, the order in which they are read, and windows cut from them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax
 import jax
@@ -25,11 +26,11 @@ class DeviceSet:
         [items, channel].
     """
 
-    buffer: Shaped[Array, "time ..."]
-    offset: Int[Array, " items"]
-    length: Int[Array, " items"]
-    label: Int[Array, " items"]
-    floor: Shaped[Array, "items ..."]
+    buffer: Any  # while a pytree is mapped, anything may stand for an array
+    offset: Any
+    length: Any
+    label: Any
+    floor: Any
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -52,14 +53,14 @@ def make_device_set(
     length = np.array([len(item) for item in items], np.int32)
     offset = np.concatenate([[0], np.cumsum(length[:-1], dtype=np.int64)])
     floor = np.zeros(len(items), np.int16) if floors is None else np.stack(floors)
-    arrays = DeviceSet(
-        buffer=np.concatenate(items),
-        offset=offset.astype(np.int32),
-        length=length,
-        label=labels.astype(np.int32),
-        floor=floor,
-    )
-    return jax.device_put(arrays, sharding)
+    arrays = {
+        "buffer": np.concatenate(items),
+        "offset": offset.astype(np.int32),
+        "length": length,
+        "label": labels.astype(np.int32),
+        "floor": floor,
+    }
+    return DeviceSet(**jax.device_put(arrays, sharding))
 
 
 def epoch_order(

@@ -164,7 +164,8 @@ def _given_sides(root: Path) -> dict[str, str]:
     for first, second in itertools.combinations(folders, 2):
         if sides[first] == sides[second]:
             raise UserError(
-                f"data.path: {str(root)!r} holds one side twice, {first!r} and {second!r}; merge them"
+                f"data.path: {str(root)!r} holds one side twice, as {first!r} and {second!r};"
+                " merge them"
             )
     if "val" not in sides.values():
         sides[train[0]] = ""

@@ -9,10 +9,9 @@ pitch and rhythm. What is said, the microphone, the room and the level are drawn
 import hashlib
 import os
 import tempfile
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,6 +73,7 @@ class Speaker(NamedTuple):
     vowel_space: float  # spread of F1 and F2 around the neutral vowel, relative
     third_formant: float  # F3 relative to the average
     syllable: float  # mean length of a syllable, s
+    attack: float  # time in which a vowel grows to its full amplitude, s
     pausing: float  # probability of a pause after a syllable
     hissing: float  # probability that a syllable starts with a fricative
     hiss: float  # centre of a fricative's noise, Hz
@@ -84,10 +84,27 @@ class Speaker(NamedTuple):
         return _MALE_F0 * (_MALE_TRACT / self.tract) ** 2.5 * 2 ** (self.pitch / 12)
 
 
-_LOWEST = Speaker(
-    14, -4, -9, -10, 0, 3.5, 0.45, 1000, -30, 0.002, 0.02, 0.7, 0.9, 0.14, 0, 0.2, 3e3
-)
-_HIGHEST = Speaker(18, 4, 9, 6, 1.5, 7.5, 0.85, 3e3, -8, 0.015, 0.1, 1.1, 1.1, 0.32, 0.4, 0.9, 6e3)
+# Lowest and highest value of each trait, in the units of `Speaker`.
+_RANGES = {
+    "tract": (14, 18),
+    "pitch": (-4, 4),
+    "accent": (-9, 9),
+    "declination": (-10, 6),
+    "tremor": (0, 1.5),
+    "tremor_rate": (3.5, 7.5),
+    "open_quotient": (0.45, 0.85),
+    "cutoff": (1000, 3000),
+    "breath": (-30, -8),
+    "jitter": (0.002, 0.015),
+    "shimmer": (0.02, 0.1),
+    "vowel_space": (0.7, 1.1),
+    "third_formant": (0.9, 1.1),
+    "syllable": (0.14, 0.32),
+    "attack": (0.005, 0.1),
+    "pausing": (0, 0.4),
+    "hissing": (0.2, 0.9),
+    "hiss": (3000, 6000),
+}
 
 
 class Voices(NamedTuple):
@@ -95,7 +112,7 @@ class Voices(NamedTuple):
 
     names: tuple[str, ...]  # 'voice07/voice07_042'
     labels: tuple[str, ...]  # 'voice07'
-    clips: tuple[Int16[np.ndarray, "_"], ...]  # at SAMPLE_RATE
+    clips: tuple[Int16[np.ndarray, " _"], ...]  # at SAMPLE_RATE
 
 
 def draw_speaker(seed: int, index: int) -> Speaker:
@@ -106,17 +123,19 @@ def draw_speaker(seed: int, index: int) -> Speaker:
     """
     block, row = divmod(index, _STRATA)
     rng = np.random.default_rng((seed, _TRAITS, block))
-    strata = rng.permuted(np.tile(np.arange(_STRATA), (len(_LOWEST), 1)), axis=1)
+    strata = rng.permuted(np.tile(np.arange(_STRATA), (len(_RANGES), 1)), axis=1)
     share = (strata + rng.random(strata.shape))[:, row] / _STRATA
-    return Speaker(*(_LOWEST + share * np.subtract(_HIGHEST, _LOWEST)).tolist())
+    low, high = np.array(list(_RANGES.values())).T
+    traits = low + share * (high - low)
+    return Speaker(**dict(zip(_RANGES, traits.tolist(), strict=True)))
 
 
 class _Articulation(NamedTuple):
     """What the voice does over the time of one clip."""
 
-    semitones: Float[np.ndarray, "samples"]  # pitch above the speaker's median
-    voicing: Float[np.ndarray, "samples"]  # amplitude of the voice, 0 to 1
-    hissing: Float[np.ndarray, "samples"]  # amplitude of fricatives, 0 to 1
+    semitones: Float[np.ndarray, " samples"]  # pitch above the speaker's median
+    voicing: Float[np.ndarray, " samples"]  # amplitude of the voice, 0 to 1
+    hissing: Float[np.ndarray, " samples"]  # amplitude of fricatives, 0 to 1
     formants: Float[np.ndarray, "frames 6"]  # Hz
 
 
@@ -136,12 +155,12 @@ def _articulate(rng: np.random.Generator, speaker: Speaker, samples: int) -> _Ar
     k = np.searchsorted(start, time, side="right") - 1
     inside = time - start[k]
     into_vowel, left = inside - consonant[k], sounding[k] - inside
-    voicing = stress[k] * np.clip(into_vowel / 0.02, 0, 1) * np.clip(left / 0.04, 0, 1)
+    voicing = stress[k] * np.clip(into_vowel / speaker.attack, 0, 1) * np.clip(left / 0.04, 0, 1)
     hissing = hissed[k] * np.sin(np.pi * np.clip(inside / consonant[k], 0, 1))
     glide = np.clip(into_vowel / (sounding - consonant)[k], 0, 1) - 0.5
     tremor = np.sin(2 * np.pi * (speaker.tremor_rate * time + rng.random()))
     semitones = (
-        rng.normal(0, 2)
+        rng.normal(0, 1.5)
         + prominence[k]
         + speaker.accent * glide
         + speaker.declination * (time - seconds / 2)
@@ -156,7 +175,7 @@ def _articulate(rng: np.random.Generator, speaker: Speaker, samples: int) -> _Ar
 
 def _targets(
     rng: np.random.Generator, speaker: Speaker, count: int
-) -> Float[np.ndarray, "{count} 6"]:
+) -> Float[np.ndarray, "syllables 6"]:
     """Formants of random vowels in Hz, as this vocal tract says them."""
     lower = _VOWELS[rng.integers(len(_VOWELS), size=count)]
     neutral = np.exp(np.log(_VOWELS).mean(axis=0))
@@ -168,8 +187,8 @@ def _targets(
 
 
 def glottal_flow(
-    phase: Float[np.ndarray, "samples"], open_quotient: float
-) -> Float[np.ndarray, "samples"]:
+    phase: Float[np.ndarray, " samples"], open_quotient: float
+) -> Float[np.ndarray, " samples"]:
     """Flow through the glottis, 0 to 1, at a phase counted in cycles.
 
     The trigonometric pulse that opens for two thirds of its time (Rosenberg, Effect of glottal
@@ -184,7 +203,7 @@ def glottal_flow(
 
 def _source(
     rng: np.random.Generator, speaker: Speaker, said: _Articulation
-) -> Float[np.ndarray, "samples"]:
+) -> Float[np.ndarray, " samples"]:
     """Glottal pulses with jitter, shimmer and breath noise, as radiated by the lips."""
     step = speaker.median_f0 / SAMPLE_RATE * 2 ** (said.semitones / 12)  # cycles per sample
     cycle = np.cumsum(step).astype(int)
@@ -203,8 +222,8 @@ def _source(
 
 
 def vocal_tract(
-    source: Float[np.ndarray, "samples"], formants: Float[np.ndarray, "frames formants"]
-) -> Float[np.ndarray, "samples"]:
+    source: Float[np.ndarray, " samples"], formants: Float[np.ndarray, "frames formants"]
+) -> Float[np.ndarray, " samples"]:
     """Pass a source through resonators in cascade whose frequencies (Hz) change every 16 ms.
 
     Digital resonators of unit gain at 0 Hz after Klatt (Software for a cascade/parallel formant
@@ -215,12 +234,12 @@ def vocal_tract(
     radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
     b = 2 * radius * np.cos(2 * np.pi * formants / SAMPLE_RATE)
     c = -(radius**2)
-    poles = np.ones((len(formants), 1))
+    poles = np.zeros((len(formants), 2 + 1 + 2 * formants.shape[1]))  # after two empty columns
+    poles[:, 2] = 1
     for b_n, c_n in zip(b.T[:, :, None], c.T[:, :, None], strict=True):
-        delayed = [np.pad(poles, ((0, 0), (lag, 2 - lag))) for lag in range(3)]
-        poles = delayed[0] - b_n * delayed[1] - c_n * delayed[2]
+        poles[:, 2:] -= b_n * poles[:, 1:-1] + c_n * poles[:, :-2]
     gain = np.prod(1 - b - c, axis=1, keepdims=True)
-    response = (gain / rfft(poles, _FFT)).astype(np.complex64)
+    response = (gain / rfft(poles[:, 2:], _FFT)).astype(np.complex64)
 
     padded = np.zeros((len(formants) + 1) * _HOP, np.float32)
     padded[_HOP : _HOP + len(source)] = source
@@ -235,7 +254,7 @@ def vocal_tract(
 
 def _fricatives(
     rng: np.random.Generator, speaker: Speaker, said: _Articulation
-) -> Float[np.ndarray, "samples"]:
+) -> Float[np.ndarray, " samples"]:
     """Noise around the speaker's frequency of hiss, where the articulation has it."""
     angle = 2 * np.pi * speaker.hiss * np.exp(rng.normal(0, 0.1)) / SAMPLE_RATE
     radius = np.exp(-np.pi * 1200 / SAMPLE_RATE)
@@ -244,8 +263,8 @@ def _fricatives(
 
 
 def _record(
-    rng: np.random.Generator, voice: Float[np.ndarray, "samples"]
-) -> Int16[np.ndarray, "samples"]:
+    rng: np.random.Generator, voice: Float[np.ndarray, " samples"]
+) -> Int16[np.ndarray, " samples"]:
     """Room noise, the colour of a microphone and a level: what tells nothing about the speaker."""
     size = next_fast_len(len(voice), real=True)
     octaves = np.log2(np.maximum(rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
@@ -253,16 +272,17 @@ def _record(
     for centre in rng.uniform(-4, 3, 6):
         bumps += rng.normal(0, 6) * np.exp(-0.5 * ((octaves - centre) / 0.3) ** 2)
     colour = 10 ** ((rng.uniform(-4, 4) * octaves + bumps) / 20)
-    slope = 10 ** (rng.uniform(-6, 0) * octaves / 20)
-    noise = irfft(rfft(rng.standard_normal(len(voice)), size) * slope, size)[: len(voice)]
+    spectrum = rfft(voice, size)
+    noise = rng.standard_normal(2 * len(spectrum)).view(complex)
+    noise *= 10 ** (rng.uniform(-6, 0) * octaves / 20)
     signal_to_noise = rng.uniform(15, 35)  # dB
-    noise *= np.std(voice) / np.std(noise) * 10 ** (-signal_to_noise / 20)
-    heard = irfft(rfft(voice + noise, size) * colour, size)[: len(voice)]
+    noise *= np.std(spectrum) / np.std(noise) * 10 ** (-signal_to_noise / 20)
+    heard = irfft((spectrum + noise) * colour, size)[: len(voice)]
     peak = 10 ** (rng.uniform(-20, -1) / 20) * np.iinfo(np.int16).max
     return np.round(heard * (peak / np.abs(heard).max())).astype(np.int16)
 
 
-def draw_clip(seed: int, speaker: int, clip: int) -> Int16[np.ndarray, "samples"]:
+def draw_clip(seed: int, speaker: int, clip: int) -> Int16[np.ndarray, " samples"]:
     """One clip of 1.3 to 1.7 s by speaker number `speaker`; both numbers count from 0."""
     rng = np.random.default_rng((seed, _CLIP, speaker, clip))
     traits = draw_speaker(seed, speaker)
@@ -274,8 +294,8 @@ def draw_clip(seed: int, speaker: int, clip: int) -> Int16[np.ndarray, "samples"
 
 
 def plan(speakers: int, clips: int) -> list[tuple[int, int]]:
-    """Share out `clips` over `speakers`, the first ones getting one more; (speaker, clip) pairs."""
-    if not 1 <= speakers <= clips:
+    """Share out `clips` evenly, the first speakers getting one more: pairs (speaker, clip)."""
+    if not 1 <= speakers <= min(clips, 99) or clips > 999 * speakers:  # names have 2 + 3 digits
         raise ValueError(f"cannot share {clips} clips among {speakers} speakers")
     each, extra = divmod(clips, speakers)
     return [(s, c) for s in range(speakers) for c in range(each + (s < extra))]
@@ -287,15 +307,70 @@ def synthesise(
     """Make the set. The same arguments give the same bytes; a clip depends on no other clip."""
     pairs = plan(speakers, clips)
     made = []
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)
+    try:
         for clip in pool.map(lambda pair: draw_clip(seed, *pair), pairs):
             made.append(clip)
             if progress is not None:
                 progress(len(made), len(pairs))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run need not wait for the rest
     return _named(pairs, made)
 
 
-def _named(pairs, made):
-    labels = tuple(f"voice{s + 1:02d}" for s, _ in pairs)
-    names = tuple(f"{lab}/{lab}_{c + 1:03d}" for lab, (_, c) in zip(labels, pairs, strict=True))
-    return Voices(names, labels, tuple(made))
+def _named(pairs: list[tuple[int, int]], clips: Iterable[np.ndarray]) -> Voices:
+    labels = tuple(f"voice{speaker + 1:02d}" for speaker, _ in pairs)
+    numbers = (f"{clip + 1:03d}" for _, clip in pairs)
+    names = tuple(f"{label}/{label}_{n}" for label, n in zip(labels, numbers, strict=True))
+    return Voices(names, labels, tuple(clips))
+
+
+def cache_file(cache: Path, seed: int, speakers: int, clips: int) -> Path:
+    """Name of the cached set: a hash of the arguments, this source and the libraries' versions."""
+    shape = repr((seed, speakers, clips, np.__version__, scipy.__version__))
+    key = hashlib.sha256(Path(__file__).read_bytes() + shape.encode()).hexdigest()
+    return cache / f"voices-{key[:16]}.npz"
+
+
+def load(
+    cache: Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+    speakers: int = 24,
+    clips: int = 2469,
+) -> Voices:
+    """Like `synthesise`, but made once only and kept in the folder `cache` (about 120 MB).
+
+    A damaged file is made again; where nothing can be written, the set is not kept. `progress` is
+    called only while clips are made.
+    """
+    path = cache_file(cache, seed, speakers, clips)
+    kept = _read(path, clips)
+    if kept is not None:
+        return _named(plan(speakers, clips), kept)
+    voices = synthesise(seed, speakers, clips, progress)
+    with suppress(OSError):
+        _write(path, voices.clips)
+    return voices
+
+
+def _write(path: Path, clips: tuple[np.ndarray, ...]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder beside the target: on the same disk, so that os.replace is atomic.
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        draft = Path(scratch) / path.name
+        np.savez(draft, samples=np.concatenate(clips), lengths=[len(clip) for clip in clips])
+        os.replace(draft, path)
+
+
+def _read(path: Path, clips: int) -> list[np.ndarray] | None:
+    try:
+        with open(path, "rb") as archive, np.load(archive, allow_pickle=False) as file:
+            samples, lengths = file["samples"], file["lengths"]
+        if samples.dtype != np.int16 or lengths.shape != (clips,) or lengths.min() < 1:
+            return None
+        if samples.shape != (lengths.sum(),):
+            return None
+        return np.split(samples, np.cumsum(lengths)[:-1])
+    except Exception:  # a broken archive fails in many ways, and all of them mean: make it again
+        return None

@@ -69,7 +69,7 @@ class BasicBlock(nn.Module):
 
 
 def _conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
-    """A convolution without bias; padding is equal on both sides, also when strided, as in torch."""
+    """A convolution without bias, padded equally on both sides, also when strided: as torch."""
     return nn.Conv(
         channels,
         (size, size),

@@ -1,0 +1,107 @@
+"""A strict world, four emulated devices, and small voices of our own."""
+
+import os
+import tempfile
+
+# Before JAX is imported. The devices serve the tests of several; all else takes one or all of them.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["JAX_PLATFORMS"] = "cpu"
+# Workers and the programs they start share what is compiled.
+os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))
+os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME_OF_TESTS"]
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The real data beside the project, for development; absent elsewhere."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared data here")
+    return SHARED / "data"
+
+
+def tone(pitch: float, seconds: float, seed: int, rate: int = 8000) -> np.ndarray:
+    """A buzz of three harmonics in noise: enough of a voice for a small network to tell."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * rate)) / rate
+    buzz = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in (1, 2, 3))
+    return (0.2 * buzz + 0.05 * rng.normal(size=len(time))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory) -> Path:
+    """Three classes of 14 short recordings of differing length, with things to be ignored."""
+    root = tmp_path_factory.mktemp("sounds")
+    for c, pitch in enumerate((150, 400, 900)):
+        folder = root / f"voice{c}"
+        folder.mkdir()
+        for i in range(14):
+            samples = tone(pitch * (1 + 0.01 * i), 0.2 + 0.01 * i, seed=100 * c + i)
+            soundfile.write(folder / f"{i:02}.wav", samples, 8000)
+    (root / "LICENSE").write_text("ours")
+    (root / "voice0" / ".DS_Store").write_bytes(b"\0")
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    """Three classes of 14 small coloured pictures of differing width."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for c in range(3):
+        folder = root / f"voice{c}"
+        folder.mkdir()
+        for i in range(14):
+            image = rng.integers(0, 80, (20, 18 + i % 5, 3))
+            image[5 * c + 2 : 5 * c + 6, :, c] += 150
+            Image.fromarray(image.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return root
+
+
+SMALL = {
+    "model.width": 4,
+    "train.batch_size": 8,
+    "train.learning_rate": 3e-3,
+    "train.epochs": 2,
+    "mel.sample_rate": 8000,
+    "mel.n_fft": 256,
+    "mel.hop_length": 128,
+    "mel.n_mels": 20,
+}
+"""Settings that make a run a matter of seconds."""
+
+
+def command(config: str, data: Path, workdir: Path, **keys) -> list[str]:
+    """The command line of a small run; keys are written `train__epochs=3`."""
+    settings = SMALL | {key.replace("__", "."): value for key, value in keys.items()}
+    overrides = [f"--config.{key}={value}" for key, value in settings.items()]
+    file = str(ROOT / "configs" / f"{config}.py")
+    path = f"--config.data.path={data}"
+    return ["meljax", f"--config={file}", f"--workdir={workdir}", path, *overrides]
+
+
+def small_config(**keys):
+    """The `Config` of a small CNN run."""
+    from meljax import config
+
+    settings = SMALL | {"model.name": "cnn"}
+    settings |= {key.replace("__", "."): value for key, value in keys.items()}
+    tree: dict = {}
+    for key, value in settings.items():
+        group, name = key.split(".")
+        tree.setdefault(group, {})[name] = value
+    return config.read(tree)

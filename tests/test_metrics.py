@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from meljax import intervals, metrics
+from meljax.metrics import Metrics
+
+
+def measured(logits, labels, weights, batch):
+    """Metrics of everything, added up in batches."""
+    total = Metrics.zero(logits.shape[1])
+    for first in range(0, len(labels), batch):
+        part = slice(first, first + batch)
+        total = total.updated(
+            jnp.asarray(logits[part]), jnp.asarray(labels[part]), jnp.asarray(weights[part]),
+            jnp.int32(first),
+        )  # fmt: skip
+    return jax.device_get(total)
+
+
+@pytest.fixture
+def items():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 101).astype(np.int32)
+    logits = rng.normal(size=(101, 6)).astype(np.float32)
+    logits[np.arange(101), labels] += 1
+    return logits, labels, np.ones(101, np.float32)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 101])
+def test_scores_are_sklearns_over_the_whole_set(items, batch):
+    logits, labels, weights = items
+    total = measured(logits, labels, weights, batch)
+    confusion = np.asarray(total.confusion.counts)
+    predictions = logits.argmax(1)
+    assert confusion.sum() == 101
+    assert metrics.accuracy(confusion) == sklearn_metrics.accuracy_score(labels, predictions)
+    expected = sklearn_metrics.f1_score(labels, predictions, average="macro")
+    assert float(metrics.macro_f1(confusion)) == pytest.approx(expected, abs=1e-12)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    loss = sklearn_metrics.log_loss(labels, probabilities, labels=np.arange(6))
+    assert float(total.loss.compute()) == pytest.approx(loss, rel=1e-5)
+    per_class = sklearn_metrics.precision_recall_fscore_support(
+        labels, predictions, labels=np.arange(6), zero_division=0
+    )
+    np.testing.assert_allclose(metrics.class_scores(confusion), per_class[:3], atol=1e-12)
+
+
+def test_a_class_that_never_occurs_does_not_count():
+    confusion = np.array([[3, 0, 0], [1, 2, 0], [0, 0, 0]])
+    f1 = sklearn_metrics.f1_score([0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1], average="macro")
+    assert float(metrics.macro_f1(confusion)) == pytest.approx(f1)
+
+
+def test_padding_counts_for_nothing(items):
+    logits, labels, weights = items
+    logits, labels = np.concatenate([logits, logits]), np.concatenate([labels, labels])
+    logits[101:] = np.nan
+    padded = measured(logits, labels, np.concatenate([weights, 0 * weights]), 11)
+    alone = measured(*items, 11)
+    np.testing.assert_array_equal(padded.confusion.counts, alone.confusion.counts)
+    np.testing.assert_allclose(padded.loss.compute(), alone.loss.compute(), rtol=1e-6)
+    assert padded.first_bad_step.step == metrics.NEVER
+
+
+def test_the_first_step_that_is_not_finite_is_remembered(items):
+    logits, labels, weights = items
+    assert measured(*items, 10).first_bad_step.step == metrics.NEVER
+    logits[[35, 77]] = np.nan
+    assert measured(logits, labels, weights, 10).first_bad_step.step == 30
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "lower", "upper"),
+    # The first stands in the original report's row of figures; the others are Wilson's formula
+    # evaluated by hand at its ends.
+    [(210, 247, 0.800, 0.889), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
+)
+def test_wilsons_interval(hits, total, lower, upper):
+    assert intervals.wilson(hits, total) == pytest.approx((lower, upper), abs=5e-4)
+
+
+def test_the_bootstrap_covers_what_it_should():
+    rng = np.random.default_rng(0)
+    cells = np.array([[0.4, 0.1], [0.2, 0.3]])
+    truth = float(metrics.macro_f1((cells * 1e6).astype(int)))
+    covered = 0
+    for seed in range(200):
+        confusion = rng.multinomial(200, cells.ravel()).reshape(2, 2)
+        lower, upper = intervals.bootstrap_macro_f1(confusion, 400, seed)
+        covered += lower <= truth <= upper
+    assert 180 <= covered <= 199
+
+
+def test_the_bootstrap_of_many_classes_is_made_in_parts():
+    confusion = np.diag(np.full(300, 3)) + np.eye(300, k=1, dtype=int)
+    lower, upper = intervals.bootstrap_macro_f1(confusion, 200)
+    assert lower < float(metrics.macro_f1(confusion)) < upper + 0.05

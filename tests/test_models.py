@@ -1,0 +1,119 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meljax import models
+from meljax.config import ModelConfig
+from meljax.models import resnet
+from meljax.models.batchnorm import BatchNorm
+from meljax.models.cnn import max_pool_2x2
+
+
+def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)):
+    network = models.build(ModelConfig(name=name), classes)
+    images = jnp.zeros((1, *size, channels))
+    return jax.eval_shape(
+        lambda: network.init_with_output(jax.random.key(0), images, jnp.ones(1), False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "channels", "count"),
+    [
+        ("resnet18", 1000, 3, 11_689_512),
+        ("resnet18", 24, 3, 11_188_824),
+        ("cnn", 24, 1, 394_488),
+        ("cnn", 24, 3, 395_064),
+    ],
+)
+def test_parameters_are_as_many_as_published(name, classes, channels, count):
+    _, variables = shapes(name, classes, channels)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
+
+
+def test_resnet_has_torchvisions_122_tensors():
+    _, variables = shapes("resnet18", 1000)
+    # torch keeps a counter with each of the 20 BatchNorms.
+    assert len(jax.tree.leaves(variables)) + 20 == 122
+    assert variables["params"]["layer2_0"]["downsample_conv"]["kernel"].shape == (1, 1, 64, 128)
+    assert "downsample_conv" not in variables["params"]["layer1_0"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cnn"])
+@pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 97), (128, 118)])
+def test_pictures_of_any_size_give_logits(name, size):
+    logits, _ = shapes(name, 5, size=size)
+    assert logits.shape == (1, 5)
+
+
+def test_strided_convolutions_are_padded_equally_as_torchs_are():
+    """`SAME` padding gives maps of the same size that look at other places."""
+    images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
+    for size in (7, 3, 1):
+        layer = resnet._conv(2, size, 2, "conv")
+        stem, variables = layer.init_with_output(jax.random.key(1), images)
+        kernel = np.asarray(variables["params"]["kernel"])
+        half = size // 2
+        padded = np.pad(np.asarray(images[0]), ((half, half), (half, half), (0, 0)))
+        assert stem.shape == (1, 8, 8, 2)
+        for row, column in ((0, 0), (3, 5), (7, 7)):
+            patch = padded[2 * row : 2 * row + size, 2 * column : 2 * column + size]
+            expected = np.einsum("hwc,hwco->o", patch, kernel)
+            np.testing.assert_allclose(stem[0, row, column], expected, rtol=2e-4, atol=2e-5)
+
+
+def test_max_pool_drops_an_odd_edge_and_keeps_a_single_row():
+    image = jnp.arange(5 * 7, dtype=jnp.float32).reshape(1, 5, 7, 1)
+    np.testing.assert_array_equal(max_pool_2x2(image)[0, :, :, 0], [[8, 10, 12], [22, 24, 26]])
+    assert max_pool_2x2(image[:, :1]).shape == (1, 1, 3, 1)
+
+
+def batch(items: int) -> tuple[jax.Array, np.ndarray]:
+    values = np.random.default_rng(0).normal(3, 2, (items, 4, 5, 6)).astype(np.float32)
+    return jnp.asarray(values), values
+
+
+def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
+    images, values = batch(8)
+    layer = BatchNorm()
+    variables = layer.init(jax.random.key(0), images, jnp.ones(8), True)
+    out, updated = layer.apply(variables, images, jnp.ones(8), True, mutable=["batch_stats"])
+    mean, var = values.mean((0, 1, 2)), values.var((0, 1, 2))
+    np.testing.assert_allclose(out, (values - mean) / np.sqrt(var + 1e-5), atol=1e-5)
+    count = 8 * 4 * 5
+    moved = updated["batch_stats"]
+    np.testing.assert_allclose(moved["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * var * count / (count - 1), rtol=1e-5)
+
+
+def test_batchnorm_does_not_see_padding():
+    images, _ = batch(8)
+    weight = jnp.array([1, 1, 1, 1, 1, 0, 0, 0], jnp.float32)
+    spoiled = images.at[5:].set(1e6)
+    layer = BatchNorm()
+    variables = layer.init(jax.random.key(0), images, weight, True)
+    out, updated = layer.apply(variables, spoiled, weight, True, mutable=["batch_stats"])
+    alone, expected = layer.apply(variables, images[:5], jnp.ones(5), True, mutable=["batch_stats"])
+    np.testing.assert_allclose(out[:5], alone, atol=1e-5)
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(
+            updated["batch_stats"][name], expected["batch_stats"][name], rtol=1e-5
+        )
+
+
+def test_batchnorm_in_evaluation_uses_the_running_statistics():
+    images, values = batch(3)
+    layer = BatchNorm()
+    variables = {
+        "params": {"scale": jnp.full(6, 2.0), "bias": jnp.full(6, 1.0)},
+        "batch_stats": {"mean": jnp.full(6, 3.0), "var": jnp.full(6, 4.0)},
+    }
+    out = layer.apply(variables, images, jnp.ones(3), False)
+    np.testing.assert_allclose(out, (values - 3) / np.sqrt(4 + 1e-5) * 2 + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cnn"])
+def test_what_a_network_is_given_is_stated(name):
+    mean, std = models.normalisation(name)
+    assert len(mean) == len(std) == {"resnet18": 3, "cnn": 1}[name]
