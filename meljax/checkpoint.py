@@ -13,10 +13,11 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from meljax import progress
+from meljax.metrics import Row
 from meljax.state import TrainState
 
 
-def rank(scores: dict[str, float]) -> tuple[float, float, float]:
+def rank(scores: Row) -> tuple[float, float, int]:
     """Returns what epochs are ranked by: accuracy, then loss, then the earlier one."""
     return scores["val_accuracy"], -scores["val_loss"], -scores["epoch"]
 
@@ -40,7 +41,7 @@ class Checkpoints:
             item_names=("state", "meta"),
         )
 
-    def save(self, state: TrainState, meta: dict[str, Any], scores: dict[str, float]) -> None:
+    def save(self, state: TrainState, meta: dict[str, Any], scores: Row) -> None:
         """Saves `state` after an epoch that reached `scores`; returns before it is on the disk."""
         self._manager.save(
             int(state.step),

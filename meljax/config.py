@@ -117,11 +117,17 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation: Adam with a constant learning rate."""
+    """Optimisation: Adam."""
 
     epochs: int = _whole(500, "passes over the training set", 1)
     batch_size: int = _whole(12, "examples per step, over all devices together", 1, 65_536)
     learning_rate: float = _number(1e-4, "Adam's step size", "> 0", lambda value: value > 0)
+    decay: float = _number(
+        1.0,
+        "factor on the learning rate after each epoch; 1: it stays constant",
+        "above 0 and at most 1",
+        lambda value: 0 < value <= 1,
+    )
     seed: int = _whole(0, "of the split, the initial weights, the order and the masks", 0)
 
 

@@ -14,6 +14,8 @@ import numpy as np
 import tensorboardX
 from jaxtyping import Float, Int
 
+from meljax.metrics import Row
+
 
 class SummaryWriter:
     """CLU's summary writer on top of tensorboardX: numbers, pictures and settings.
@@ -24,7 +26,7 @@ class SummaryWriter:
     def __init__(self, logdir: str, purge_step: int | None = None):
         self._writer = tensorboardX.SummaryWriter(logdir, purge_step=purge_step)
 
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    def write_scalars(self, step: int, scalars: Row) -> None:
         """Writes numbers."""
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)

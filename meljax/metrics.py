@@ -12,6 +12,9 @@ from jaxtyping import Array, Float, Int
 
 NEVER = np.int32(2**31 - 1)
 
+Row = dict[str, int | float]
+"""What one epoch reached: a line of `metrics.jsonl`."""
+
 
 @flax.struct.dataclass
 class Confusion(clu_metrics.Metric):

@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from meljax.metrics import Metrics, accuracy
+from meljax.metrics import Metrics, Row, accuracy
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ class TrainingBar:
             self._refreshed = time.perf_counter()
         self._bar.update(images)
 
-    def epoch_done(self, row: dict[str, float]) -> None:
+    def epoch_done(self, row: Row) -> None:
         """Says what an epoch reached."""
         epoch = row["epoch"]
         scores = (

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from meljax import figures, metrics, runs
 from meljax.config import KEYS
 from meljax.data.files import NOUNS
+from meljax.metrics import Row
 from meljax.paths import write_whole
 from meljax.results import MaskExample, Mistake, RunResults, Scored
 
@@ -125,7 +126,7 @@ def _mask_file(number: int, when: str) -> str:
     return f"masks_{number}_{when}.png"
 
 
-def _column(history: Sequence[dict[str, float]], key: str) -> Float[np.ndarray, " epochs"]:
+def _column(history: Sequence[Row], key: str) -> Float[np.ndarray, " epochs"]:
     return np.array([row[key] for row in history], float)
 
 
@@ -273,7 +274,7 @@ def _training(results: RunResults) -> str:
     )
 
 
-def _guidance(history: Sequence[dict[str, float]]) -> str:
+def _guidance(history: Sequence[Row]) -> str:
     """Returns what to make of a validation loss that rises; nothing if it does not."""
     validation = _column(history, "val_loss")
     lowest = lowest_before_rise(_column(history, "train_loss"), validation)
@@ -419,9 +420,7 @@ def _making(results: RunResults) -> str:
     )
 
 
-def _circumstances(
-    facts: dict[str, Any], history: Sequence[dict[str, float]]
-) -> list[tuple[str, str]]:
+def _circumstances(facts: dict[str, Any], history: Sequence[Row]) -> list[tuple[str, str]]:
     """Returns (name, value) of what else a run depends on, as HTML."""
     data, seconds = facts["data"], _column(history, "seconds")
     files = ", ".join(f"{n:,} {_SIDES[side]}" for side, n in data["files"].items())

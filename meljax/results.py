@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from meljax import intervals, metrics
+from meljax.metrics import Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,7 @@ class RunResults:
     name: str
     facts: dict[str, Any]
     classes: tuple[str, ...]
-    history: list[dict[str, float]]
+    history: list[Row]
     scores: list[Scored]
     mistakes: list[Mistake]
     mask_examples: list[MaskExample]

@@ -16,6 +16,7 @@ from meljax import config as config_lib
 from meljax.config import Config
 from meljax.data.load import VoiceSet
 from meljax.errors import UserError
+from meljax.metrics import Row
 from meljax.paths import write_whole
 
 CONFIG = "config.json"
@@ -109,14 +110,21 @@ def describe(config: Config, voice_set: VoiceSet, weights: str) -> dict[str, Any
 
 def cautions(facts: dict[str, Any]) -> list[str]:
     """Returns what must not be missed about a run, one line each."""
-    config, data = facts["config"], facts["data"]
+    data = facts["data"]
     lines = list(data["warnings"])
     if data["skipped"]:
         lines.append(f"{len(data['skipped'])} unusable files were left out: "
                      + "; ".join(data["skipped"]))  # fmt: skip
-    if config["model.init"] == "auto" and ":" in facts["weights"]:
+    if lacks_pretraining(facts):
         lines.append(f"the network is not pretrained; its weights begin {facts['weights']}")
     return lines
+
+
+def lacks_pretraining(facts: dict[str, Any]) -> bool:
+    """Returns whether pretrained weights were wanted where they could be had, and were not had."""
+    config = facts["config"]
+    wanted = config["model.init"] == "auto" and config["model.name"] == "resnet18"
+    return wanted and facts["weights"].startswith("random")
 
 
 def finished(facts: dict[str, Any], config: Config) -> bool:
@@ -153,7 +161,7 @@ def split_csv(voice_set: VoiceSet) -> str:
     return text.getvalue()
 
 
-def read_history(workdir: Path, epochs: int) -> list[dict[str, float]]:
+def read_history(workdir: Path, epochs: int) -> list[Row]:
     """Returns the rows of `metrics.jsonl` up to `epochs` and cuts away the rest.
 
     What lies beyond belongs to epochs whose checkpoint was never finished; they are run again.
@@ -166,7 +174,7 @@ def read_history(workdir: Path, epochs: int) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
-def append_history(workdir: Path, row: dict[str, float]) -> None:
+def append_history(workdir: Path, row: Row) -> None:
     """Adds one epoch to `metrics.jsonl`, at full precision, and sees it to the disk."""
     with open(workdir / METRICS, "a") as file:
         file.write(json.dumps(row) + "\n")

@@ -31,7 +31,10 @@ class Task(NamedTuple):
     mesh: Mesh
 
 
-@functools.partial(jax.jit, static_argnames="task")
+# Runs once: optimising the many random draws would take XLA far longer than making them.
+@functools.partial(
+    jax.jit, static_argnames="task", compiler_options={"xla_backend_optimization_level": 0}
+)
 def init_state(task: Task, key: Key[Array, ""]) -> TrainState:
     """Returns the state before the first step, with random weights, on every device."""
     image = frontend_lib.normalise(task.frontend, _blank(task.frontend))

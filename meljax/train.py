@@ -1,5 +1,6 @@
 """The story of a run: read, train, score, report."""
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from meljax.data.load import Side, VoiceSet, load
 from meljax.errors import UserError
 from meljax.frontend import Frontend
 from meljax.mesh import make_mesh, replicated
-from meljax.metrics import Metrics
+from meljax.metrics import Metrics, Row
 from meljax.models.pretrained import initial_params
 from meljax.paths import cache_dir, use_compilation_cache
 from meljax.report import write_report
@@ -61,13 +62,13 @@ def train(config: Config, workdir: Path) -> None:
     if facts:
         runs.check_same_data(workdir, facts, voices)
     session, state, history = _begin(config, workdir, voices, facts)
-    _announce(session, len(history))
-    state, history = _run_epochs(session, state, history)
-    session.checkpoints.wait()
-    results = _results(session, state, history)
+    with contextlib.closing(session.checkpoints):
+        _announce(session, len(history))
+        state, history = _run_epochs(session, state, history)
+        session.checkpoints.wait()
+        results = _results(session, state, history)
     report = write_report(workdir, results)
     runs.write_facts(workdir, session.facts | {"finished": config.train.epochs})
-    session.checkpoints.close()
     progress.say(f"{summary.text(results)}\nreport: {report}")
 
 
@@ -87,7 +88,7 @@ def make_task(config: Config, voices: VoiceSet) -> Task:
         std=std,
     )
     network = models.build(config.model, len(voices.classes))
-    optimiser = optim.optimiser(config.train)
+    optimiser = optim.optimiser(config.train, len(voices.indices("train")))
     return Task(network, frontend, config.mask, optimiser, len(voices.classes), make_mesh())
 
 
@@ -118,7 +119,7 @@ def make_device_set(task: Task, voices: VoiceSet, side: Side) -> feed.DeviceSet:
 
 def _begin(
     config: Config, workdir: Path, voices: VoiceSet, facts: dict[str, Any] | None
-) -> tuple[Session, TrainState, list[dict[str, float]]]:
+) -> tuple[Session, TrainState, list[Row]]:
     """Returns the session, and the state and history that it starts from."""
     task = make_task(config, voices)
     state = steps.init_state(task, key(config.train.seed, Stream.INIT))
@@ -155,8 +156,8 @@ def _announce(session: Session, done: int) -> None:
 
 
 def _run_epochs(
-    session: Session, state: TrainState, history: list[dict[str, float]]
-) -> tuple[TrainState, list[dict[str, float]]]:
+    session: Session, state: TrainState, history: list[Row]
+) -> tuple[TrainState, list[Row]]:
     """Trains the epochs that are left. The order of each: train, score, record, save."""
     config, items = session.config.train, len(session.sets["train"])
     writer = logs.make_writer(session.workdir, int(state.step))
@@ -219,7 +220,7 @@ def _epochs_done(session: Session, state: TrainState) -> int:
     return int(state.step) // per_epoch
 
 
-def _scores(side: str, measured: Metrics) -> dict[str, float]:
+def _scores(side: str, measured: Metrics) -> Row:
     confusion = np.asarray(measured.confusion.counts)
     return {
         f"{side}_loss": float(measured.loss.compute()),
@@ -240,7 +241,7 @@ def _meta(session: Session, epoch: int) -> dict[str, Any]:
     }
 
 
-def _results(session: Session, state: TrainState, history: list[dict[str, float]]) -> RunResults:
+def _results(session: Session, state: TrainState, history: list[Row]) -> RunResults:
     """Scores the last and the best weights once more, item by item, for the report."""
     best, meta = session.checkpoints.restore_best(state)
     last_epoch = _epochs_done(session, state)
@@ -298,7 +299,10 @@ def _mistakes(session: Session, scored: Scored) -> list[Mistake]:
 
 
 def _mask_examples(session: Session) -> tuple[list[MaskExample], np.ndarray]:
-    """Returns training pictures before and after masking, and the masked ones as a batch."""
+    """Returns training pictures before and after masking, and the masked ones as a batch.
+
+    Where the masks are off, there are no pairs to show.
+    """
     index = np.linspace(0, len(session.sets["train"]) - 1, MASK_EXAMPLES).astype(np.int32)
     masks_key = key(session.config.train.seed, Stream.AUGMENT, 0)
     clean, masked = scoring.masked_pictures(session.task, session.sets["train"], index, masks_key)
@@ -308,4 +312,5 @@ def _mask_examples(session: Session) -> tuple[list[MaskExample], np.ndarray]:
         MaskExample(item.path, item.label, before, after)
         for item, before, after in zip(items, clean, masked, strict=True)
     ]
-    return examples, masked
+    mask = session.config.mask
+    return examples if mask.freq_count or mask.time_count else [], masked

@@ -18,7 +18,7 @@ def test_recipes_are_the_original_one(name):
     settings = config.read(
         runpy.run_path(ROOT / "configs" / f"{name}.py")["get_config"]().to_dict()
     )
-    assert settings.train == config.TrainConfig(500, 12, 1e-4, 0)
+    assert settings.train == config.TrainConfig(500, 12, 1e-4, decay=1.0, seed=0)
     assert settings.data.val_fraction == 0.1
     assert settings.mask.freq_count == settings.mask.time_count == 1
     assert (settings.model.name, settings.data.image_size) == {

@@ -153,8 +153,8 @@ def _read_all(listing: files.Listing, read: Reader) -> list[tuple[str, np.ndarra
 
 
 def _same_channels(
-    arrays: tuple[UInt8[np.ndarray, "columns height _"], ...],
-) -> tuple[UInt8[np.ndarray, "columns height channel"], ...]:
+    arrays: tuple[UInt8[np.ndarray, "_ _ _"], ...],
+) -> tuple[UInt8[np.ndarray, "_ _ channel"], ...]:
     """Grey pictures stay one channel if every one is grey; among coloured ones they are RGB."""
     if len({array.shape[2] for array in arrays}) == 1:
         return arrays

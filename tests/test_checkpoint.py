@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from meljax.checkpoint import Checkpoints, rank
+from meljax.state import TrainState
+
+
+def state(step: int) -> TrainState:
+    return TrainState(
+        step=jnp.int32(step),
+        params={"kernel": jnp.full((3, 2), float(step))},
+        batch_stats={"mean": jnp.zeros(2)},
+        opt_state=(jnp.int32(step),),
+    )
+
+
+def save(directory, accuracies: list[float]) -> None:
+    checkpoints = Checkpoints(directory)
+    for epoch, accuracy in enumerate(accuracies, 1):
+        scores = {"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1.0}
+        checkpoints.save(state(epoch * 10), {"epoch": epoch}, scores)
+    checkpoints.close()
+
+
+def test_latest_and_best_are_kept_bit_by_bit(tmp_path):
+    save(tmp_path, [0.1, 0.9, 0.5, 0.4, 0.6, 0.3])
+    assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [20, 50, 60]
+    checkpoints = Checkpoints(tmp_path)
+    latest, meta = checkpoints.restore_latest(state(0))
+    assert meta == {"epoch": 6}
+    for a, b in zip(jax.tree.leaves(latest), jax.tree.leaves(state(60)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert checkpoints.restore_best(state(0))[1] == {"epoch": 2}
+    checkpoints.close()
+
+
+def test_ties_go_to_the_lower_loss_then_to_the_earlier():
+    rows = [
+        {"epoch": 1, "val_accuracy": 0.5, "val_loss": 0.2},
+        {"epoch": 2, "val_accuracy": 0.7, "val_loss": 0.9},
+        {"epoch": 3, "val_accuracy": 0.7, "val_loss": 0.8},
+        {"epoch": 4, "val_accuracy": 0.7, "val_loss": 0.8},
+    ]
+    assert max(rows, key=rank)["epoch"] == 3
+
+
+def test_an_empty_directory_holds_none(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "new")
+    assert checkpoints.restore_latest(state(0)) is None
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("damage", ["empty", "no state", "truncated"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage, capsys):
+    save(tmp_path, [0.1, 0.2, 0.3])
+    latest = tmp_path / "30"
+    if damage == "truncated":
+        largest = max(
+            (p for p in (latest / "state").rglob("*") if p.is_file()),
+            key=lambda p: p.stat().st_size,
+        )
+        largest.write_bytes(largest.read_bytes()[:50])
+    else:
+        for path in sorted(latest.rglob("*"), reverse=True):
+            if damage == "empty" or "state" in path.relative_to(latest).parts:
+                path.unlink() if path.is_file() else path.rmdir()
+    checkpoints = Checkpoints(tmp_path)
+    restored, meta = checkpoints.restore_latest(state(0))
+    checkpoints.close()
+    assert meta == {"epoch": 2}
+    assert int(restored.step) == 20
+    assert "checkpoint 30 is damaged" in capsys.readouterr().out

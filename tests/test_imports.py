@@ -1,0 +1,92 @@
+"""Imports run one way: a file knows only what stands above it."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+ORDER = [
+    "errors",
+    "config",
+    "paths",
+    "streams",
+    "mesh",
+    "melspec",
+    "augment",
+    "frontend",
+    "metrics",
+    "intervals",
+    "progress",
+    "data.files",
+    "data.split",
+    "data.images",
+    "data.audio",
+    "data.voices",
+    "data.load",
+    "data.feed",
+    "models.initialisers",
+    "models.batchnorm",
+    "models.cnn",
+    "models.resnet",
+    "models",
+    "models.pretrained",
+    "optim",
+    "state",
+    "steps",
+    "scoring",
+    "checkpoint",
+    "logs",
+    "runs",
+    "results",
+    "summary",
+    "figures",
+    "report",
+    "train",
+    "main",
+]
+FILES = {
+    ".".join(path.relative_to(ROOT / "meljax").with_suffix("").parts).removesuffix(
+        ".__init__"
+    ): path
+    for path in (ROOT / "meljax").rglob("*.py")
+}
+
+
+def imported(path) -> set[str]:
+    """Names, without 'meljax.', of the modules of ours that a file imports, at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = {name.removeprefix("meljax.") for name in names if name.startswith("meljax.")}
+    return ours & FILES.keys()
+
+
+def test_every_file_has_its_place():
+    assert set(ORDER) | {"__init__", "data"} == set(FILES)
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_file_imports_only_from_above(name):
+    below = imported(FILES[name]) - set(ORDER[: ORDER.index(name)]) - {"data"}
+    assert not below, f"{name} imports {below}, which stand beneath it"
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_heavy_packages_are_never_imported(name):
+    tree = ast.parse(FILES[name].read_text())
+    roots = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert not roots & {"tensorflow", "torch", "torchvision", "librosa", "sklearn", "tensorboard"}

@@ -1,0 +1,63 @@
+"""One short epoch of each reader on real voices; skipped where those are absent."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from conftest import ROOT
+
+from meljax.main import main
+
+SPEAKERS = ("spk01", "spk02", "spk03")
+
+
+def subset(source, target, suffix: str) -> None:
+    for speaker in SPEAKERS:
+        (target / speaker).mkdir(parents=True)
+        for path in sorted((source / speaker).glob(f"*.{suffix}"))[::3]:
+            shutil.copy(path, target / speaker)
+
+
+def train(config: str, data, workdir, *overrides: str) -> dict:
+    arguments = [
+        f"--config={ROOT / 'configs' / config}.py",
+        f"--workdir={workdir}",
+        f"--config.data.path={data}",
+        "--config.train.epochs=1",
+        "--config.model.width=4",
+        *overrides,
+    ]
+    assert main(["meljax", *arguments]) == 0
+    return json.loads((workdir / "config.json").read_text())
+
+
+@pytest.mark.parametrize("config", ["cnn", "resnet"])
+def test_pictures(shared, tmp_path, config):
+    subset(shared / "voices24-mel", tmp_path / "data", "png")
+    size = [] if config == "cnn" else ["--config.data.image_size=64"]
+    facts = train(config, tmp_path / "data", tmp_path / "run", *size)
+    assert facts["data"]["kind"] == "image"
+    assert facts["data"]["classes"] == list(SPEAKERS)
+
+
+def test_recordings(shared, tmp_path):
+    subset(shared / "voices24", tmp_path / "data", "flac")
+    facts = train("cnn", tmp_path / "data", tmp_path / "run", "--config.data.window=0.5")
+    assert facts["data"]["kind"] == "sound"
+
+
+def test_a_table_with_words_and_speakers(shared, tmp_path):
+    subset(shared / "voices24", tmp_path / "data", "flac")
+    with open(shared / "voices24" / "manifest.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (tmp_path / "data" / row["path"]).exists()]
+    assert len(rows) > 90
+    words = sorted({row["word"] for row in rows})[:4]
+    with open(tmp_path / "data" / "voices.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["word"] in words)
+    keys = ["data.label=word", "data.group=speaker", "data.window=0.5", "data.val_fraction=0.3"]
+    overrides = [f"--config.{key}" for key in keys]
+    facts = train("cnn", tmp_path / "data" / "voices.csv", tmp_path / "run", *overrides)
+    assert facts["data"]["classes"] == words

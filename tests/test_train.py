@@ -1,0 +1,265 @@
+"""Whole runs, small ones, from files to report."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import ROOT, command
+
+from meljax import runs
+from meljax.main import main
+
+TIMES = {"seconds", "images_per_second"}
+
+
+def history(workdir: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "meljax.main", *arguments[1:]],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sound_run(sounds, tmp_path_factory) -> Path:
+    """A finished run of three epochs on recordings."""
+    workdir = tmp_path_factory.mktemp("run") / "sounds"
+    assert main(command("cnn", sounds, workdir, train__epochs=3)) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_it_promises(sound_run):
+    facts = json.loads((sound_run / "config.json").read_text())
+    assert facts["config"]["train.epochs"] == 3
+    assert facts["data"]["files"] == {"train": 38, "val": 4, "test": 0}
+    assert facts["data"]["ignored"] == 2
+    assert facts["device_count"] == 4
+    assert {"device_kind", "seed", "weights", "versions"} <= facts.keys()
+    rows = [json.loads(line) for line in (sound_run / "metrics.jsonl").read_text().splitlines()]
+    names = ["epoch", "step"]
+    names += [f"{s}_{name}" for s in ("train", "val") for name in ("loss", "accuracy", "f1")]
+    assert [list(row) for row in rows] == [[*names, "seconds", "images_per_second"]] * 3
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 5), (2, 10), (3, 15)]
+    assert rows[2]["train_loss"] < rows[0]["train_loss"]
+    assert list(sound_run.glob("events.out.tfevents.*"))
+    assert "</html>" in (sound_run / "report.html").read_text()
+    with open(sound_run / "split.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 42
+    assert {row["split"] for row in table} == {"train", "val"}
+
+
+def test_a_checkpoint_holds_what_using_it_needs(sound_run):
+    meta = restore(sound_run)["meta"]
+    assert meta["classes"] == ["voice0", "voice1", "voice2"]
+    assert meta["config"]["train.epochs"] == 3
+    assert meta["frontend"]["mel"]["n_mels"] == 20
+    assert meta["epoch"] == 3
+
+
+def test_a_finished_run_says_so_and_changes_nothing(sound_run, sounds, capsys):
+    before = {path: path.stat().st_mtime_ns for path in sound_run.rglob("*")}
+    assert main(command("cnn", sounds, sound_run, train__epochs=3)) == 0
+    assert "finished" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in sound_run.rglob("*")} == before
+
+
+def test_other_settings_are_refused_with_the_keys_that_differ(sound_run, sounds, capsys):
+    arguments = command("cnn", sounds, sound_run, train__epochs=3, train__seed=5, mask__fill=0.5)
+    assert main(arguments) == 2
+    answer = capsys.readouterr().err
+    assert "mask.fill (was 0.0, now 0.5), train.seed (was 0, now 5)" in answer
+    assert "train.epochs" not in answer
+
+
+def test_more_epochs_continue_a_finished_run(sound_run, sounds, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(sound_run, longer)
+    assert main(command("cnn", sounds, longer, train__epochs=5)) == 0
+    whole = tmp_path / "whole"
+    assert main(command("cnn", sounds, whole, train__epochs=5)) == 0
+    assert history(longer)[:3] == history(sound_run)
+    assert history(longer) == history(whole)
+
+
+def test_changed_data_are_refused(sound_run, sounds, tmp_path, capsys):
+    copy, run = tmp_path / "copy", tmp_path / "run"
+    shutil.copytree(sounds, copy)
+    assert main(command("cnn", copy, run, train__epochs=1)) == 0
+    shutil.copy(copy / "voice0" / "00.wav", copy / "voice1" / "99.wav")
+    assert main(command("cnn", copy, run, train__epochs=2)) == 2
+    assert "the data changed" in capsys.readouterr().err
+    assert len(history(run)) == 1
+
+
+@pytest.mark.parametrize("kill_after", [1, 2])
+def test_a_killed_run_ends_like_an_uninterrupted_one(sound_run, sounds, tmp_path, kill_after):
+    killed = tmp_path / "killed"
+    arguments = command("cnn", sounds, killed, train__epochs=3)
+    with start(arguments) as process:
+        for line in process.stdout:
+            if line.startswith(f"epoch {kill_after}/3"):
+                process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert main(arguments) == 0
+    assert history(killed) == history(sound_run)
+    assert last_weights(killed) == last_weights(sound_run)
+
+
+def restore(workdir: Path) -> ocp.args.Composite:
+    """The last checkpoint as it lies on the disk."""
+    with ocp.CheckpointManager((workdir / runs.CHECKPOINTS).absolute()) as manager:
+        args = {"state": ocp.args.StandardRestore(), "meta": ocp.args.JsonRestore()}
+        return manager.restore(manager.latest_step(), args=ocp.args.Composite(**args))
+
+
+def last_weights(workdir: Path) -> list[bytes]:
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(restore(workdir)["state"])]
+
+
+def test_pictures_train_too_at_any_size(pictures, tmp_path):
+    assert main(command("cnn", pictures, tmp_path / "as-they-are", train__epochs=1)) == 0
+    arguments = command("resnet", pictures, tmp_path / "resized", train__epochs=1)
+    assert main([*arguments, "--config.data.image_size=24"]) == 0
+    facts = json.loads((tmp_path / "resized" / "config.json").read_text())
+    assert facts["weights"].startswith("random: ImageNet")
+    assert "not pretrained" in (tmp_path / "resized" / "report.html").read_text()
+
+
+def test_recordings_can_be_resized_to_a_square(sounds, tmp_path):
+    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1, data__image_size=24)
+    assert main(arguments) == 0
+
+
+def test_a_test_split_is_scored_and_never_trained_or_chosen_on(sounds, tmp_path, capsys):
+    data = tmp_path / "data"
+    for path in sorted(sounds.glob("*/*.wav")):
+        side = {"00": "test", "01": "val"}.get(path.stem, "train")
+        target = data / side / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    assert main(command("cnn", data, tmp_path / "run", train__epochs=1)) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert facts["data"]["files"] == {"train": 36, "val": 3, "test": 3}
+
+
+def test_a_csv_trains_with_groups_apart(sounds, tmp_path):
+    table = tmp_path / "voices.csv"
+    rows = [["path", "word", "speaker"]]
+    rows += [
+        [str(path), f"0{path.parent.name[-1]}", f"s{int(path.stem) // 2}"]
+        for path in sorted(sounds.glob("*/*.wav"))
+    ]
+    with open(table, "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    keys = {"train__epochs": 1, "data__label": "word", "data__group": "speaker"}
+    assert main(command("cnn", table, tmp_path / "run", **keys)) == 0
+    with open(tmp_path / "run" / "split.csv", newline="") as file:
+        split = list(csv.DictReader(file))
+    assert {row["label"] for row in split} == {"00", "01", "02"}
+    sides = {row["group"]: set() for row in split}
+    for row in split:
+        sides[row["group"]].add(row["split"])
+    assert all(len(side) == 1 for side in sides.values())
+
+
+def test_bad_files_stop_a_run_before_it_begins_or_are_left_out(sounds, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(sounds, data)
+    (data / "voice1" / "empty.wav").write_bytes(b"")
+    (data / "voice2" / "noise.flac").write_bytes(b"no sound at all")
+    assert main(command("cnn", data, tmp_path / "run", train__epochs=1)) == 2
+    answer = capsys.readouterr().err.splitlines()
+    assert answer[0].startswith("voice1/empty.wav: empty file")
+    assert answer[1].startswith("voice2/noise.flac: ")
+    assert "data.on_bad_file='skip'" in answer[2]
+    assert len(answer) == 3
+    assert not (tmp_path / "run").exists()
+    arguments = command("cnn", data, tmp_path / "run", train__epochs=1, data__on_bad_file="skip")
+    assert main(arguments) == 0
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [line.split(":")[0] for line in facts["data"]["skipped"]] == [
+        "voice1/empty.wav",
+        "voice2/noise.flac",
+    ]
+
+
+def test_a_loss_that_is_no_number_is_diagnosed(sounds, tmp_path, capsys):
+    arguments = command("cnn", sounds, tmp_path / "run", train__learning_rate=1e30)
+    assert main(arguments) == 2
+    answer = capsys.readouterr().err
+    assert "no longer a finite number at step" in answer
+    assert "train.learning_rate" in answer
+
+
+def test_masks_that_are_off_are_not_shown(sounds, tmp_path):
+    keys = {"train__epochs": 1, "mask__freq_count": 0, "mask__time_count": 0}
+    assert main(command("cnn", sounds, tmp_path / "run", **keys)) == 0
+    assert not list((tmp_path / "run" / "figures").glob("mask*"))
+
+
+@pytest.mark.parametrize("content", ["a file", "a folder"])
+def test_a_directory_that_is_no_run_is_left_alone(content, sounds, tmp_path, capsys):
+    workdir = tmp_path / "precious"
+    if content == "a file":
+        workdir.write_text("letter")
+    else:
+        workdir.mkdir()
+        (workdir / "letter.txt").write_text("letter")
+    assert main(command("cnn", sounds, workdir)) == 2
+    assert "--workdir" in capsys.readouterr().err
+
+
+def test_tensorflow_and_torch_are_never_imported(sounds, tmp_path):
+    code = (
+        "import sys; from meljax.main import main; main(sys.argv); "
+        "print('loaded', [m for m in ('tensorflow', 'torch', 'tensorboard') if m in sys.modules])"
+    )
+    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1)
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments[1:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "loaded []" in result.stdout
+
+
+def test_progress_is_plain_lines_without_a_terminal(sound_run, sounds, tmp_path):
+    with start(command("cnn", sounds, tmp_path / "run", train__epochs=2)) as process:
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+    lines = [line for line in output.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    assert "images/s" in lines[0]
+    assert "left" in lines[0]
+    assert "\r" not in output
+    assert "last epoch (2): validation accuracy" in output
+    assert "best epoch" in output
+    assert str(tmp_path / "run" / "report.html") in output
+
+
+def test_ctrl_c_says_how_to_go_on(sounds, tmp_path):
+    with start(command("cnn", sounds, tmp_path / "run", train__epochs=1000)) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, rest
+    assert "goes on from the last epoch" in rest
+    assert "Traceback" not in rest
