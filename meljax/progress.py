@@ -1,8 +1,9 @@
 """What a person sees while something long runs: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +28,26 @@ def warn(line: str) -> None:
 def track(iterable: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yields from `iterable` behind a bar that says `what` is done and how long it still takes."""
     yield from tqdm(iterable, desc=what, total=total, leave=False, disable=not interactive())
+
+
+@contextlib.contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function of (done, total) to be called as work goes on; says nothing before."""
+    bar: tqdm | None = None
+
+    def count(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            if not interactive():
+                say(what)
+            bar = tqdm(desc=what, total=total, leave=False, disable=not interactive())
+        bar.update(done - bar.n)
+
+    try:
+        yield count
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def interactive() -> bool:

@@ -79,7 +79,8 @@ def _embedded(config: Config, cache: Path) -> VoiceSet:
     if config.mel.sample_rate != voices.SAMPLE_RATE:
         raise UserError(f"mel.sample_rate must be {voices.SAMPLE_RATE} for the embedded voices "
                         f"(data.path is empty), not {config.mel.sample_rate}")  # fmt: skip
-    made = voices.load(cache)
+    with progress.counter("making the embedded voices, once") as count:
+        made = voices.load(cache, progress=count)
     items = tuple(map(Item, made.names, made.labels))
     digests = tuple(hashlib.sha256(clip.tobytes()).hexdigest() for clip in made.clips)
     return VoiceSet("sound", (), items, (), digests, made.clips, None)
