@@ -69,6 +69,14 @@ class Checkpoints:
                 self._manager.reload()
         return None
 
+    def best_meta(self) -> dict[str, Any] | None:
+        """Returns the meta of the best epoch; `None` if there is no checkpoint."""
+        step = self._manager.best_step()
+        if step is None:
+            return None
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args).meta
+
     def restore_best(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Returns the checkpoint of the best epoch and its meta."""
         return self._restore(self._manager.best_step(), like)

@@ -176,6 +176,15 @@ def read(tree: Mapping[str, Any]) -> Config:
     return config
 
 
+def from_flat(values: Mapping[str, Any]) -> Config:
+    """Returns the settings that `flat()` was given; keys it did not know yet keep their default."""
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, _, key = name.partition(".")
+        tree.setdefault(group, {})[key] = value
+    return read(tree)
+
+
 def flat(config: Config) -> dict[str, str | int | float]:
     """Returns `{'data.path': value, ...}`, in the order of `KEYS`."""
     return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in KEYS}
@@ -247,6 +256,8 @@ def _check_together(config: Config) -> None:
         )
     if mel.fmin >= (mel.fmax or nyquist):
         raise UserError(f"mel.fmin must be below mel.fmax, not {mel.fmin:g}")
-    if config.model.init == "imagenet" and config.model.name == "cnn":
-        raise UserError("model.init must be 'auto', 'scratch' or a file for model.name='cnn': "
-                        "there are no ImageNet weights for it")  # fmt: skip
+    model = config.model
+    pretrained = model.init not in ("auto", "scratch")
+    if pretrained and (model.name != "resnet18" or model.width not in (0, 64)):
+        raise UserError(f"model.init must be 'auto' or 'scratch', not {model.init!r}: pretrained "
+                        "weights are for model.name='resnet18' with model.width=64")  # fmt: skip

@@ -1,7 +1,7 @@
 """From a window of raw data to what the network sees: the one preprocessing path.
 
-Training, evaluation, prediction and export all go through `pictures()` and `normalise()`, and a
-`Frontend` travels with every saved model.
+Training, evaluation, prediction and export all go through `pictures()`, and a `Frontend` travels
+with every saved model. Normalisation belongs to the networks.
 """
 
 import dataclasses
@@ -26,8 +26,6 @@ class Frontend:
       channels: 1 (grey, and sound) or 3 (RGB).
       image_size: side in pixels of the square that pictures are resized to; 0: as they are.
       mel: settings of the spectrogram, for sound.
-      mean: per channel, subtracted from the picture's 0…1; one value serves all channels.
-      std: per channel, divided by. Three values on a grey picture repeat it three times.
     """
 
     kind: Literal["sound", "image"]
@@ -36,8 +34,6 @@ class Frontend:
     channels: int
     image_size: int
     mel: MelConfig
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def pictures(
@@ -62,12 +58,3 @@ def pictures(
     # Like Pillow's and torchvision's bilinear filter: widened when it shrinks. At most a blend of
     # its neighbours, so it stays within 0…1.
     return jax.image.resize(upright, shape, "linear", antialias=True)
-
-
-def normalise(
-    frontend: Frontend, images: Float[Array, "batch rows columns channel"]
-) -> Float[Array, "batch rows columns features"]:
-    """Returns `(images - mean) / std`; `features` is 3 where three means meet a grey picture."""
-    mean = jnp.asarray(frontend.mean, jnp.float32).reshape(1, 1, 1, -1)
-    std = jnp.asarray(frontend.std, jnp.float32).reshape(1, 1, 1, -1)
-    return (images - mean) / std

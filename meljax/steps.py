@@ -31,14 +31,9 @@ class Task(NamedTuple):
     mesh: Mesh
 
 
-# Runs once: optimising the many random draws would take XLA far longer than making them.
-@functools.partial(
-    jax.jit, static_argnames="task", compiler_options={"xla_backend_optimization_level": 0}
-)
-def init_state(task: Task, key: Key[Array, ""]) -> TrainState:
+def first_state(task: Task, key: Key[Array, ""]) -> TrainState:
     """Returns the state before the first step, with random weights, on every device."""
-    image = frontend_lib.normalise(task.frontend, _blank(task.frontend))
-    variables = task.network.init(key, image, jnp.ones(1), train=False)
+    variables = task.network.init(key, _blank(task.frontend), jnp.ones(1), train=False)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -46,6 +41,14 @@ def init_state(task: Task, key: Key[Array, ""]) -> TrainState:
         opt_state=task.optimiser.init(variables["params"]),
     )
     return jax.lax.with_sharding_constraint(state, replicated(task.mesh))
+
+
+# Runs once: optimising the many random draws would take XLA far longer than making them.
+init_state = jax.jit(
+    first_state,
+    static_argnames="task",
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 
 
 def train_pictures(
@@ -94,13 +97,12 @@ def train_step(
     weight = (index != feed.PADDING).astype(jnp.float32)
     index = jnp.maximum(index, 0)
     _, images = train_pictures(task, data, index, jax.random.fold_in(key, state.step))
-    inputs = frontend_lib.normalise(task.frontend, images)
     labels = data.label[index]
 
     def loss_fn(params: PyTree) -> tuple[Float[Array, ""], tuple[PyTree, Float[Array, "..."]]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         logits, updated = task.network.apply(
-            variables, inputs, weight, train=True, mutable=["batch_stats"]
+            variables, images, weight, train=True, mutable=["batch_stats"]
         )
         losses = cross_entropy(logits, labels)
         return (losses * weight).sum() / weight.sum(), (updated["batch_stats"], logits)
@@ -137,9 +139,8 @@ def evaluate(
         weight = (row != feed.PADDING).astype(jnp.float32)
         index = jnp.maximum(row, 0)
         images = eval_pictures(task.frontend, data, index)
-        inputs = frontend_lib.normalise(task.frontend, images)
         variables = {"params": params, "batch_stats": batch_stats}
-        logits = task.network.apply(variables, inputs, weight, train=False)
+        logits = task.network.apply(variables, images, weight, train=False)
         return metrics.updated(logits, data.label[index], weight, jnp.int32(0)), logits
 
     # A scan of forward passes is as fast as a loop on every backend, and compiles to one call.

@@ -19,7 +19,7 @@ from meljax.errors import UserError
 from meljax.frontend import Frontend
 from meljax.mesh import make_mesh, replicated
 from meljax.metrics import Metrics, Row
-from meljax.models.pretrained import initial_params
+from meljax.models.initial import initial_variables
 from meljax.paths import cache_dir, use_compilation_cache
 from meljax.report import write_report
 from meljax.results import MaskExample, Mistake, RunResults, Scored
@@ -74,7 +74,6 @@ def train(config: Config, workdir: Path) -> None:
 
 def make_task(config: Config, voices: VoiceSet) -> Task:
     """Returns what stays fixed: network, front end, masks, optimiser, devices."""
-    mean, std = models.normalisation(config.model.name)
     sound = voices.kind == "sound"
     _, height, channels = (0, 0, 1) if sound else voices.arrays[0].shape
     frontend = Frontend(
@@ -84,8 +83,6 @@ def make_task(config: Config, voices: VoiceSet) -> Task:
         channels=channels,
         image_size=config.data.image_size,
         mel=config.mel,
-        mean=mean,
-        std=std,
     )
     network = models.build(config.model, len(voices.classes))
     optimiser = optim.optimiser(config.train, len(voices.indices("train")))
@@ -123,20 +120,32 @@ def _begin(
     """Returns the session, and the state and history that it starts from."""
     task = make_task(config, voices)
     state = steps.init_state(task, key(config.train.seed, Stream.INIT))
-    params, weights = initial_params(config.model, state.params)
-    state = state.replace(params=params)
-    facts = runs.describe(config, voices, facts["weights"] if facts else weights)
+    folder, restored = workdir / runs.CHECKPOINTS, None
+    if facts:
+        checkpoints = Checkpoints(folder)
+        restored = checkpoints.restore_latest(state)
+    if restored:
+        state, meta = restored
+        weights, done = facts["weights"], meta["epoch"]
+    else:
+        state, weights = _initial(config, task, state)
+        done = 0
+    facts = runs.describe(config, voices, weights)
     runs.create(workdir, facts, voices)
+    history = runs.read_history(workdir, done)
     sides = [side for side in ("train", "val", "test") if side in voices.sides]
     sets = {side: make_device_set(task, voices, side) for side in sides}
     orders = {side: scoring.scoring_order(task, len(sets[side])) for side in sides}
-    checkpoints = Checkpoints(workdir / runs.CHECKPOINTS)
+    checkpoints = checkpoints if restored else Checkpoints(folder)
     session = Session(config, workdir, facts, voices, task, sets, orders, checkpoints)
-    restored = checkpoints.restore_latest(state)
-    if restored:
-        state, meta = restored
-        return session, state, runs.read_history(workdir, meta["epoch"])
-    return session, state, runs.read_history(workdir, 0)
+    return session, state, history
+
+
+def _initial(config: Config, task: Task, state: TrainState) -> tuple[TrainState, str]:
+    """Returns `state` with the weights to begin with, and in words how they began."""
+    drawn = {"params": state.params, "batch_stats": state.batch_stats}
+    variables, weights = initial_variables(config.model, drawn, cache_dir())
+    return state.replace(**jax.device_put(variables, replicated(task.mesh))), weights
 
 
 def _announce(session: Session, done: int) -> None:

@@ -6,6 +6,8 @@ import tempfile
 # Before JAX is imported. The devices serve the tests of several; all else takes one or all of them.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Tests are offline: what is fetched at all comes from this machine.
+os.environ["https_proxy"] = "http://127.0.0.1:9"
 # Workers and the programs they start share what is compiled.
 os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME_OF_TESTS"]
@@ -100,8 +102,4 @@ def small_config(**keys):
 
     settings = SMALL | {"model.name": "cnn"}
     settings |= {key.replace("__", "."): value for key, value in keys.items()}
-    tree: dict = {}
-    for key, value in settings.items():
-        group, name = key.split(".")
-        tree.setdefault(group, {})[name] = value
-    return config.read(tree)
+    return config.from_flat(settings)

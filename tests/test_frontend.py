@@ -7,13 +7,13 @@ import pytest
 from conftest import small_config, tone
 from PIL import Image
 
-from meljax import frontend, models
+from meljax import frontend
 from meljax.config import MelConfig
 from meljax.data import audio, images
 from meljax.melspec import log_mel
 
 MEL = small_config().mel
-SOUND = frontend.Frontend("sound", 2000, 0, 1, 0, MEL, (0.5,), (0.5,))
+SOUND = frontend.Frontend("sound", 2000, 0, 1, 0, MEL)
 
 
 def windows(*pitches: float) -> jnp.ndarray:
@@ -33,7 +33,7 @@ def test_a_recording_and_its_picture_agree():
     """Drawn as grey levels, a recording's spectrogram is what a set of pictures would hold."""
     seen = frontend.pictures(SOUND, windows(400))
     drawn = Image.fromarray(np.asarray(jnp.round(seen[0, :, :, 0] * 255), np.uint8))
-    image = frontend.Frontend("image", drawn.width, drawn.height, 1, 0, MEL, (0.5,), (0.5,))
+    image = frontend.Frontend("image", drawn.width, drawn.height, 1, 0, MEL)
     columns = jnp.asarray(np.asarray(drawn).T[None, :, :, None])
     np.testing.assert_allclose(frontend.pictures(image, columns), seen, atol=0.5 / 255 + 1e-6)
 
@@ -49,15 +49,6 @@ def test_sound_is_resized_as_pillow_resizes_a_picture():
     grey = Image.fromarray(np.asarray(seen[0, :, :, 0]))
     expected = np.asarray(grey.resize((14, 14), Image.Resampling.BILINEAR))
     np.testing.assert_allclose(square[0, :, :, 0], expected, atol=2e-3)
-
-
-def test_a_grey_picture_meets_three_means_as_its_repetition_would():
-    mean, std = models.normalisation("resnet18")
-    front = dataclasses.replace(SOUND, mean=mean, std=std)
-    grey = frontend.pictures(SOUND, windows(300))
-    once = frontend.normalise(front, grey)
-    np.testing.assert_array_equal(once, frontend.normalise(front, jnp.repeat(grey, 3, -1)))
-    np.testing.assert_allclose(once[..., 1], (grey[..., 0] - mean[1]) / std[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("speaker", ["spk01", "spk13"])

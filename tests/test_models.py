@@ -5,7 +5,7 @@ import pytest
 
 from meljax import models
 from meljax.config import ModelConfig
-from meljax.models import resnet
+from meljax.models import normalise, resnet
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.cnn import max_pool_2x2
 
@@ -50,7 +50,7 @@ def test_pictures_of_any_size_give_logits(name, size):
 def test_strided_convolutions_are_padded_equally_as_torchs_are():
     """`SAME` padding gives maps of the same size that look at other places."""
     images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
-    for size in (7, 3, 1):
+    for size in (3, 1):
         layer = resnet._conv(2, size, 2, "conv")
         stem, variables = layer.init_with_output(jax.random.key(1), images)
         kernel = np.asarray(variables["params"]["kernel"])
@@ -113,7 +113,29 @@ def test_batchnorm_in_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(out, (values - 3) / np.sqrt(4 + 1e-5) * 2 + 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "cnn"])
-def test_what_a_network_is_given_is_stated(name):
-    mean, std = models.normalisation(name)
-    assert len(mean) == len(std) == {"resnet18": 3, "cnn": 1}[name]
+def test_the_stem_of_grey_pictures_is_that_of_their_repetition():
+    """Values and gradients, at the border and inside, of the folded kernel and the whole one."""
+    grey = jax.random.uniform(jax.random.key(0), (2, 21, 18, 1))
+    stem = normalise.Stem(6)
+    variables = stem.init(jax.random.key(1), grey)
+    assert variables["params"]["kernel"].shape == (7, 7, 3, 6)
+    repeated = jnp.repeat(grey, 3, -1)
+    np.testing.assert_allclose(
+        stem.apply(variables, grey), stem.apply(variables, repeated), atol=1e-5
+    )
+
+    def loss(variables, images):
+        return jnp.sin(stem.apply(variables, images)).sum()
+
+    folded = jax.grad(loss)(variables, grey)["params"]["kernel"]
+    whole = jax.grad(loss)(variables, repeated)["params"]["kernel"]
+    np.testing.assert_allclose(folded, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_grey_and_repeated_pictures_give_the_same_logits():
+    network = models.build(ModelConfig(name="resnet18", width=4), 5)
+    grey = jax.random.uniform(jax.random.key(0), (2, 40, 40, 1))
+    variables = jax.jit(network.init, static_argnums=3)(jax.random.key(1), grey, jnp.ones(2), False)
+    apply = jax.jit(network.apply, static_argnums=3)
+    one, three = (apply(variables, jnp.repeat(grey, n, -1), jnp.ones(2), False) for n in (1, 3))
+    np.testing.assert_allclose(one, three, atol=1e-4)

@@ -21,7 +21,7 @@ CONFIG = small_config()
 @functools.cache
 def make_task(devices: int = 1, mask: MaskConfig = CONFIG.mask) -> steps.Task:
     mesh = make_mesh(jax.local_devices()[:devices])
-    frontend = Frontend("sound", 1600, 0, 1, 0, CONFIG.mel, (0.5,), (0.5,))
+    frontend = Frontend("sound", 1600, 0, 1, 0, CONFIG.mel)
     network = models.build(CONFIG.model, CLASSES)
     return steps.Task(network, frontend, mask, optim.optimiser(CONFIG.train, 21), CLASSES, mesh)
 

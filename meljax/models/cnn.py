@@ -6,12 +6,14 @@ from jaxtyping import Array, Float
 
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, uniform_fan_in
+from meljax.models.normalise import normalise
 
 
 class CNN(nn.Module):
     """Four times 3 × 3 convolution, BatchNorm, ReLU and 2 × 2 max-pool; mean; linear.
 
-    The convolutions have no bias: BatchNorm subtracts it again. Weights begin as PyTorch's do.
+    Pictures in 0…1 are brought to -1…1 first. The convolutions have no bias: BatchNorm subtracts it
+    again. Weights begin as PyTorch's do.
 
     Attributes:
       classes: number of classes.
@@ -28,7 +30,8 @@ class CNN(nn.Module):
         weight: Float[Array, " batch"],
         train: bool,
     ) -> Float[Array, "batch classes"]:
-        """Returns logits; `weight` is 1 for real items and 0 for padding."""
+        """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
+        x = normalise(x, (0.5,), (0.5,))
         for layer in range(4):
             x = nn.Conv(
                 self.width * 2**layer,

@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, normal_fan_out, uniform_fan_in
+from meljax.models.normalise import Stem
 
 
 class ResNet18(nn.Module):
@@ -29,8 +30,8 @@ class ResNet18(nn.Module):
         weight: Float[Array, " batch"],
         train: bool,
     ) -> Float[Array, "batch classes"]:
-        """Returns logits; `weight` is 1 for real items and 0 for padding."""
-        x = _conv(self.width, 7, 2, "conv1")(x)
+        """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
+        x = Stem(self.width, name="conv1")(x)
         x = jax.nn.relu(BatchNorm(name="bn1")(x, weight, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for layer in range(4):

@@ -1,0 +1,63 @@
+"""Normalisation of pictures in 0…1, and the convolution that takes it into its kernel."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from meljax.models.initialisers import normal_fan_out
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's RGB in 0…1: what torchvision's weights were trained on."""
+
+
+def normalise(
+    images: Float[Array, "batch rows columns channel"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Float[Array, "batch rows columns features"]:
+    """Returns `(images - mean) / std`, channel by channel.
+
+    One mean serves all channels; three on a grey picture repeat it three times.
+    """
+    shape = (1, 1, 1, -1)
+    return (images - jnp.array(mean).reshape(shape)) / jnp.array(std).reshape(shape)
+
+
+class Stem(nn.Module):
+    """Normalisation by ImageNet's figures and the 7 × 7 convolution, stride 2, that follows.
+
+    The parameter is the kernel for three channels, whatever the pictures. For grey ones, channels
+    and normalisation are folded into a kernel for one: the same function of the same parameter, at
+    a third of the cost. With W the kernel, x the picture and * the convolution, padded with zeros,
+
+        Σ_c W_c * ((x - mean_c) / std_c) = (Σ_c W_c / std_c) * x - (Σ_c W_c mean_c / std_c) * 1
+
+    where 1 is a picture of ones: near the border its convolution is smaller, since padding is zero
+    after normalisation.
+    """
+
+    channels: int
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch rows columns channel"]
+    ) -> Float[Array, "batch rows2 columns2 features"]:
+        """Returns the convolution of the normalised pictures."""
+        kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
+        if images.shape[-1] == 3:
+            return _convolve(normalise(images, IMAGENET_MEAN, IMAGENET_STD), kernel)
+        mean, std = (jnp.array(x).reshape(1, 1, 3, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        folded = (kernel / std).sum(2, keepdims=True)
+        constant = (kernel * (mean / std)).sum(2, keepdims=True)
+        return _convolve(images, folded) - _convolve(jnp.ones_like(images[:1]), constant)
+
+
+def _convolve(
+    images: Float[Array, "batch rows columns channel"],
+    kernel: Float[Array, "7 7 channel features"],
+) -> Float[Array, "batch rows2 columns2 features"]:
+    return jax.lax.conv_general_dilated(
+        images, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )

@@ -1,0 +1,80 @@
+"""A trained model, read back from its run: all that using it needs."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+from jaxtyping import PyTree
+
+from meljax import config as config_lib
+from meljax import models, optim, runs, steps
+from meljax.checkpoint import Checkpoints
+from meljax.config import Config, MelConfig
+from meljax.errors import UserError
+from meljax.frontend import Frontend
+from meljax.mesh import make_mesh, replicated
+from meljax.streams import Stream, key
+
+
+class SavedModel(NamedTuple):
+    """The weights of a run's best epoch and what goes with them.
+
+    Attributes:
+      config: the run's settings.
+      network: whose `variables` these are.
+      frontend: makes its pictures.
+      classes: names, in the order of the logits.
+      variables: `{'params': ..., 'batch_stats': ...}`, on every device.
+      step: training steps taken.
+      epoch: training epochs taken.
+    """
+
+    config: Config
+    network: nn.Module
+    frontend: Frontend
+    classes: tuple[str, ...]
+    variables: PyTree
+    step: int
+    epoch: int
+
+
+def load(run: Path) -> SavedModel:
+    """Returns the model of the run in the directory `run`.
+
+    Raises:
+      UserError: there is no run, or it has not finished an epoch.
+    """
+    if not (run / runs.CONFIG).is_file():
+        raise UserError(f"{run} is no run: it holds no {runs.CONFIG}")
+    if not (run / runs.CHECKPOINTS).is_dir():
+        raise UserError(f"{run} holds no {runs.CHECKPOINTS}: it has not finished an epoch")
+    with contextlib.closing(Checkpoints(run / runs.CHECKPOINTS)) as checkpoints:
+        meta = checkpoints.best_meta()
+        if meta is None:
+            raise UserError(f"{run / runs.CHECKPOINTS} is empty: the run has not finished an epoch")
+        task = _task(meta)
+        like = jax.eval_shape(lambda: steps.first_state(task, key(0, Stream.INIT)))
+        place = replicated(task.mesh)
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
+        state, _ = checkpoints.restore_best(like)
+    return SavedModel(
+        config=config_lib.from_flat(meta["config"]),
+        network=task.network,
+        frontend=task.frontend,
+        classes=tuple(meta["classes"]),
+        variables={"params": state.params, "batch_stats": state.batch_stats},
+        step=int(state.step),
+        epoch=meta["epoch"],
+    )
+
+
+def _task(meta: dict[str, Any]) -> steps.Task:
+    """Returns the task that a checkpoint was saved by."""
+    config = config_lib.from_flat(meta["config"])
+    frontend = Frontend(**meta["frontend"] | {"mel": MelConfig(**meta["frontend"]["mel"])})
+    network = models.build(config.model, len(meta["classes"]))
+    # The number of items shapes the learning rate alone, which a saved model has no use for.
+    optimiser = optim.optimiser(config.train, items=1)
+    return steps.Task(network, frontend, config.mask, optimiser, len(meta["classes"]), make_mesh())

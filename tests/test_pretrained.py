@@ -1,0 +1,257 @@
+"""ResNet-18 is PyTorch's: logits, activations, gradients and running statistics."""
+
+import hashlib
+import http.server
+import threading
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SHARED
+
+from meljax.config import ModelConfig
+from meljax.errors import UserError
+from meljax.metrics import cross_entropy
+from meljax.models import initial, pretrained
+from meljax.models.resnet import ResNet18
+from meljax.models.weights import read_weights, write_weights
+
+DATA = Path(__file__).parent / "data"
+TINY = DATA / "tiny_resnet18.pth"
+NETWORK = ResNet18(classes=6, width=4)
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+
+def shapes(network: ResNet18):
+    images = jnp.zeros((1, 32, 32, 3))
+    return jax.eval_shape(lambda: network.init(jax.random.key(0), images, jnp.ones(1), False))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """A narrow network with PyTorch's random weights, and what PyTorch computes from them."""
+    weights, _ = read_weights(TINY)
+    variables = pretrained.from_torch(weights, shapes(NETWORK), new_head=False)
+    return weights, variables, np.load(DATA / "tiny_resnet18.npz")
+
+
+def forward(network: ResNet18, variables, images: np.ndarray):
+    """Logits, and activations after the stem and each layer."""
+
+    @jax.jit
+    def apply(variables, images):
+        return network.apply(
+            variables, images, jnp.ones(len(images)), False,
+            capture_intermediates=True, mutable=["intermediates"],
+        )  # fmt: skip
+
+    with jax.default_matmul_precision("highest"):
+        logits, seen = apply(variables, jnp.asarray(images, jnp.float32) / 255)
+    seen = seen["intermediates"]
+    stem = jax.nn.relu(seen["bn1"]["__call__"][0])
+    padded = jnp.pad(stem, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    pooled = jax.lax.reduce_window(
+        padded, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
+    )
+    activations = {"stem": pooled}
+    activations |= {layer: seen[f"{layer}_1"]["__call__"][0] for layer in LAYERS}
+    return np.asarray(logits), activations
+
+
+def test_logits_and_every_block_are_torchs(tiny):
+    _, variables, stored = tiny
+    logits, activations = forward(NETWORK, variables, stored["images"])
+    assert np.abs(logits - stored["logits"]).max() < 1e-4
+    for name, activation in activations.items():
+        expected = stored[name]
+        assert activation.shape == expected.shape, name
+        assert np.abs(activation - expected).max() < 1e-4 * np.abs(expected).max(), name
+
+
+def test_a_training_steps_statistics_and_gradients_are_torchs(tiny):
+    _, variables, stored = tiny
+    images = jnp.asarray(stored["images"], jnp.float32) / 255
+    labels = jnp.asarray(stored["labels"], jnp.int32)
+
+    @jax.jit
+    def step(variables):
+        def loss(params):
+            logits, updated = NETWORK.apply(
+                variables | {"params": params}, images, jnp.ones(4), True, mutable=["batch_stats"]
+            )
+            return cross_entropy(logits, labels).mean(), updated
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradients, updated = step(variables)
+    after = pretrained.to_torch({"params": gradients} | updated, 0)
+    for name in stored.files:
+        kind, _, key = name.partition(":")
+        if kind == "after":
+            np.testing.assert_allclose(after[key], stored[name], rtol=1e-4, atol=1e-6)
+        elif kind == "gradient":
+            scale = np.abs(stored[name]).max()
+            np.testing.assert_allclose(after[key], stored[name], atol=1e-4 * scale)
+
+
+def test_the_map_has_torchvisions_122_names(tiny):
+    weights, _, _ = tiny
+    assert list(pretrained.name_map()) == list(weights)
+    assert len(pretrained.name_map()) == 122
+
+
+def test_every_leaf_is_mapped_once():
+    places = [(p.collection, *p.path) for p in pretrained.name_map().values() if p.collection]
+    leaves = jax.tree_util.tree_flatten_with_path(shapes(NETWORK))[0]
+    assert len(places) == len(set(places)) == len(leaves)
+    assert set(places) == {tuple(entry.key for entry in path) for path, _ in leaves}
+
+
+def test_there_and_back_is_the_identity(tiny):
+    weights, variables, _ = tiny
+    back = pretrained.to_torch(variables, 7)
+    assert back.keys() == weights.keys()
+    for name, array in weights.items():
+        assert back[name].dtype == array.dtype
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_a_new_head_keeps_its_own_weights_and_takes_the_rest(tiny):
+    weights, variables, _ = tiny
+    other = ResNet18(classes=9, width=4)
+    drawn = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes(other))
+    loaded = pretrained.from_torch(weights, drawn, new_head=True)
+    np.testing.assert_array_equal(loaded["params"]["fc"]["kernel"], drawn["params"]["fc"]["kernel"])
+    np.testing.assert_array_equal(
+        loaded["params"]["layer4_1"]["conv2"]["kernel"],
+        variables["params"]["layer4_1"]["conv2"]["kernel"],
+    )
+
+
+def test_names_and_shapes_that_do_not_fit_are_listed(tiny):
+    weights, _, _ = tiny
+    like = shapes(NETWORK)
+    renamed = dict(weights)
+    renamed["conv9.weight"] = renamed.pop("conv1.weight")
+    with pytest.raises(UserError, match=r"missing conv1\.weight; left over conv9\.weight"):
+        pretrained.from_torch(renamed, like, new_head=False)
+    reshaped = weights | {"layer2.0.conv1.weight": np.zeros((8, 4, 5, 5), np.float32)}
+    with pytest.raises(
+        UserError, match=r"layer2\.0\.conv1\.weight \(8, 4, 5, 5\) for \(8, 4, 3, 3\)"
+    ):
+        pretrained.from_torch(reshaped, like, new_head=False)
+    with pytest.raises(UserError, match="shapes differ in fc"):
+        pretrained.from_torch(weights, shapes(ResNet18(classes=9, width=4)), new_head=False)
+
+
+def test_safetensors_are_read_as_they_were_written(tiny, tmp_path):
+    weights, _, _ = tiny
+    file = tmp_path / "weights.safetensors"
+    write_weights(file, weights, {"classes": "[]"})
+    back, digest = read_weights(file)
+    assert digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert back.keys() == weights.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(back[name], array)
+
+
+@pytest.mark.parametrize("fault", ["header", "size", "truncated", "empty", "nan", "missing"])
+def test_faulty_files_are_answered_in_one_line(tiny, tmp_path, fault):
+    weights, _, _ = tiny
+    file = tmp_path / "weights.safetensors"
+    spoiled = weights | {"conv1.weight": weights["conv1.weight"] * np.float32(np.nan)}
+    write_weights(file, spoiled if fault == "nan" else weights, {})
+    data = file.read_bytes()
+    if fault == "header":
+        data = data.replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1)
+    elif fault == "size":
+        data = (2**62).to_bytes(8, "little") + data[8:]
+    file.write_bytes({"truncated": data[:-7], "empty": b""}.get(fault, data))
+    if fault == "missing":
+        file.unlink()
+    with pytest.raises(UserError) as caught:
+        read_weights(file)
+    assert "weights.safetensors: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Serves what `content` holds in place of the published weights; counts the requests."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        content = b""
+        requests = 0
+
+        def do_GET(self):
+            Handler.requests += 1
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(self.content)))
+            self.end_headers()
+            self.wfile.write(self.content)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        digest = hashlib.sha256(b"weights").hexdigest()[:8]
+        address = f"http://127.0.0.1:{running.server_port}/resnet18-{digest}.pth"
+        monkeypatch.setattr(initial, "IMAGENET_URL", address)
+        yield Handler
+        running.shutdown()
+
+
+def test_published_weights_are_fetched_once_and_checked(server, tmp_path):
+    server.content = b"weights"
+    path = initial.imagenet_file(tmp_path / "cache", patience=5.0)
+    assert path.read_bytes() == b"weights"
+    assert initial.imagenet_file(tmp_path / "cache", patience=5.0) == path
+    assert server.requests == 1
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_download_of_something_else_is_refused_and_not_kept(server, tmp_path):
+    server.content = b"something else"
+    with pytest.raises(UserError, match="sha256 does not begin with"):
+        initial.imagenet_file(tmp_path / "cache", patience=5.0)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_file_in_the_cache_is_refused(tmp_path):
+    (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"sha256 does not begin with f37072fd.*remove"):
+        initial.imagenet_file(tmp_path, patience=5.0)
+
+
+def test_without_a_connection_imagenet_stops_and_auto_goes_on_with_random_weights(tmp_path):
+    drawn = {"params": {}, "batch_stats": {}}
+    with pytest.raises(UserError, match=r"could not be fetched.*model\.init"):
+        initial.initial_variables(ModelConfig(init="imagenet"), drawn, tmp_path)
+    variables, how = initial.initial_variables(ModelConfig(init="auto"), drawn, tmp_path)
+    assert variables is drawn
+    assert how.startswith("random: ImageNet weights could not be fetched")
+
+
+@pytest.mark.parametrize("config", [ModelConfig(init="scratch"), ModelConfig(name="cnn")])
+def test_nothing_is_looked_for_where_random_weights_are_wanted(server, tmp_path, config):
+    drawn = {"params": {}, "batch_stats": {}}
+    assert initial.initial_variables(config, drawn, tmp_path) == (drawn, "random")
+    assert server.requests == 0
+
+
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no shared weights here")
+def test_the_published_network_is_torchs():
+    weights, _ = read_weights(SHARED / "weights" / "resnet18_imagenet.pth")
+    network = ResNet18(classes=1000)
+    variables = pretrained.from_torch(weights, shapes(network), new_head=False)
+    stored = np.load(SHARED / "weights" / "check.npz")
+    logits, activations = forward(network, variables, stored["images"])
+    assert np.abs(logits - stored["logits"]).max() <= 1e-3
+    np.testing.assert_array_equal(logits.argmax(1), stored["logits"].argmax(1))
+    for name, activation in activations.items():
+        expected = stored[name].astype(np.float32)
+        difference = np.abs(activation[:2] - expected).max()
+        assert difference <= 1e-3 * np.abs(expected).max(), name
