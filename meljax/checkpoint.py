@@ -1,6 +1,8 @@
 """Saved states of a run: the latest and the best epoch, each complete or not there at all."""
 
-import shutil
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from meljax import progress
+from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.state import TrainState
 
@@ -27,47 +30,57 @@ class Checkpoints:
 
     Each holds the state and, as JSON, what is needed to use it: config, classes and front end.
     orbax writes to a temporary directory and renames it, so a kill at any moment leaves the earlier
-    ones whole.
+    ones whole. Nothing that cannot be read is ever removed.
     """
 
     def __init__(self, directory: Path):
         # The best must not go when newer ones come, nor the latest when it is not the best.
         keep = AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=rank, n=1)])
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep, best_fn=rank, enable_async_checkpointing=True
-            ),
-            item_names=("state", "meta"),
-        )
+        self._directory = directory.absolute()
+        with self._reading():
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=keep, best_fn=rank, enable_async_checkpointing=True
+                ),
+                item_names=("state", "meta"),
+            )
 
     def save(self, state: TrainState, meta: dict[str, Any], scores: Row) -> None:
-        """Saves `state` after an epoch that reached `scores`; returns before it is on the disk."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
-            metrics=scores,
-        )
+        """Saves `state` after an epoch that reached `scores`; returns before it is on the disk.
+
+        Raises:
+          UserError: this or the save before it could not be written.
+        """
+        with self._writing():
+            self._manager.save(
+                int(state.step),
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+                metrics=scores,
+            )
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Returns the latest complete checkpoint and its meta; `None` if there is none.
 
-        A directory that cannot be read is removed, with a warning, and the one before it taken.
+        Those after it, which cannot be read, are set aside under another name, with a warning.
 
         Args:
           like: a state of the same shapes; the restored one lies on the devices as it does.
+
+        Raises:
+          UserError: there are checkpoints, but none can be read or none fits `like`.
         """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                return self._restore(step, like)
-            except (OSError, ValueError, KeyError) as error:
-                reason = _first_line(error)
-                progress.warn(f"checkpoint {step} is damaged ({reason}); trying the one before")
-                shutil.rmtree(Path(self._manager.directory) / str(step))
-                self._manager.reload()
-        return None
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return self._first_readable(steps, like, set_aside=True)
+
+    def restore_best(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+        """Returns the checkpoint of the best epoch that can be read; see `restore_latest`."""
+        ranked = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
+        steps = [step for step, scores in ranked.items() if scores]
+        steps.sort(key=lambda step: rank(ranked[step]), reverse=True)
+        return self._first_readable(steps, like, set_aside=False)
 
     def best_meta(self) -> dict[str, Any] | None:
         """Returns the meta of the best epoch; `None` if there is no checkpoint."""
@@ -75,11 +88,43 @@ class Checkpoints:
         if step is None:
             return None
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).meta
+        with self._reading():
+            return self._manager.restore(step, args=args).meta
 
-    def restore_best(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Returns the checkpoint of the best epoch and its meta."""
-        return self._restore(self._manager.best_step(), like)
+    def wait(self) -> None:
+        """Waits until everything is on the disk."""
+        with self._writing():
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits as far as it can, and ends the background work."""
+        with contextlib.suppress(Exception):  # what went wrong has been said by `save` or `wait`
+            self._manager.close()
+
+    def _first_readable(
+        self, steps: list[int], like: TrainState, set_aside: bool
+    ) -> tuple[TrainState, dict[str, Any]] | None:
+        unreadable: dict[int, str] = {}
+        for step in steps:
+            try:
+                with self._reading():
+                    restored = self._restore(step, like)
+            except UserError as error:
+                unreadable[step] = str(error)
+                continue
+            for bad, reason in unreadable.items():
+                progress.warn(f"checkpoint {bad} is damaged, {step} is taken instead ({reason})")
+                if set_aside:
+                    os.rename(self._directory / str(bad), self._directory / f"damaged-{bad}")
+            if unreadable:
+                self._manager.reload()
+            return restored
+        if unreadable:
+            raise UserError(
+                f"no checkpoint in {self._directory} can be used: "
+                f"{next(iter(unreadable.values()))}; give another --workdir"
+            )
+        return None
 
     def _restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -89,16 +134,29 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
             ),
         )
+        if not isinstance(restored.meta.get("epoch"), int):
+            raise ValueError("its meta names no epoch")
         return restored.state, restored.meta
 
-    def wait(self) -> None:
-        """Waits until everything is on the disk."""
-        self._manager.wait_until_finished()
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            raise UserError(f"{self._directory}: {_first_line(error)}") from None
 
-    def close(self) -> None:
-        """Waits, and ends the background work."""
-        self._manager.close()
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a full disk is a ValueError of tensorstore's
+            raise UserError(
+                f"a checkpoint could not be written to {self._directory} "
+                f"({_first_line(error)}); the same command goes on from the one "
+                "before"
+            ) from None
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    lines = str(error).splitlines()
+    return lines[0][:300] if lines and lines[0] else type(error).__name__

@@ -8,6 +8,8 @@ passed on by value; nothing reads an `ml_collections` dictionary after that.
 import dataclasses
 import difflib
 import math
+import os
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,7 +33,7 @@ def _choice(default: str, doc: str, *choices: str) -> Any:
 
 
 def _whole(default: int, doc: str, least: int, most: int = 2**31 - 1) -> Any:
-    limits = f"a whole number ≥ {least}" + (f" and ≤ {most}" if most < 2**31 - 1 else "")
+    limits = f"a whole number ≥ {least} and " + (f"≤ {most}" if most < 2**31 - 1 else "below 2³¹")
     return _key(default, doc, limits, lambda value: least <= value <= most)
 
 
@@ -61,8 +63,9 @@ class DataConfig:
         0.0,
         "length the network sees: seconds of a recording, columns of a picture; "
         "0: the median length in the training set",
-        "≥ 0", lambda value: value >= 0,
-    )  # fmt: skip
+        "≥ 0",
+        lambda value: value >= 0,
+    )
     on_bad_file: str = _choice(
         "stop",
         "unreadable files: 'stop' before training, or 'skip' and record them",
@@ -83,8 +86,12 @@ class MelConfig:
     fmax: float = _number(
         0.0, "highest frequency, in Hz; 0: half the sample rate", "≥ 0", lambda value: value >= 0
     )
-    top_db: float = _number(80.0, "range below the window's maximum, in dB, that the picture shows",
-                            "> 0", lambda value: value > 0)  # fmt: skip
+    top_db: float = _number(
+        80.0,
+        "range below the window's maximum, in dB, that the picture shows",
+        "≥ 1 and ≤ 200",
+        lambda value: 1 <= value <= 200,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +99,25 @@ class MaskConfig:
     """Frequency and time masks of training pictures (Park et al. 2019); never in evaluation."""
 
     freq_count: int = _whole(1, "frequency masks per example; 0: none", 0, 64)
-    freq_width: float = _number(0.125, "maximum width of a frequency mask, share of the height",
-                                "between 0 and 1", lambda value: 0 <= value <= 1)  # fmt: skip
+    freq_width: float = _number(
+        0.125,
+        "maximum width of a frequency mask, share of the height",
+        "between 0 and 1",
+        lambda value: 0 <= value <= 1,
+    )
     time_count: int = _whole(1, "time masks per example; 0: none", 0, 64)
-    time_width: float = _number(0.125, "maximum width of a time mask, share of the width",
-                                "between 0 and 1", lambda value: 0 <= value <= 1)  # fmt: skip
-    fill: float = _number(0.0, "brightness of what is masked; 0: the floor, 1: the maximum",
-                          "between 0 and 1", lambda value: 0 <= value <= 1)  # fmt: skip
+    time_width: float = _number(
+        0.125,
+        "maximum width of a time mask, share of the width",
+        "between 0 and 1",
+        lambda value: 0 <= value <= 1,
+    )
+    fill: float = _number(
+        0.0,
+        "brightness of what is masked; 0: the floor, 1: the maximum",
+        "between 0 and 1",
+        lambda value: 0 <= value <= 1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,15 +231,15 @@ def check_text(name: str, text: str) -> None:
     _checked(name, value)
 
 
-def help_text() -> str:
-    """Returns one line per key: name, default, meaning and what it may be."""
+def help_text(width: int = 100) -> str:
+    """Returns every key with its default, meaning and what it may be, in lines of `width`."""
     lines = []
     for group in dataclasses.fields(Config):
-        lines.append(f"\n  {group.type.__doc__.splitlines()[0]}")
+        lines.append(f"\n{group.type.__doc__.splitlines()[0]}")
         for field in dataclasses.fields(group.type):
-            name = f"--config.{group.name}.{field.name}={field.default}"
-            meta = field.metadata
-            lines.append(f"  {name:<36} {meta['doc']} ({meta['allowed']})")
+            lines.append(f"  --config.{group.name}.{field.name}={field.default}")
+            text = f"{field.metadata['doc']} ({field.metadata['allowed']})"
+            lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
@@ -258,6 +277,17 @@ def _check_together(config: Config) -> None:
         raise UserError(f"mel.fmin must be below mel.fmax, not {mel.fmin:g}")
     model = config.model
     pretrained = model.init not in ("auto", "scratch")
+    if (
+        pretrained
+        and model.init != "imagenet"
+        and not os.path.isfile(os.path.expanduser(model.init))
+    ):
+        raise UserError(
+            f"model.init must be {KEYS['model.init'].metadata['allowed']}, and there is "
+            f"no file {model.init!r}"
+        )
     if pretrained and (model.name != "resnet18" or model.width not in (0, 64)):
-        raise UserError(f"model.init must be 'auto' or 'scratch', not {model.init!r}: pretrained "
-                        "weights are for model.name='resnet18' with model.width=64")  # fmt: skip
+        raise UserError(
+            f"model.init must be 'auto' or 'scratch', not {model.init!r}: pretrained "
+            "weights are for model.name='resnet18' with model.width=64"
+        )

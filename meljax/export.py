@@ -47,8 +47,10 @@ def export_torch(model: saved.SavedModel, file: Path) -> None:
       UserError: the network has no counterpart, or the file cannot be written.
     """
     if model.config.model.name != "resnet18":
-        raise UserError("--format torch is for model.name='resnet18': torchvision has no network "
-                        f"like {model.config.model.name!r}")  # fmt: skip
+        raise UserError(
+            "--format torch is for model.name='resnet18': torchvision has no network "
+            f"like {model.config.model.name!r}"
+        )
     metadata = {
         "classes": json.dumps(model.classes),
         "mean": json.dumps(IMAGENET_MEAN),

@@ -115,9 +115,14 @@ def picture(pixels: Float[np.ndarray, "rows columns channel"]) -> Figure:
     axes.set_axis_off()
     shown = np.clip(pixels[:, :, 0] if channels == 1 else pixels, 0, 1)
     axes.imshow(
-        shown, cmap="magma", vmin=0, vmax=1, origin="upper", aspect="auto",
+        shown,
+        cmap="magma",
+        vmin=0,
+        vmax=1,
+        origin="upper",
+        aspect="auto",
         interpolation="antialiased",
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -164,17 +169,31 @@ def _marker(epochs: Int[np.ndarray, " epochs"]) -> str | None:
 def _mark(axes: Axes, epoch: int, value: float, marker: str, label: str) -> None:
     axes.axvline(epoch, color="#888888", linewidth=0.8, linestyle=":")
     axes.plot(
-        [epoch], [value], color=VALIDATION, marker=marker, markersize=14 if marker == "*" else 9,
-        markeredgecolor="black", markeredgewidth=0.8, linestyle="none", label=label,
-        zorder=5, clip_on=False,
-    )  # fmt: skip
+        [epoch],
+        [value],
+        color=VALIDATION,
+        marker=marker,
+        markersize=14 if marker == "*" else 9,
+        markeredgecolor="black",
+        markeredgewidth=0.8,
+        linestyle="none",
+        label=label,
+        zorder=5,
+        clip_on=False,
+    )
 
 
 def _legend(axes: Axes) -> None:
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1.01, 1), ncols=3, frameon=False, fontsize=8.5,
-        borderaxespad=0.3, handlelength=1.4, columnspacing=1.2,
-    )  # fmt: skip
+        loc="lower right",
+        bbox_to_anchor=(1.01, 1),
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+        borderaxespad=0.3,
+        handlelength=1.4,
+        columnspacing=1.2,
+    )
 
 
 def _name_classes(axes: Axes, classes: Sequence[str]) -> None:

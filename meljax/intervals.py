@@ -22,13 +22,17 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
 
 def bootstrap_macro_f1(
     confusion: Int[np.ndarray, "classes classes"], resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
+
+    `None` where there are no mistakes: drawing from none gives none, which is no certainty.
 
     Drawing as many items as there are, with replacement, is a multinomial draw from the cells of
     the confusion matrix.
     """
     total = int(confusion.sum())
+    if np.trace(confusion) == total:
+        return None
     rng = np.random.default_rng(seed)
     cells = np.flatnonzero(confusion)
     drawn = rng.multinomial(total, confusion.ravel()[cells] / total, size=resamples)

@@ -60,8 +60,10 @@ sys.modules.setdefault(_stand_in.__name__, _stand_in)
 
 from clu import metric_writers  # noqa: E402 - only now can it be imported
 
+MetricWriter = metric_writers.MetricWriter
 
-def make_writer(workdir: Path, first_step: int) -> metric_writers.MetricWriter:
+
+def make_writer(workdir: Path, first_step: int) -> MetricWriter:
     """Returns a writer of event files in `workdir` that writes in the background.
 
     Args:

@@ -6,7 +6,11 @@
 --workdir  where the run is written, or goes on if one lies there (default: runs/<config name>)
 """
 
+import io
+import os
 import re
+import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,26 +24,70 @@ from meljax.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the training command; returns its exit code (2: something the caller can mend)."""
-    # orbax and others report every file they touch, which would drown what a person wants to read.
-    logging.set_verbosity(logging.ERROR)
+    # What orbax and others log, every file they touch and every thread that an interrupt meets,
+    # would drown what a person wants to read; what goes wrong is raised as well.
+    logging.set_verbosity(logging.FATAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv if argv is None else argv)
     if {"--help", "-help", "-h"} & set(argv[1:]):
-        print(__doc__ + "\nKeys, each with its default:\n" + config_lib.help_text())
+        width = min(shutil.get_terminal_size().columns, 100)
+        print(__doc__ + "\nKeys, each with its default:\n" + config_lib.help_text(width))
         return 0
     try:
         config, workdir = parse(argv)
         # Settings are checked before JAX is loaded: a slip is answered at once.
         from meljax.train import train
 
-        train(config, workdir)
+        stop = StopRequest()
+        signal.signal(signal.SIGINT, stop.receive)
+        signal.signal(signal.SIGTERM, stop.receive)
+        train(config, workdir, stop.check)
     except UserError as error:
         for line in (*error.details, f"meljax: {' '.join(str(error).splitlines())}"):
             print(line, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nmeljax: stopped; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        _say_how_to_go_on("stopped")
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output has gone; what is still in its buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk, a vanished directory: nothing that a traceback would help to mend.
+        _say_how_to_go_on(str(error))
+        return 2
     return 0
+
+
+def _say_how_to_go_on(reason: str) -> None:
+    print(
+        f"\nmeljax: {reason}; the same command goes on after the last epoch that was saved",
+        file=sys.stderr,
+    )
+
+
+class StopRequest:
+    """Ctrl-C or a friendly kill.
+
+    It is raised where it arrives. Should that be inside a callback of C code, which swallows it,
+    `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    def receive(self, signum: int, _: object) -> None:
+        """Handles the signal."""
+        self._signal = signum
+        raise KeyboardInterrupt(signum)
+
+    def check(self) -> None:
+        """Raises `KeyboardInterrupt` if a signal came."""
+        if self._signal is not None:
+            raise KeyboardInterrupt(self._signal)
 
 
 def parse(argv: Sequence[str]) -> tuple[config_lib.Config, Path]:
@@ -56,26 +104,38 @@ def parse(argv: Sequence[str]) -> tuple[config_lib.Config, Path]:
     try:
         stray = values(list(argv))[1:]
         if stray:
-            raise UserError(f"unexpected argument {stray[0]!r}; settings are given as "
-                            "--config.KEY=VALUE, --help lists them")  # fmt: skip
+            raise UserError(
+                f"unexpected argument {stray[0]!r}; settings are given as "
+                "--config.KEY=VALUE, --help lists them"
+            )
         if values.config is None:
-            raise UserError("--config must name a file whose get_config() returns the settings, "
-                            "for example configs/quick.py")  # fmt: skip
+            raise UserError(
+                "--config must name a file whose get_config() returns the settings, "
+                "for example configs/quick.py"
+            )
         config = config_lib.read(values.config.to_dict())
+    except flags.UnrecognizedFlagError as error:
+        known = error.flagname in config_lib.KEYS
+        hint = f"did you mean --config.{error.flagname}?" if known else "--help lists what there is"
+        raise UserError(f"unknown flag --{error.flagname}; {hint}") from None
     except flags.Error as error:
-        raise UserError(f"{error}; --help lists what there is") from None
+        raise UserError(f"{_cause(error)}; --help lists what there is") from None
     except UserError:
         raise
-    except Exception as error:  # a file of settings may raise anything at all
-        raise UserError(f"--config {_config_file(argv)}: {_last_line(error)}") from None
+    except (Exception, SystemExit) as error:  # a file of settings may raise anything at all
+        raise UserError(f"--config {_config_file(argv)}: {_cause(error)}") from None
     return config, Path(values.workdir or Path("runs") / Path(_config_file(argv)).stem)
 
 
 def _check_overrides(argv: Sequence[str]) -> None:
     """Checks `--config.KEY=VALUE` ahead of absl, which answers with tracebacks."""
+    if len(_config_files(argv)) > 1:
+        raise UserError("--config is given more than once; give one file of settings")
     file = _config_file(argv)
     if file and not Path(file).is_file():
-        raise UserError(f"--config {file}: no such file")
+        raise UserError(f"--config {file}: {'a folder' if Path(file).is_dir() else 'no such file'}")
+    if hidden := [a for a in argv if re.match(r"--?(flagfile|undefok)\b", a)]:
+        raise UserError(f"{hidden[0]} is not supported; give each setting as --config.KEY=VALUE")
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if match := re.match(r"--?config\.([^=]*)(=?)(.*)", argument, re.DOTALL):
             name, equals, text = match.groups()
@@ -83,17 +143,26 @@ def _check_overrides(argv: Sequence[str]) -> None:
 
 
 def _config_file(argv: Sequence[str]) -> str:
-    """Returns the path given as `--config FILE` or `--config=FILE`, without a `:argument`."""
+    """Returns the path given as `--config FILE` or `--config=FILE`; empty if there is none."""
+    return next(iter(_config_files(argv)), "")
+
+
+def _config_files(argv: Sequence[str]) -> list[str]:
+    """Returns each path given with `--config`, without a `:argument`."""
+    found = []
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if match := re.match(r"--?config(?:=(.*))?$", argument, re.DOTALL):
-            return (match[1] if match[1] is not None else following).split(":")[0]
-    return ""
+            found.append((match[1] if match[1] is not None else following).split(":")[0])
+    return found
 
 
-def _last_line(error: Exception) -> str:
-    """ml_collections puts a whole traceback into the message; its last line says what is wrong."""
+def _cause(error: BaseException) -> str:
+    """Returns an error's type and message; ml_collections hides them in a traceback's text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit|Interrupt)\b", line)]
+    if raised:
+        return raised[-1]
+    return lines[0] if lines else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import optax
 
 from meljax.config import TrainConfig
+from meljax.data.feed import steps_per_epoch
 
 
 def optimiser(config: TrainConfig, items: int) -> optax.GradientTransformation:
@@ -15,8 +16,6 @@ def optimiser(config: TrainConfig, items: int) -> optax.GradientTransformation:
       config: `learning_rate` and its `decay`, a factor after each epoch.
       items: in the training set.
     """
-    steps_per_epoch = -(-items // config.batch_size)
-    rate = optax.exponential_decay(
-        config.learning_rate, steps_per_epoch, config.decay, staircase=True
-    )
+    steps = steps_per_epoch(items, config.batch_size)
+    rate = optax.exponential_decay(config.learning_rate, steps, config.decay, staircase=True)
     return optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)

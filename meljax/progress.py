@@ -58,21 +58,23 @@ def interactive() -> bool:
 class TrainingBar:
     """The bar of a whole run: epoch, loss, accuracy, images/s and time left.
 
-    Where nobody watches, a plain line per epoch says the same.
+    A line per epoch stands above it; where nobody watches, these lines are all there is. The first
+    step, which is compiled, does not count for the rate.
     """
 
-    FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {rate_fmt}, {remaining} left{postfix}"
+    FORMAT = "{desc}|{bar}|{postfix}"
     REFRESH_SECONDS = 1.0
 
-    def __init__(self, epochs: int, images: int, done: int):
-        self._epochs, self._images = epochs, images
-        self._begun = self._refreshed = time.perf_counter()
-        self._first = done
+    def __init__(self, epochs: int, images: int, first: int):
+        self._epochs, self._images, self._first = epochs, images, first
+        self._done = self._counted = 0
+        self._begun = self._refreshed = 0.0
         self._bar = tqdm(
-            total=epochs * images,
-            initial=done * images,
-            unit=" images",
+            total=(epochs - first + 1) * images,
+            desc="compiling ",
             bar_format=self.FORMAT,
+            dynamic_ncols=True,
+            leave=False,
             disable=not interactive(),
         )
 
@@ -83,27 +85,33 @@ class TrainingBar:
         """
         if self._bar.disable:
             return
-        self._bar.set_description_str(f"epoch {epoch}/{self._epochs}", refresh=False)
-        if time.perf_counter() - self._refreshed > self.REFRESH_SECONDS:
-            loss, counts = float(measured.loss.compute()), np.asarray(measured.confusion.counts)
-            self._bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy(counts):.3f}", refresh=False)
-            self._refreshed = time.perf_counter()
-        self._bar.update(images)
+        self._done += images
+        if time.perf_counter() - self._refreshed < self.REFRESH_SECONDS:
+            return
+        loss, counts = float(measured.loss.compute()), np.asarray(measured.confusion.counts)
+        now = time.perf_counter()
+        self._refreshed = now
+        if not self._begun:
+            self._begun, self._counted = now, self._done
+        description = f"epoch {epoch}/{self._epochs} loss {loss:.3f} acc {accuracy(counts):.3f} "
+        self._bar.set_description_str(description, refresh=False)
+        if now > self._begun:
+            rate = (self._done - self._counted) / (now - self._begun)
+            left = tqdm.format_interval((self._bar.total - self._done) / rate)
+            self._bar.set_postfix_str(f" {rate:.0f} images/s {left} left", refresh=False)
+        self._bar.n = self._done
+        self._bar.refresh()
 
     def epoch_done(self, row: Row) -> None:
         """Says what an epoch reached."""
         epoch = row["epoch"]
-        scores = (
+        left = tqdm.format_interval(row["seconds"] * (self._epochs - epoch))
+        say(
+            f"epoch {epoch}/{self._epochs} | "
             f"loss {row['train_loss']:.3f} acc {row['train_accuracy']:.3f} | "
-            f"val loss {row['val_loss']:.3f} acc {row['val_accuracy']:.3f} f1 {row['val_f1']:.3f}"
+            f"val loss {row['val_loss']:.3f} acc {row['val_accuracy']:.3f} "
+            f"f1 {row['val_f1']:.3f} | {row['images_per_second']:.0f} images/s | {left} left"
         )
-        if not self._bar.disable:
-            self._bar.set_postfix_str(scores)
-            return
-        spent = time.perf_counter() - self._begun
-        left = spent / (epoch - self._first) * (self._epochs - epoch)
-        say(f"epoch {epoch}/{self._epochs} | {scores} | {row['images_per_second']:.0f} images/s | "
-            f"{tqdm.format_interval(left)} left")  # fmt: skip
 
     def close(self) -> None:
         """Takes the bar away."""

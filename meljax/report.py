@@ -147,7 +147,7 @@ def _headline(results: RunResults) -> str:
         f"{sum(files.values()):,} {noun}s of {_data_name(config)} ({counts}).",
         f"After {_count(last.epoch, 'epoch')} it gets <b>{last.accuracy:.1%}</b> of "
         f"the validation {noun}s right {_interval(last.accuracy_interval)}, with a macro-F1 of "
-        f"<b>{last.macro_f1:.1%}</b> {_interval(last.macro_f1_interval())}.",
+        f"<b>{last.macro_f1:.1%}</b> {_interval(last.macro_f1_interval)}.",
     ]
     second = [
         f"Always naming the most frequent class would get {chance:.1%} right.",
@@ -166,7 +166,7 @@ def _best_sentence(results: RunResults) -> str:
     return (
         f"The best epoch, {best.epoch}, got {best.accuracy:.1%} "
         f"{_interval(best.accuracy_interval)} and a macro-F1 of {best.macro_f1:.1%} "
-        f"{_interval(best.macro_f1_interval())}, but it was chosen on these same files: "
+        f"{_interval(best.macro_f1_interval)}, but it was chosen on these same files: "
         "expect less on new ones."
     )
 
@@ -176,7 +176,7 @@ def _test_sentence(scored: Scored, noun: str) -> str:
         f"On the {len(scored.labels):,} test {noun}s, which played no part in training or choice, "
         f"the last epoch gets <b>{scored.accuracy:.1%}</b> {_interval(scored.accuracy_interval)} "
         f"right, with a macro-F1 of <b>{scored.macro_f1:.1%}</b> "
-        f"{_interval(scored.macro_f1_interval())}."
+        f"{_interval(scored.macro_f1_interval)}."
     )
 
 
@@ -187,10 +187,9 @@ def _data_name(config: dict[str, Any]) -> str:
 
 def _cautions(facts: dict[str, Any]) -> str:
     """Returns what must not be missed, in a box of its own; nothing if there is nothing."""
-    config, data = facts["config"], facts["data"]
+    data = facts["data"]
     lines = [_text(line) for line in data["warnings"]]
-    random = facts["weights"].startswith("random")
-    if random and config["model.init"] == "auto" and config["model.name"] == "resnet18":
+    if runs.lacks_pretraining(facts):
         lines.insert(
             0,
             f"<b>The network was not pretrained</b>: its weights began {_text(facts['weights'])}. "
@@ -227,7 +226,7 @@ def _score_table(results: RunResults) -> str:
             str(scored.epoch),
             f"{_SIDES[scored.side]}, {len(scored.labels):,}",
             f"<b>{scored.accuracy:.1%}</b> {_interval(scored.accuracy_interval)}",
-            f"<b>{scored.macro_f1:.1%}</b> {_interval(scored.macro_f1_interval())}",
+            f"<b>{scored.macro_f1:.1%}</b> {_interval(scored.macro_f1_interval)}",
             f"{scored.loss:.3f}",
         )
         for which, scored in _score_rows(results)
@@ -428,17 +427,25 @@ def _circumstances(facts: dict[str, Any], history: Sequence[Row]) -> list[tuple[
     speed = np.median(_column(history, "images_per_second"))
     return [
         ("data", _data_name(facts["config"])),
-        ("files", f"{files}; {data['ignored']:,} of other kinds ignored, "
-                  f"{len(data['skipped']):,} unusable"),
+        (
+            "files",
+            f"{files}; {data['ignored']:,} of other kinds ignored, "
+            f"{len(data['skipped']):,} unusable",
+        ),
         ("fingerprint of the data", f"<code>{_text(data['fingerprint'])}</code>"),
         ("weights began", _text(facts["weights"])),
         ("seed", str(facts["seed"])),
-        ("device", f"{facts['device_count']} × {_text(facts['device_kind'])} "
-                   f"({_text(facts['platform'])})"),
-        ("time", f"{_duration(seconds.sum())} in all, {_duration(float(np.median(seconds)))} per "
-                 f"epoch (median), {speed:,.0f} images/s in training (median)"),
+        (
+            "device",
+            f"{facts['device_count']} × {_text(facts['device_kind'])} ({_text(facts['platform'])})",
+        ),
+        (
+            "time",
+            f"{_duration(seconds.sum())} in all, {_duration(float(np.median(seconds)))} per "
+            f"epoch (median), {speed:,.0f} images/s in training (median)",
+        ),
         ("versions", _text(versions)),
-    ]  # fmt: skip
+    ]
 
 
 def _settings(config: dict[str, Any]) -> str:
@@ -460,8 +467,9 @@ def _text(text: str) -> str:
     return html.escape(text.encode(errors="replace").decode())
 
 
-def _interval(bounds: tuple[float, float]) -> str:
-    return f'<span class="interval">({bounds[0]:.1%} to {bounds[1]:.1%})</span>'
+def _interval(bounds: tuple[float, float] | None) -> str:
+    inside = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if bounds else "no interval without a mistake"
+    return f'<span class="interval">({inside})</span>'
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """What a finished run knows about itself: scores with their intervals, mistakes, history."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Scored:
         """Returns the most probable class of every item."""
         return self.probabilities.argmax(-1)
 
-    @property
+    @functools.cached_property
     def confusion(self) -> Int[np.ndarray, "classes classes"]:
         """Returns counts, true classes in rows."""
         counts = np.zeros((self.probabilities.shape[1],) * 2, np.int64)
@@ -58,8 +59,9 @@ class Scored:
         """Returns the mean of the classes' F1."""
         return float(metrics.macro_f1(self.confusion))
 
-    def macro_f1_interval(self) -> tuple[float, float]:
-        """Returns the bootstrap's 95 % interval."""
+    @functools.cached_property
+    def macro_f1_interval(self) -> tuple[float, float] | None:
+        """Returns the bootstrap's 95 % interval; `None` where there are no mistakes to draw."""
         return intervals.bootstrap_macro_f1(self.confusion)
 
 

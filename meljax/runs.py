@@ -1,11 +1,13 @@
 """The directory of a run: what it holds, and whether a run may go on in it."""
 
+import contextlib
 import csv
 import importlib.metadata
 import io
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,13 @@ from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.paths import write_whole
 
+try:
+    import fcntl
+except ImportError:  # Windows has none, and goes without the lock
+    fcntl = None
+
 CONFIG = "config.json"
+LOCK = ".lock"
 SPLIT = "split.csv"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
@@ -36,19 +44,49 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
     """
     if (workdir / CONFIG).is_file():
         try:
-            facts = json.loads((workdir / CONFIG).read_text())
-            if facts.keys() >= {"config", "data", "weights"}:
+            facts = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
+            config_lib.from_flat(facts["config"])
+            if type(facts.get("finished", 0)) is int and type(facts["weights"]) is str:
+                facts["data"]["fingerprint"]
                 return facts
-        except ValueError:
+        except (ValueError, KeyError, TypeError, AttributeError, UserError):
             pass
-        raise UserError(f"{workdir / CONFIG} is damaged; give another --workdir")
+        raise UserError(f"{workdir / CONFIG} is damaged or not meljax's; give another --workdir")
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; give a directory")
     if workdir.is_dir() and any(not p.name.startswith(".") for p in workdir.iterdir()):
-        raise UserError(
-            f"--workdir {workdir} holds files but no run; give an empty or new directory"
-        )
+        raise UserError(f"--workdir {workdir} holds files but no run; give a new directory")
     return None
+
+
+@contextlib.contextmanager
+def locked(workdir: Path, facts: dict[str, Any] | None) -> Iterator[None]:
+    """Holds `workdir`, created if need be, for this process alone; a kill lets go of it too.
+
+    Args:
+      workdir: of the run.
+      facts: what `recorded` said of it.
+
+    Raises:
+      UserError: another process trains there, or it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / LOCK, "w")  # noqa: SIM115 - open as long as the lock is held
+    except OSError as error:
+        raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(
+                    f"another process is training in {workdir}; wait for it, or give "
+                    "another --workdir"
+                ) from None
+        if recorded(workdir) != facts:
+            raise UserError(f"another process has just trained in {workdir}; start again")
+        yield
 
 
 def check_same(workdir: Path, facts: dict[str, Any], config: Config) -> None:
@@ -64,29 +102,43 @@ def check_same(workdir: Path, facts: dict[str, Any], config: Config) -> None:
         and not (key == "train.epochs" and new[key] > old.get(key, new[key]))
     ]
     if changed:
-        raise UserError(f"the run in {workdir} was started with other settings: "
-                        f"{', '.join(changed)}; give another --workdir")  # fmt: skip
+        raise UserError(
+            f"the run in {workdir} was started with other settings: "
+            f"{', '.join(changed)}; give another --workdir"
+        )
 
 
 def check_same_data(workdir: Path, facts: dict[str, Any], voice_set: VoiceSet) -> None:
     """Raises `UserError` unless the files, labels and sides are those the run began with."""
     if facts["data"]["fingerprint"] != voice_set.fingerprint:
-        raise UserError(f"the data changed since the run in {workdir} was started: files, contents "
-                        "or labels differ from its split.csv; give another --workdir")  # fmt: skip
+        raise UserError(
+            f"the data changed since the run in {workdir} was started: files, contents "
+            "or labels differ from its split.csv; give another --workdir"
+        )
 
 
 def as_recorded(config: Config) -> dict[str, str | int | float]:
     """Returns the settings as `config.json` holds them: paths absolute, so that they stay true."""
     values = config_lib.flat(config)
     if values["data.path"]:
-        values["data.path"] = str(Path(values["data.path"]).expanduser().resolve())
+        values["data.path"] = os.path.abspath(os.path.expanduser(values["data.path"]))
     return values
 
 
-def describe(config: Config, voice_set: VoiceSet, weights: str) -> dict[str, Any]:
-    """Returns what `config.json` is to hold."""
+def describe(
+    config: Config, voice_set: VoiceSet, weights: str, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns what `config.json` is to hold.
+
+    Args:
+      config: the settings.
+      voice_set: the data.
+      weights: how the weights began, in words.
+      before: what an earlier session of the run recorded, if there was one.
+    """
     sides = {side: len(voice_set.indices(side)) for side in ("train", "val", "test")}
-    device = jax.local_devices()[0]
+    session = _this_session()
+    sessions = before.get("sessions", []) if before else []
     return {
         "config": as_recorded(config),
         "seed": config.train.seed,
@@ -100,6 +152,15 @@ def describe(config: Config, voice_set: VoiceSet, weights: str) -> dict[str, Any
             "warnings": list(voice_set.warnings),
             "fingerprint": voice_set.fingerprint,
         },
+        **session,
+        "sessions": sessions if session in sessions else [*sessions, session],
+    }
+
+
+def _this_session() -> dict[str, Any]:
+    """Returns on what, and with what, this process computes."""
+    device = jax.local_devices()[0]
+    return {
         "device_kind": device.device_kind,
         "platform": device.platform,
         "device_count": jax.local_device_count(),
@@ -113,8 +174,9 @@ def cautions(facts: dict[str, Any]) -> list[str]:
     data = facts["data"]
     lines = list(data["warnings"])
     if data["skipped"]:
-        lines.append(f"{len(data['skipped'])} unusable files were left out: "
-                     + "; ".join(data["skipped"]))  # fmt: skip
+        lines.append(
+            f"{len(data['skipped'])} unusable files were left out: " + "; ".join(data["skipped"])
+        )
     if lacks_pretraining(facts):
         lines.append(f"the network is not pretrained; its weights begin {facts['weights']}")
     return lines
@@ -127,23 +189,15 @@ def lacks_pretraining(facts: dict[str, Any]) -> bool:
     return wanted and facts["weights"].startswith("random")
 
 
-def finished(facts: dict[str, Any], config: Config) -> bool:
-    """Returns whether a run has trained all its epochs and written its report."""
-    return facts.get("finished", 0) >= config.train.epochs
+def finished(workdir: Path, facts: dict[str, Any], config: Config) -> bool:
+    """Returns whether a run has trained all its epochs and its report lies there."""
+    return facts.get("finished", 0) >= config.train.epochs and (workdir / REPORT).is_file()
 
 
 def create(workdir: Path, facts: dict[str, Any], voice_set: VoiceSet) -> None:
-    """Creates `workdir` with `split.csv` and `config.json`.
-
-    Raises:
-      UserError: `workdir` cannot be written.
-    """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_facts(workdir, facts)
-        write_whole(workdir / SPLIT, split_csv(voice_set))
-    except OSError as error:
-        raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+    """Writes `split.csv` and `config.json` to `workdir`, which is there."""
+    write_facts(workdir, facts)
+    write_whole(workdir / SPLIT, split_csv(voice_set))
 
 
 def write_facts(workdir: Path, facts: dict[str, Any]) -> None:
@@ -162,21 +216,33 @@ def split_csv(voice_set: VoiceSet) -> str:
 
 
 def read_history(workdir: Path, epochs: int) -> list[Row]:
-    """Returns the rows of `metrics.jsonl` up to `epochs` and cuts away the rest.
+    """Returns the first `epochs` rows of `metrics.jsonl` and cuts away the rest.
 
     What lies beyond belongs to epochs whose checkpoint was never finished; they are run again.
+
+    Raises:
+      UserError: rows of those epochs are missing or damaged.
     """
     path = workdir / METRICS
-    if not path.exists():
-        return []
-    lines = path.read_text().splitlines(keepends=True)[:epochs]
-    write_whole(path, "".join(lines))
-    return [json.loads(line) for line in lines]
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        rows = [json.loads(line) for line in lines[:epochs]]
+        fits = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+    except (ValueError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"{path} does not hold the {epochs} epochs that the checkpoint has behind "
+            "it; bring it back, or give another --workdir"
+        )
+    if len(lines) > epochs:
+        write_whole(path, "".join(f"{line}\n" for line in lines[:epochs]))
+    return rows
 
 
 def append_history(workdir: Path, row: Row) -> None:
     """Adds one epoch to `metrics.jsonl`, at full precision, and sees it to the disk."""
-    with open(workdir / METRICS, "a") as file:
-        file.write(json.dumps(row) + "\n")
+    with open(workdir / METRICS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())

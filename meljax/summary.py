@@ -5,22 +5,27 @@ from meljax.results import RunResults, Scored
 
 def text(results: RunResults) -> str:
     """Returns a line per score, with its 95 % intervals."""
-    return "\n".join(map(_line, results.scores))
+    last = results.scores[0].epoch
+    return "\n".join(_line(scored, last) for scored in results.scores)
 
 
-def _line(scored: Scored) -> str:
+def _line(scored: Scored, last: int) -> str:
     side = {"val": "validation", "test": "test"}[scored.side]
     if not scored.chosen:
         which = f"last epoch ({scored.epoch})"
     else:
         on = "the same data" if scored.side == "val" else "the validation set"
         which = f"best epoch ({scored.epoch}), chosen on {on}"
+        if scored.epoch == last:
+            return f"{which}: the last one, with the {side} scores above"
     return (
         f"{which}: {side} accuracy {_with_interval(scored.accuracy, scored.accuracy_interval)}, "
-        f"macro-F1 {_with_interval(scored.macro_f1, scored.macro_f1_interval())}"
+        f"macro-F1 {_with_interval(scored.macro_f1, scored.macro_f1_interval)}"
     )
 
 
-def _with_interval(value: float, interval: tuple[float, float]) -> str:
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return f"{value:.1%} (no interval without a mistake)"
     lower, upper = interval
     return f"{value:.1%} (95 % interval {lower:.1%} to {upper:.1%})"

@@ -3,36 +3,43 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Int
 
-from meljax import logs, metrics, models, optim, progress, runs, scoring, steps, summary
-from meljax.checkpoint import Checkpoints
+from meljax import logs, metrics, progress, runs, scoring, steps, summary, tasks
+from meljax.checkpoint import Checkpoints, rank
 from meljax.config import Config
 from meljax.data import feed
 from meljax.data.load import Side, VoiceSet, load
 from meljax.errors import UserError
-from meljax.frontend import Frontend
-from meljax.mesh import make_mesh, replicated
+from meljax.mesh import replicated
 from meljax.metrics import Metrics, Row
 from meljax.models.initial import initial_variables
 from meljax.paths import cache_dir, use_compilation_cache
 from meljax.report import write_report
-from meljax.results import MaskExample, Mistake, RunResults, Scored
+from meljax.results import MaskExample, RunResults
 from meljax.state import TrainState
 from meljax.steps import Task
 from meljax.streams import Stream, key
 
-MISTAKES = 24
-MASK_EXAMPLES = 4
-
 
 class Session(NamedTuple):
-    """All that stays fixed while a run trains."""
+    """All that stays fixed while a run trains.
+
+    Attributes:
+      config: the settings.
+      workdir: directory of the run.
+      facts: what `config.json` holds.
+      voices: the data, on the host.
+      task: network, front end, masks, optimiser, devices.
+      sets: the data, on the devices.
+      checkpoints: of the run.
+      check: called at every step; raises where somebody asked to stop.
+    """
 
     config: Config
     workdir: Path
@@ -40,12 +47,17 @@ class Session(NamedTuple):
     voices: VoiceSet
     task: Task
     sets: dict[Side, feed.DeviceSet]
-    orders: dict[Side, Int[Array, "steps batch"]]
     checkpoints: Checkpoints
+    check: Callable[[], None]
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: None) -> None:
     """Trains as `config` says, in `workdir`, from where an earlier session there stopped.
+
+    Args:
+      config: the settings.
+      workdir: directory of the run.
+      check: called at every step; may raise to stop.
 
     Raises:
       UserError: the data, the directory or the settings do not allow it.
@@ -53,7 +65,7 @@ def train(config: Config, workdir: Path) -> None:
     facts = runs.recorded(workdir)
     if facts:
         runs.check_same(workdir, facts, config)
-        if runs.finished(facts, config):
+        if runs.finished(workdir, facts, config):
             report = workdir / runs.REPORT
             progress.say(f"finished: {config.train.epochs} epochs; report: {report}")
             return
@@ -61,107 +73,73 @@ def train(config: Config, workdir: Path) -> None:
     voices = load(config, cache_dir())
     if facts:
         runs.check_same_data(workdir, facts, voices)
-    session, state, history = _begin(config, workdir, voices, facts)
-    with contextlib.closing(session.checkpoints):
-        _announce(session, len(history))
+    task = tasks.make_task(config, voices)
+    # Weights that cannot be had are noticed before anything is written.
+    begin = None if facts else _initial(config, task)
+    with runs.locked(workdir, facts), contextlib.closing(_open(workdir)) as checkpoints:
+        state, weights, done = begin or _continue(config, task, facts, checkpoints)
+        session = Session(
+            config=config,
+            workdir=workdir,
+            facts=runs.describe(config, voices, weights, facts),
+            voices=voices,
+            task=task,
+            sets=tasks.make_device_sets(task, voices),
+            checkpoints=checkpoints,
+            check=check,
+        )
+        history = runs.read_history(workdir, done)
+        runs.create(workdir, session.facts, voices)
+        _announce(session, begun=bool(facts), done=done)
         state, history = _run_epochs(session, state, history)
-        session.checkpoints.wait()
         results = _results(session, state, history)
-    report = write_report(workdir, results)
-    runs.write_facts(workdir, session.facts | {"finished": config.train.epochs})
+        report = write_report(workdir, results)
+        runs.write_facts(workdir, session.facts | {"finished": config.train.epochs})
     progress.say(f"{summary.text(results)}\nreport: {report}")
 
 
-def make_task(config: Config, voices: VoiceSet) -> Task:
-    """Returns what stays fixed: network, front end, masks, optimiser, devices."""
-    sound = voices.kind == "sound"
-    _, height, channels = (0, 0, 1) if sound else voices.arrays[0].shape
-    frontend = Frontend(
-        kind=voices.kind,
-        window=_window(config, voices),
-        height=height,
-        channels=channels,
-        image_size=config.data.image_size,
-        mel=config.mel,
-    )
-    network = models.build(config.model, len(voices.classes))
-    optimiser = optim.optimiser(config.train, len(voices.indices("train")))
-    return Task(network, frontend, config.mask, optimiser, len(voices.classes), make_mesh())
+def _open(workdir: Path) -> Checkpoints:
+    return Checkpoints(workdir / runs.CHECKPOINTS)
 
 
-def _window(config: Config, voices: VoiceSet) -> int:
-    """Returns the window's length in samples or columns."""
-    lengths = [len(voices.arrays[i]) for i in voices.indices("train")]
-    if config.data.window == 0:
-        return int(np.median(lengths))
-    unit, name = (1, "columns") if voices.kind == "image" else (config.mel.sample_rate, "seconds")
-    window = round(config.data.window * unit)
-    longest = max(lengths)
-    if not 1 <= window <= 10 * longest:
-        raise UserError(f"data.window must be at most ten times the longest item "
-                        f"({longest / unit:g} {name}), not {config.data.window:g}")  # fmt: skip
-    return window
-
-
-def make_device_set(task: Task, voices: VoiceSet, side: Side) -> feed.DeviceSet:
-    """Places the items of `side` on every device."""
-    index = voices.indices(side)
-    return feed.make_device_set(
-        [voices.arrays[i] for i in index],
-        voices.floors and [voices.floors[i] for i in index],
-        voices.labels(index),
-        replicated(task.mesh),
-    )
-
-
-def _begin(
-    config: Config, workdir: Path, voices: VoiceSet, facts: dict[str, Any] | None
-) -> tuple[Session, TrainState, list[Row]]:
-    """Returns the session, and the state and history that it starts from."""
-    task = make_task(config, voices)
+def _initial(config: Config, task: Task) -> tuple[TrainState, str, int]:
+    """Returns the state before the first step, in words how its weights began, and 0 epochs."""
     state = steps.init_state(task, key(config.train.seed, Stream.INIT))
-    folder, restored = workdir / runs.CHECKPOINTS, None
-    if facts:
-        checkpoints = Checkpoints(folder)
-        restored = checkpoints.restore_latest(state)
-    if restored:
-        state, meta = restored
-        weights, done = facts["weights"], meta["epoch"]
-    else:
-        state, weights = _initial(config, task, state)
-        done = 0
-    facts = runs.describe(config, voices, weights)
-    runs.create(workdir, facts, voices)
-    history = runs.read_history(workdir, done)
-    sides = [side for side in ("train", "val", "test") if side in voices.sides]
-    sets = {side: make_device_set(task, voices, side) for side in sides}
-    orders = {side: scoring.scoring_order(task, len(sets[side])) for side in sides}
-    checkpoints = checkpoints if restored else Checkpoints(folder)
-    session = Session(config, workdir, facts, voices, task, sets, orders, checkpoints)
-    return session, state, history
-
-
-def _initial(config: Config, task: Task, state: TrainState) -> tuple[TrainState, str]:
-    """Returns `state` with the weights to begin with, and in words how they began."""
     drawn = {"params": state.params, "batch_stats": state.batch_stats}
     variables, weights = initial_variables(config.model, drawn, cache_dir())
-    return state.replace(**jax.device_put(variables, replicated(task.mesh))), weights
+    return state.replace(**jax.device_put(variables, replicated(task.mesh))), weights, 0
 
 
-def _announce(session: Session, done: int) -> None:
+def _continue(
+    config: Config, task: Task, facts: dict[str, Any], checkpoints: Checkpoints
+) -> tuple[TrainState, str, int]:
+    """Returns the state an earlier session reached, how its weights began, and its epochs."""
+    restored = checkpoints.restore_latest(steps.init_state(task, key(0, Stream.INIT)))
+    if not restored:
+        return _initial(config, task)
+    state, meta = restored
+    return state, facts["weights"], meta["epoch"]
+
+
+def _announce(session: Session, begun: bool, done: int) -> None:
     """Says what is about to be trained on what, and what must not be missed."""
     facts, config = session.facts, session.config
     files = facts["data"]["files"]
     counts = ", ".join(f"{count} {side}" for side, count in files.items() if count)
     kind = {"sound": "recordings", "image": "pictures"}[session.voices.kind]
-    progress.say(f"data: {len(session.voices.classes)} classes, {sum(files.values())} {kind} "
-                 f"({counts}); {session.voices.ignored} other files ignored")  # fmt: skip
-    progress.say(f"model: {config.model.name}, weights {facts['weights']}")
+    progress.say(
+        f"data: {len(session.voices.classes)} classes, {sum(files.values())} {kind} "
+        f"({counts}); {session.voices.ignored} other files or folders ignored"
+    )
+    begin = "" if runs.lacks_pretraining(facts) else f", weights began {facts['weights']}"
+    progress.say(f"model: {config.model.name}{begin}")
     progress.say(f"device: {facts['device_count']} × {facts['device_kind']}")
-    if done:
-        progress.say(f"going on after epoch {done}")
     for line in runs.cautions(facts):
         progress.warn(line)
+    if begun:
+        progress.say(
+            f"going on after epoch {done}" if done else "no epoch was saved: beginning anew"
+        )
 
 
 def _run_epochs(
@@ -169,30 +147,30 @@ def _run_epochs(
 ) -> tuple[TrainState, list[Row]]:
     """Trains the epochs that are left. The order of each: train, score, record, save."""
     config, items = session.config.train, len(session.sets["train"])
-    writer = logs.make_writer(session.workdir, int(state.step))
-    if not history:
-        writer.write_hparams(session.facts["config"])
-        writer.write_images(0, {"augmented": _mask_examples(session)[1]})
-    done = _epochs_done(session, state)
-    bar = progress.TrainingBar(config.epochs, items, done)
-    for epoch in range(done + 1, config.epochs + 1):
-        begun = time.perf_counter()
-        state, trained = _train_epoch(session, state, epoch, bar)
-        seconds = time.perf_counter() - begun
-        scored, _ = scoring.score(session.task, state, session.sets["val"], session.orders["val"])
-        scored = jax.device_get(scored)
-        row = {"epoch": epoch, "step": int(state.step)}
-        row |= _scores("train", trained) | _scores("val", scored)
-        row |= {"seconds": time.perf_counter() - begun, "images_per_second": items / seconds}
-        runs.append_history(session.workdir, row)
-        session.checkpoints.save(state, _meta(session, epoch), row)
-        history = [*history, row]
-        writer.write_scalars(row["step"], {k: v for k, v in row.items() if k != "step"})
-        confusion = logs.confusion_image(scored.confusion.counts)
-        writer.write_images(row["step"], {"confusion": confusion})
-        bar.epoch_done(row)
-    bar.close()
-    writer.close()
+    first, val = len(history) + 1, session.sets["val"]
+    order = scoring.scoring_order(session.task, len(val))
+    with (
+        contextlib.closing(logs.make_writer(session.workdir, int(state.step))) as writer,
+        contextlib.closing(progress.TrainingBar(config.epochs, items, first)) as bar,
+    ):
+        if first == 1:
+            _write_beginning(session, writer)
+        for epoch in range(first, config.epochs + 1):
+            begun = time.perf_counter()
+            state, trained = _train_epoch(session, state, epoch, bar)
+            trained_at = time.perf_counter()
+            scored = jax.device_get(scoring.score(session.task, state, val, order)[0])
+            _check_finite(session, scored, epoch)
+            row = {"epoch": epoch, "step": int(state.step)}
+            row |= _scores("train", trained) | _scores("val", scored)
+            row |= {"seconds": time.perf_counter() - begun}
+            row |= {"images_per_second": items / (trained_at - begun)}
+            runs.append_history(session.workdir, row)
+            session.checkpoints.save(state, _meta(session, epoch), row)
+            history = [*history, row]
+            _write_epoch(writer, row, scored)
+            bar.epoch_done(row)
+    session.checkpoints.wait()
     return state, history
 
 
@@ -212,21 +190,23 @@ def _train_epoch(
     masks_key = jax.device_put(key(config.seed, Stream.AUGMENT), place)
     measured = jax.device_put(Metrics.zero(task.classes), place)
     for count in counts:
+        session.check()
         state, measured = steps.train_step(task, state, measured, data, order, masks_key)
         bar.advance(epoch, int(count), measured)
     measured = jax.device_get(measured)
-    if measured.first_bad_step.step != metrics.NEVER:
-        raise UserError(f"the loss was no longer a finite number at step "
-                        f"{measured.first_bad_step.step} (epoch {epoch}): a smaller "
-                        f"train.learning_rate than {config.learning_rate:g} may help; "
-                        "the epochs before are kept")  # fmt: skip
+    _check_finite(session, measured, epoch)
     return state, measured
 
 
-def _epochs_done(session: Session, state: TrainState) -> int:
-    """Returns how many epochs `state` has behind it."""
-    per_epoch = -(-len(session.sets["train"]) // session.config.train.batch_size)
-    return int(state.step) // per_epoch
+def _check_finite(session: Session, measured: Metrics, epoch: int) -> None:
+    """Raises `UserError` where a loss was infinite or no number, before it is recorded or saved."""
+    if measured.first_bad_step.step != metrics.NEVER:
+        rate = session.config.train.learning_rate
+        raise UserError(
+            f"the loss was no longer a finite number in epoch {epoch}; a smaller "
+            f"train.learning_rate than {rate:g} may help, in a new --workdir; the "
+            "epochs before are kept"
+        )
 
 
 def _scores(side: str, measured: Metrics) -> Row:
@@ -236,6 +216,18 @@ def _scores(side: str, measured: Metrics) -> Row:
         f"{side}_accuracy": metrics.accuracy(confusion),
         f"{side}_f1": float(metrics.macro_f1(confusion)),
     }
+
+
+def _write_beginning(session: Session, writer: logs.MetricWriter) -> None:
+    writer.write_hparams(session.facts["config"])
+    masked = np.stack([example.masked for example in _mask_examples(session)])
+    writer.write_images(0, {"augmented": masked})
+
+
+def _write_epoch(writer: logs.MetricWriter, row: Row, scored: Metrics) -> None:
+    writer.write_scalars(row["step"], {name: v for name, v in row.items() if name != "step"})
+    confusion = logs.confusion_image(np.asarray(scored.confusion.counts))
+    writer.write_images(row["step"], {"confusion": confusion})
 
 
 def _meta(session: Session, epoch: int) -> dict[str, Any]:
@@ -250,76 +242,37 @@ def _meta(session: Session, epoch: int) -> dict[str, Any]:
     }
 
 
+def _mask_examples(session: Session) -> list[MaskExample]:
+    masks_key = key(session.config.train.seed, Stream.AUGMENT, 0)
+    return scoring.mask_examples(session.task, session.voices, session.sets["train"], masks_key)
+
+
 def _results(session: Session, state: TrainState, history: list[Row]) -> RunResults:
     """Scores the last and the best weights once more, item by item, for the report."""
-    best, meta = session.checkpoints.restore_best(state)
-    last_epoch = _epochs_done(session, state)
-    weights = [(last_epoch, False, state), (meta["epoch"], True, best)]
+    weights = [(len(history), False, state)]
+    best_epoch = max(history, key=rank)["epoch"]
+    restored = session.checkpoints.restore_best(state)
+    if restored and restored[1]["epoch"] == best_epoch:
+        weights.append((best_epoch, True, restored[0]))
+    else:
+        progress.warn(f"the weights of the best epoch ({best_epoch}) are gone; it is not scored")
     scores = [
-        _scored(session, side, *which)
+        scoring.scored(
+            session.task, which, session.sets[side], side=side, epoch=epoch, chosen=chosen
+        )
         for side in ("val", "test")
         if side in session.sets
-        for which in weights
+        for epoch, chosen, which in weights
     ]
+    mask = session.config.mask
     return RunResults(
         name=session.workdir.name,
         facts=session.facts,
         classes=session.voices.classes,
         history=history,
         scores=scores,
-        mistakes=_mistakes(session, scores[0]),
-        mask_examples=_mask_examples(session)[0],
+        mistakes=scoring.worst_mistakes(
+            session.task, session.voices, session.sets["val"], scores[0]
+        ),
+        mask_examples=_mask_examples(session) if mask.freq_count or mask.time_count else [],
     )
-
-
-def _scored(session: Session, side: Side, epoch: int, chosen: bool, state: TrainState) -> Scored:
-    data = session.sets[side]
-    measured, logits = scoring.score(session.task, state, data, session.orders[side])
-    return Scored(
-        side=side,
-        epoch=epoch,
-        chosen=chosen,
-        loss=float(measured.loss.compute()),
-        probabilities=scoring.probabilities(logits, len(data)),
-        labels=np.asarray(data.label),
-    )
-
-
-def _mistakes(session: Session, scored: Scored) -> list[Mistake]:
-    """Returns the mistakes that were made with the greatest confidence, pictures included."""
-    wrong = np.flatnonzero(scored.predictions != scored.labels)
-    confidence = scored.probabilities.max(-1)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    if not len(worst):
-        return []
-    pictures = scoring.seen_pictures(session.task, session.sets["val"], worst)
-    items = [session.voices.items[session.voices.indices("val")[i]] for i in worst]
-    classes = session.voices.classes
-    return [
-        Mistake(
-            path=item.path,
-            label=item.label,
-            prediction=classes[scored.predictions[i]],
-            probability=float(confidence[i]),
-            picture=picture,
-        )
-        for i, item, picture in zip(worst, items, pictures, strict=True)
-    ]
-
-
-def _mask_examples(session: Session) -> tuple[list[MaskExample], np.ndarray]:
-    """Returns training pictures before and after masking, and the masked ones as a batch.
-
-    Where the masks are off, there are no pairs to show.
-    """
-    index = np.linspace(0, len(session.sets["train"]) - 1, MASK_EXAMPLES).astype(np.int32)
-    masks_key = key(session.config.train.seed, Stream.AUGMENT, 0)
-    clean, masked = scoring.masked_pictures(session.task, session.sets["train"], index, masks_key)
-    train = session.voices.indices("train")
-    items = [session.voices.items[train[i]] for i in index]
-    examples = [
-        MaskExample(item.path, item.label, before, after)
-        for item, before, after in zip(items, clean, masked, strict=True)
-    ]
-    mask = session.config.mask
-    return examples if mask.freq_count or mask.time_count else [], masked

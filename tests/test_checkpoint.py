@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from meljax.checkpoint import Checkpoints, rank
+from meljax.errors import UserError
 from meljax.state import TrainState
 
 
@@ -72,3 +73,37 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage, caps
     assert meta == {"epoch": 2}
     assert int(restored.step) == 20
     assert "checkpoint 30 is damaged" in capsys.readouterr().out
+
+
+def test_checkpoints_that_do_not_fit_are_refused_and_kept(tmp_path):
+    save(tmp_path, [0.1, 0.2, 0.3])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    other = state(0).replace(params={"weight": jnp.zeros((3, 2))})
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be used"):
+        checkpoints.restore_latest(other)
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_its_step_can_be_saved_again(tmp_path):
+    save(tmp_path, [0.1, 0.2, 0.3])
+    for path in (tmp_path / "30" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore_latest(state(0))[1] == {"epoch": 2}
+    assert (tmp_path / "damaged-30").is_dir()
+    checkpoints.save(state(30), {"epoch": 3}, {"epoch": 3, "val_accuracy": 0.3, "val_loss": 1.0})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).restore_latest(state(0))[1] == {"epoch": 3}
+
+
+def test_a_damaged_best_gives_way_to_the_next(tmp_path):
+    save(tmp_path, [0.9, 0.2, 0.3])
+    for path in (tmp_path / "10" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore_best(state(0))[1] == {"epoch": 3}
+    checkpoints.close()

@@ -59,8 +59,12 @@ def convert(*arguments: object) -> subprocess.CompletedProcess:
     script = ROOT / "scripts" / "convert_resnet18.py"
     return subprocess.run(
         [sys.executable, script, *map(str, arguments)],
-        cwd=ROOT, capture_output=True, text=True, check=False, env=ENVIRONMENT,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from meljax.data import feed
+from meljax.errors import UserError
 
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 
@@ -58,6 +59,13 @@ def test_random_windows_reach_every_place_and_no_other(length):
     starts = jax.vmap(lambda k: feed.random_start(k, jnp.int32(length), 6))(keys)
     spare = length - 6
     assert set(np.asarray(starts)) == set(range(min(spare, 0), max(spare, 0) + 1))
+
+
+def test_a_set_that_cannot_be_indexed_is_refused():
+    # Broadcast, so that it need not exist.
+    long = np.broadcast_to(np.int16(0), 2**30)
+    with pytest.raises(UserError, match="too large"):
+        feed.make_device_set([long, long], None, np.array([0, 1]), SHARDING)
 
 
 def test_the_middle_window_is_in_the_middle():

@@ -29,7 +29,12 @@ def test_help_shows_usage_and_keys(capsys):
         ([f"--config={CNN}", "--config.train.epochs", "-3"], "train.epochs must be a whole number"),
         ([f"--config={CNN}", "--config.train.learning_rate=nan"], "train.learning_rate must be"),
         ([f"--config={CNN}", "--config.model.name=vgg"], "'resnet18' or 'cnn'"),
-        ([f"--config={CNN}", "--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
+        ([f"--config={CNN}", "--train.epochs=3"], "did you mean --config.train.epochs?"),
+        ([f"--config={CNN}", f"--config={CNN}"], "--config is given more than once"),
+        ([f"--config={ROOT}"], "a folder"),
+        ([f"--config={CNN}", "--flagfile=x"], "--flagfile=x is not supported"),
+        ([f"--config={CNN}", "--config.model.init=nowhere.pth"], "there is no file 'nowhere.pth'"),
+        ([f"--config={CNN}", "--wrokdir=x"], "unknown flag --wrokdir"),
     ],
 )
 def test_a_slip_is_answered_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
@@ -47,6 +52,8 @@ def test_a_slip_is_answered_in_one_line(arguments, message, capsys, tmp_path, mo
         ("def get_config(:", "invalid syntax"),
         ("import nowhere", "nowhere"),
         ("x = 1", "get_config"),
+        ("raise SystemExit(0)", "faulty.py"),
+        ("raise RuntimeError('first\\nsecond')", "first"),
         (
             "from meljax.config import default_config\n"
             "def get_config():\n    c = default_config()\n    c.train.epoch = 3\n    return c",

@@ -14,9 +14,11 @@ def measured(logits, labels, weights, batch):
     for first in range(0, len(labels), batch):
         part = slice(first, first + batch)
         total = total.updated(
-            jnp.asarray(logits[part]), jnp.asarray(labels[part]), jnp.asarray(weights[part]),
+            jnp.asarray(logits[part]),
+            jnp.asarray(labels[part]),
+            jnp.asarray(weights[part]),
             jnp.int32(first),
-        )  # fmt: skip
+        )
     return jax.device_get(total)
 
 
@@ -92,6 +94,10 @@ def test_the_bootstrap_covers_what_it_should():
         lower, upper = intervals.bootstrap_macro_f1(confusion, 400, seed)
         covered += lower <= truth <= upper
     assert 180 <= covered <= 199
+
+
+def test_without_a_mistake_the_bootstrap_claims_nothing():
+    assert intervals.bootstrap_macro_f1(np.diag([5, 9, 3])) is None
 
 
 def test_the_bootstrap_of_many_classes_is_made_in_parts():

@@ -43,9 +43,13 @@ def forward(network: ResNet18, variables, images: np.ndarray):
     @jax.jit
     def apply(variables, images):
         return network.apply(
-            variables, images, jnp.ones(len(images)), False,
-            capture_intermediates=True, mutable=["intermediates"],
-        )  # fmt: skip
+            variables,
+            images,
+            jnp.ones(len(images)),
+            False,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
 
     with jax.default_matmul_precision("highest"):
         logits, seen = apply(variables, jnp.asarray(images, jnp.float32) / 255)

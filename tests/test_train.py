@@ -28,8 +28,11 @@ def history(workdir: Path) -> list[dict]:
 def start(arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "meljax.main", *arguments[1:]],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,7 @@ def test_a_run_leaves_what_it_promises(sound_run):
     assert facts["config"]["train.epochs"] == 3
     assert facts["data"]["files"] == {"train": 38, "val": 4, "test": 0}
     assert facts["data"]["ignored"] == 2
+    assert len(facts["sessions"]) == 1
     assert facts["device_count"] == 4
     assert {"device_kind", "seed", "weights", "versions"} <= facts.keys()
     rows = [json.loads(line) for line in (sound_run / "metrics.jsonl").read_text().splitlines()]
@@ -185,7 +189,7 @@ def test_bad_files_stop_a_run_before_it_begins_or_are_left_out(sounds, tmp_path,
     answer = capsys.readouterr().err.splitlines()
     assert answer[0].startswith("voice1/empty.wav: empty file")
     assert answer[1].startswith("voice2/noise.flac: ")
-    assert "data.on_bad_file='skip'" in answer[2]
+    assert "--config.data.on_bad_file=skip" in answer[2]
     assert len(answer) == 3
     assert not (tmp_path / "run").exists()
     arguments = command("cnn", data, tmp_path / "run", train__epochs=1, data__on_bad_file="skip")
@@ -198,11 +202,98 @@ def test_bad_files_stop_a_run_before_it_begins_or_are_left_out(sounds, tmp_path,
 
 
 def test_a_loss_that_is_no_number_is_diagnosed(sounds, tmp_path, capsys):
-    arguments = command("cnn", sounds, tmp_path / "run", train__learning_rate=1e30)
+    arguments = command(
+        "cnn", sounds, tmp_path / "run", train__learning_rate=1e30, train__batch_size=64
+    )
     assert main(arguments) == 2
     answer = capsys.readouterr().err
-    assert "no longer a finite number at step" in answer
+    assert "no longer a finite number in epoch 1" in answer
     assert "train.learning_rate" in answer
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_infinite_validation_loss_is_diagnosed_before_it_is_saved(sounds, tmp_path, capsys):
+    """One step at 1e30 leaves a finite training loss behind and weights that score no number."""
+    arguments = command(
+        "cnn",
+        sounds,
+        tmp_path / "run",
+        train__learning_rate=1e30,
+        train__batch_size=64,
+        train__epochs=1,
+    )
+    assert main(arguments) == 2
+    assert "no longer a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_two_processes_do_not_share_a_directory(sounds, tmp_path, capsys):
+    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1000)
+    with start(arguments) as process:
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                break
+        assert main(arguments) == 2
+        assert "another process is training" in capsys.readouterr().err
+        process.kill()
+
+
+@pytest.mark.parametrize("damage", ["removed", "garbage", "a line less", "another epoch"])
+def test_a_history_that_does_not_fit_is_refused_and_left_alone(
+    sound_run, sounds, tmp_path, damage, capsys
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(sound_run, workdir)
+    file = workdir / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    if damage == "removed":
+        file.unlink()
+    else:
+        kept = {"garbage": "garbage{", "a line less": lines[0] + lines[2]}
+        file.write_text(kept.get(damage, lines[0] + lines[0] + lines[2]))
+    before = file.read_text() if file.exists() else None
+    assert main(command("cnn", sounds, workdir, train__epochs=4)) == 2
+    assert "does not hold the 3 epochs" in capsys.readouterr().err
+    assert (file.read_text() if file.exists() else None) == before
+
+
+@pytest.mark.parametrize("text", ["[]", "garbage", '{"config": 3, "data": 3, "weights": 3}'])
+def test_a_damaged_record_is_refused(text, sound_run, sounds, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(text)
+    assert main(command("cnn", sounds, workdir)) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_report_makes_it_again(sound_run, sounds, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(sound_run, workdir)
+    page = (workdir / "report.html").read_text()
+    (workdir / "report.html").unlink()
+    assert main(command("cnn", sounds, workdir, train__epochs=3)) == 0
+    assert len((workdir / "report.html").read_text()) > 0.9 * len(page)
+    assert history(workdir) == history(sound_run)
+
+
+def test_a_batch_larger_than_the_set_is_the_set(sounds, tmp_path):
+    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1, train__batch_size=65_536)
+    assert main(arguments) == 0
+    assert history(tmp_path / "run")[0]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"data__window": 1e-9}, "data.window must be at least"),
+        ({"data__window": 100}, "data.window must be at most"),
+        ({"mel__n_mels": 200}, "bands without a frequency"),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_refused(sounds, tmp_path, keys, message, capsys):
+    assert main(command("cnn", sounds, tmp_path / "run", **keys)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_masks_that_are_off_are_not_shown(sounds, tmp_path):
@@ -261,5 +352,5 @@ def test_ctrl_c_says_how_to_go_on(sounds, tmp_path):
                 break
         rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
-    assert "goes on from the last epoch" in rest
+    assert "goes on after the last epoch that was saved" in rest
     assert "Traceback" not in rest

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, Shaped, UInt8
 
+from meljax.errors import UserError
+
 PADDING = -1
 """Stands in an order for 'no item': such a row of a batch counts for nothing."""
 
@@ -49,9 +51,17 @@ def make_device_set(
       floors: colour of silence of each picture; `None` for sound, whose silence is 0.
       labels: class of each item.
       sharding: how the set lies on the devices.
+
+    Raises:
+      UserError: the set is too large to be indexed.
     """
     length = np.array([len(item) for item in items], np.int32)
     offset = np.concatenate([[0], np.cumsum(length[:-1], dtype=np.int64)])
+    if offset[-1] + length[-1] >= 2**31:
+        raise UserError(
+            f"the set is too large: {offset[-1] + length[-1]:,} samples or columns in "
+            "all, and at most 2,147,483,647 can lie on a device"
+        )
     floor = np.zeros(len(items), np.int16) if floors is None else np.stack(floors)
     arrays = {
         "buffer": np.concatenate(items),
@@ -74,11 +84,17 @@ def epoch_order(
     return in_rows(order, batch_size, devices)
 
 
+def steps_per_epoch(items: int, batch_size: int) -> int:
+    """Returns how many batches hold `items` once; the last may be short."""
+    return -(-items // batch_size)
+
+
 def in_rows(
     order: Int[np.ndarray, " items"], batch_size: int, devices: int
 ) -> Int[np.ndarray, "steps padded_batch"]:
     """Returns `order` in rows of `batch_size`, padded with `PADDING` to a multiple of `devices`."""
-    steps = -(-len(order) // batch_size)
+    batch_size = min(batch_size, len(order))
+    steps = steps_per_epoch(len(order), batch_size)
     rows = np.full(steps * batch_size, PADDING, np.int32)
     rows[: len(order)] = order
     width = -(-batch_size // devices) * devices - batch_size

@@ -64,7 +64,7 @@ def scan(path: str, label: str = "label", group: str = "group") -> Listing:
     """
     if not path:
         raise UserError("data.path is empty; name a folder or a CSV")
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     try:
         if root.is_dir():
             _refuse_columns(root, label, group)
@@ -137,9 +137,9 @@ def _walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[st
         kind = KINDS.get(os.path.splitext(entry.name)[1].lower())
         if _hidden(entry.name):
             yield path, "other"
-        elif entry.is_dir():
+        elif os.path.isdir(entry.path):  # false, not an error, for a link to itself
             yield from _walk(entry.path, path + "/", (*above, here))
-        elif kind and entry.is_file():
+        elif kind and os.path.isfile(entry.path):
             yield path, kind
         else:
             yield path, "missing" if kind and entry.is_symlink() else "other"
@@ -243,7 +243,11 @@ def _read_table(file: Path) -> list[tuple[int, list[str]]]:
     with open(file, encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, strict=True)
         try:
-            table = [(reader.line_num, [field.strip() for field in row]) for row in reader if row]
+            table = [
+                (reader.line_num, [field.strip() for field in row])
+                for row in reader
+                if any(map(str.strip, row))
+            ]
         except UnicodeDecodeError as error:
             raise UserError(
                 f"data.path: {str(file)!r} is not UTF-8 text; save it as CSV UTF-8"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
@@ -44,9 +44,9 @@ class VoiceSet:
     digests: tuple[str, ...]
     arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]
     floors: tuple[UInt8[np.ndarray, " channel"], ...] | None
-    ignored: int = 0
-    skipped: tuple[Bad, ...] = ()
-    warnings: tuple[str, ...] = ()
+    ignored: int
+    skipped: tuple[Bad, ...]
+    warnings: tuple[str, ...]
 
     def indices(self, side: Side) -> list[int]:
         """Returns which items stand on `side`."""
@@ -65,46 +65,72 @@ class VoiceSet:
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
+class _Read(NamedTuple):
+    """A set as it was read, before it is divided; fields as in `VoiceSet`."""
+
+    kind: Literal["sound", "image"]
+    items: tuple[Item, ...]
+    digests: tuple[str, ...]
+    arrays: tuple[np.ndarray, ...]
+    floors: tuple[np.ndarray, ...] | None = None
+    ignored: int = 0
+    skipped: tuple[Bad, ...] = ()
+
+
 def load(config: Config, cache: Path) -> VoiceSet:
     """Reads, checks and divides the set that `config.data` names.
 
     Raises:
       UserError: nothing to learn from, or files that cannot be used.
     """
-    voice_set = _embedded(config, cache) if not config.data.path else _from_files(config)
-    return dataclasses.replace(voice_set, **_divide(voice_set, config))
+    read = _from_files(config) if config.data.path else _embedded(config, cache)
+    items, digests = read.items, read.digests
+    sides = split.split_items(items, digests, config.data.val_fraction, config.train.seed)
+    warnings = split.conflicting_duplicates(items, digests) + split.leaks(items, digests, sides)
+    return VoiceSet(
+        **read._asdict(),
+        classes=tuple(sorted({item.label for item in items})),
+        sides=tuple(sides),
+        warnings=tuple(warnings),
+    )
 
 
-def _embedded(config: Config, cache: Path) -> VoiceSet:
+def _embedded(config: Config, cache: Path) -> _Read:
     if config.mel.sample_rate != voices.SAMPLE_RATE:
-        raise UserError(f"mel.sample_rate must be {voices.SAMPLE_RATE} for the embedded voices "
-                        f"(data.path is empty), not {config.mel.sample_rate}")  # fmt: skip
+        raise UserError(
+            f"mel.sample_rate must be {voices.SAMPLE_RATE} for the embedded voices "
+            f"(data.path is empty), not {config.mel.sample_rate}"
+        )
+    if config.data.label != "label" or config.data.group not in ("", "group"):
+        raise UserError(
+            "data.label and data.group name columns of a CSV, but data.path is empty, "
+            "which means the embedded voices"
+        )
     with progress.counter("making the embedded voices, once") as count:
         made = voices.load(cache, progress=count)
     items = tuple(map(Item, made.names, made.labels))
     digests = tuple(hashlib.sha256(clip.tobytes()).hexdigest() for clip in made.clips)
-    return VoiceSet("sound", (), items, (), digests, made.clips, None)
+    return _Read("sound", items, digests, made.clips)
 
 
-def _from_files(config: Config) -> VoiceSet:
+def _from_files(config: Config) -> _Read:
     data = config.data
     listing = files.scan(data.path, data.label, data.group)
     if listing.kind == "image" and data.image_size and data.window:
-        raise UserError("data.window is for recordings, and for pictures as they are "
-                        "(data.image_size=0); resized pictures are seen whole")  # fmt: skip
+        raise UserError(
+            "data.window is for recordings, and for pictures as they are "
+            "(data.image_size=0); resized pictures are seen whole"
+        )
     read = _image_reader(data.image_size) if listing.kind == "image" else _audio_reader(config)
     results = _read_all(listing, read)
-    bad = [*listing.bad, *(r for r in results if isinstance(r, Bad))]
-    if bad and data.on_bad_file == "stop":
-        raise UserError(
-            f"{len(bad)} of the files in {data.path} cannot be used (listed above); mend or remove "
-            "them, or train without them: data.on_bad_file='skip'",
-            [f"{b.path}: {b.reason}" for b in bad],
-        )
+    bad = (*listing.bad, *(result for result in results if isinstance(result, Bad)))
+    _check_bad(config, bad)
     good = [(i, r) for i, r in zip(listing.items, results, strict=True) if not isinstance(r, Bad)]
     if len({item.label for item, _ in good}) < 2:
-        raise UserError(f"fewer than two classes are left in {data.path} without unusable files",
-                        [f"{b.path}: {b.reason}" for b in bad])  # fmt: skip
+        raise UserError(
+            f"fewer than two classes are left in {data.path} without unusable files",
+            map(_shown, bad),
+        )
     items = tuple(item for item, _ in good)
     digests, arrays = zip(*(result for _, result in good), strict=True)
     floors = None
@@ -112,9 +138,23 @@ def _from_files(config: Config) -> VoiceSet:
         arrays = _same_channels(arrays)
         _check_heights(items, arrays)
         floors = tuple(images.floor_colour(array) for array in arrays)
-    return VoiceSet(
-        listing.kind, (), items, (), digests, arrays, floors, listing.ignored, tuple(bad)
-    )
+    return _Read(listing.kind, items, digests, arrays, floors, listing.ignored, bad)
+
+
+def _check_bad(config: Config, bad: tuple[Bad, ...]) -> None:
+    """Raises `UserError`, listing all files that cannot be used, unless they are to be skipped."""
+    if bad and config.data.on_bad_file == "stop":
+        raise UserError(
+            f"{len(bad)} files or folders in {config.data.path} cannot be used (listed above); "
+            "mend or remove them, or train without them: --config.data.on_bad_file=skip",
+            map(_shown, bad),
+        )
+
+
+def _shown(bad: Bad) -> str:
+    """Returns a line, whatever stands in a file's name."""
+    path = bad.path if bad.path.isprintable() else repr(bad.path)
+    return f"{path}: {bad.reason}"
 
 
 Reader = Callable[[bytes], Shaped[np.ndarray, "_ ..."]]
@@ -168,14 +208,7 @@ def _check_heights(items: tuple[Item, ...], arrays: tuple[np.ndarray, ...]) -> N
         first.setdefault(array.shape[1], item.path)
     if len(first) > 1:
         (one, a), (other, b), *_ = first.items()
-        raise UserError(f"pictures differ in height ({a}: {one} pixels, {b}: {other}); "
-                        "set data.image_size to resize them all")  # fmt: skip
-
-
-def _divide(voice_set: VoiceSet, config: Config) -> dict:
-    """Returns the fields that follow from labels and split."""
-    items, digests = voice_set.items, voice_set.digests
-    sides = split.split_items(items, digests, config.data.val_fraction, config.train.seed)
-    classes = sorted({item.label for item in items})
-    warnings = split.conflicting_duplicates(items, digests) + split.leaks(items, digests, sides)
-    return {"sides": tuple(sides), "classes": tuple(classes), "warnings": tuple(warnings)}
+        raise UserError(
+            f"pictures differ in height ({a}: {one} pixels, {b}: {other}); "
+            "set data.image_size to resize them all"
+        )

@@ -47,7 +47,7 @@ def initial_variables(config: ModelConfig, random: PyTree, cache: Path) -> tuple
         return _loaded(path, "ImageNet", random)
     if config.init == "imagenet":
         return _loaded(imagenet_file(cache, PATIENCE_SECONDS), "ImageNet", random)
-    return _loaded(Path(config.init).expanduser(), "file", random)
+    return _loaded(Path(os.path.expanduser(config.init)), "file", random)
 
 
 def _loaded(path: Path, source: str, random: PyTree) -> tuple[PyTree, str]:
@@ -103,9 +103,11 @@ def _read(response: http.client.HTTPResponse, name: str) -> bytes:
 def _check_digest(data: bytes, path: Path) -> None:
     expected = path.stem.rsplit("-", 1)[1]
     if not hashlib.sha256(data).hexdigest().startswith(expected):
-        raise UserError(f"{path.name}: its sha256 does not begin with {expected}, so it is damaged "
-                        f"or something else; remove {path} if it is there, or set model.init to "
-                        "a file or to 'scratch'")  # fmt: skip
+        raise UserError(
+            f"{path.name}: its sha256 does not begin with {expected}, so it is damaged "
+            f"or something else; remove {path} if it is there, or set model.init to "
+            "a file or to 'scratch'"
+        )
 
 
 def _keep(path: Path, data: bytes) -> None:

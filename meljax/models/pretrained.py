@@ -72,8 +72,9 @@ def from_torch(weights: Weights, like: PyTree, new_head: bool) -> PyTree:
     missing = [name for name in names if name not in weights]
     left_over = [name for name in weights if name not in names]
     if missing or left_over:
-        raise UserError(f"not ResNet-18's weights: missing {_listed(missing)}; "
-                        f"left over {_listed(left_over)}")  # fmt: skip
+        raise UserError(
+            f"not ResNet-18's weights: missing {_listed(missing)}; left over {_listed(left_over)}"
+        )
     flat = dict(jax.tree_util.tree_flatten_with_path(like)[0])
     arrays = {_key(path): leaf for path, leaf in flat.items()}
     wrong = []

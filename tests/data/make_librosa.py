@@ -3,17 +3,33 @@
 python make_librosa.py
 """
 
+import json
+
 import librosa
 import numpy as np
 
 from meljax.data.voices import draw_clip
 
 SETTINGS = {
-    "default": {"sample_rate": 16000, "n_fft": 1024, "hop_length": 256, "n_mels": 128,
-                "fmin": 0.0, "fmax": 0.0, "top_db": 80.0},
-    "narrow": {"sample_rate": 8000, "n_fft": 400, "hop_length": 160, "n_mels": 40,
-               "fmin": 60.0, "fmax": 3500.0, "top_db": 60.0},
-}  # fmt: skip
+    "default": {
+        "sample_rate": 16000,
+        "n_fft": 1024,
+        "hop_length": 256,
+        "n_mels": 128,
+        "fmin": 0.0,
+        "fmax": 0.0,
+        "top_db": 80.0,
+    },
+    "narrow": {
+        "sample_rate": 8000,
+        "n_fft": 400,
+        "hop_length": 160,
+        "n_mels": 40,
+        "fmin": 60.0,
+        "fmax": 3500.0,
+        "top_db": 60.0,
+    },
+}
 
 
 def signals() -> dict[str, np.ndarray]:
@@ -29,15 +45,19 @@ def signals() -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Writes signals and spectrograms."""
-    arrays = {}
+    arrays = {"settings": np.array(json.dumps(SETTINGS))}
     for name, signal in signals().items():
         arrays[name] = (np.clip(signal, -1, 1) * 32767).astype(np.int16)
         for setting, values in SETTINGS.items():
             mel = librosa.feature.melspectrogram(
-                y=arrays[name].astype(np.float64) / 32768, sr=values["sample_rate"],
-                n_fft=values["n_fft"], hop_length=values["hop_length"], n_mels=values["n_mels"],
-                fmin=values["fmin"], fmax=values["fmax"] or None,
-            )  # fmt: skip
+                y=arrays[name].astype(np.float64) / 32768,
+                sr=values["sample_rate"],
+                n_fft=values["n_fft"],
+                hop_length=values["hop_length"],
+                n_mels=values["n_mels"],
+                fmin=values["fmin"],
+                fmax=values["fmax"] or None,
+            )
             decibel = librosa.power_to_db(mel, ref=np.max, top_db=values["top_db"])
             arrays[f"{name}-{setting}"] = decibel.astype(np.float32)
     np.savez_compressed("librosa.npz", **arrays)
