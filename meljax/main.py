@@ -166,4 +166,9 @@ def _cause(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code > 128:
+        # Stopped in mid-computation: XLA's threads may still run, and crash a tidy exit.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

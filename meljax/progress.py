@@ -62,7 +62,7 @@ class TrainingBar:
     step, which is compiled, does not count for the rate.
     """
 
-    FORMAT = "{desc}|{bar}|{postfix}"
+    FORMAT = "{desc}|{bar}|{unit}"
     REFRESH_SECONDS = 1.0
 
     def __init__(self, epochs: int, images: int, first: int):
@@ -72,6 +72,7 @@ class TrainingBar:
         self._bar = tqdm(
             total=(epochs - first + 1) * images,
             desc="compiling ",
+            unit="",
             bar_format=self.FORMAT,
             dynamic_ncols=True,
             leave=False,
@@ -98,7 +99,7 @@ class TrainingBar:
         if now > self._begun:
             rate = (self._done - self._counted) / (now - self._begun)
             left = tqdm.format_interval((self._bar.total - self._done) / rate)
-            self._bar.set_postfix_str(f" {rate:.0f} images/s {left} left", refresh=False)
+            self._bar.unit = f" {rate:.0f} images/s {left} left"
         self._bar.n = self._done
         self._bar.refresh()
 
