@@ -552,5 +552,6 @@ a { color: #0072b2; }
 @media (max-width: 480px) { body { padding: 12px 14px 40px; } h1 { font-size: 1.6rem; }
   .lead { font-size: 1.02rem; }
   .grid { grid-template-columns: repeat(2, 1fr); gap: 14px; }
-  .number { white-space: normal; } .masks { gap: 4px; } }
+  table { font-size: 0.78rem; } th, td { padding: 4px 7px 4px 0; }
+  th, .number, .interval { white-space: normal; } .masks { gap: 4px; } }
 """
