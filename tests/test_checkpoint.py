@@ -25,6 +25,12 @@ def save(directory, accuracies: list[float]) -> None:
     checkpoints.close()
 
 
+def spoil(checkpoint) -> None:
+    for path in (checkpoint / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
 def test_latest_and_best_are_kept_bit_by_bit(tmp_path):
     save(tmp_path, [0.1, 0.9, 0.5, 0.4, 0.6, 0.3])
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [20, 50, 60]
@@ -88,9 +94,7 @@ def test_checkpoints_that_do_not_fit_are_refused_and_kept(tmp_path):
 
 def test_a_damaged_checkpoint_is_set_aside_and_its_step_can_be_saved_again(tmp_path):
     save(tmp_path, [0.1, 0.2, 0.3])
-    for path in (tmp_path / "30" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    spoil(tmp_path / "30")
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_latest(state(0))[1] == {"epoch": 2}
     assert (tmp_path / "damaged-30").is_dir()
@@ -101,9 +105,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_step_can_be_saved_again(tmp_p
 
 def test_a_damaged_best_gives_way_to_the_next(tmp_path):
     save(tmp_path, [0.9, 0.2, 0.3])
-    for path in (tmp_path / "10" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    spoil(tmp_path / "10")
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_best(state(0))[1] == {"epoch": 3}
     checkpoints.close()
