@@ -8,7 +8,6 @@ passed on by value; nothing reads an `ml_collections` dictionary after that.
 import dataclasses
 import difflib
 import math
-import os
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -125,11 +124,12 @@ class ModelConfig:
     """The network and how its weights begin."""
 
     name: str = _choice("resnet18", "the network", "resnet18", "cnn")
-    init: str = _text(
+    init: str = _key(
         "auto",
         "how the weights begin: 'scratch' random; 'imagenet' pretrained; a file of weights; "
         "'auto' pretrained where the network has such weights and they can be had, else random",
         "'auto', 'imagenet', 'scratch' or the path of a file of weights",
+        lambda value: value and "\0" not in value,
     )
     width: int = _whole(0, "channels of the first convolution; 0: 64 (resnet18), 32 (cnn)", 0, 1024)
 
@@ -277,15 +277,6 @@ def _check_together(config: Config) -> None:
         raise UserError(f"mel.fmin must be below mel.fmax, not {mel.fmin:g}")
     model = config.model
     pretrained = model.init not in ("auto", "scratch")
-    if (
-        pretrained
-        and model.init != "imagenet"
-        and not os.path.isfile(os.path.expanduser(model.init))
-    ):
-        raise UserError(
-            f"model.init must be {KEYS['model.init'].metadata['allowed']}, and there is "
-            f"no file {model.init!r}"
-        )
     if pretrained and (model.name != "resnet18" or model.width not in (0, 64)):
         raise UserError(
             f"model.init must be 'auto' or 'scratch', not {model.init!r}: pretrained "

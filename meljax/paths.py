@@ -1,5 +1,6 @@
 """Where files lie that are no part of a run, and how a file is written whole or not at all."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -30,12 +31,23 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` so that `path` holds either what it held before or all of `text`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    # File names need not be valid UTF-8; they are written as they came.
-    with open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes `content` so that `path` holds either what it held before or all of it.
+
+    Raises:
+      OSError: it cannot be written; nothing is left behind.
+    """
+    if isinstance(content, str):
+        # File names need not be valid UTF-8; they are written as they came.
+        content = content.encode("utf-8", "surrogateescape")
+    temporary = path.parent / f".meljax-{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

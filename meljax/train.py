@@ -18,7 +18,7 @@ from meljax.data.load import Side, VoiceSet, load
 from meljax.errors import UserError
 from meljax.mesh import replicated
 from meljax.metrics import Metrics, Row
-from meljax.models.initial import initial_variables
+from meljax.models.initial import check_file, initial_variables
 from meljax.paths import cache_dir, use_compilation_cache
 from meljax.report import write_report
 from meljax.results import MaskExample, RunResults
@@ -69,6 +69,8 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
             report = workdir / runs.REPORT
             progress.say(f"finished: {config.train.epochs} epochs; report: {report}")
             return
+    else:
+        check_file(config.model)
     use_compilation_cache()
     voices = load(config, cache_dir())
     if facts:

@@ -4,7 +4,8 @@
 
 IN is torchvision's .pth (either format; nothing in it is executed, PyTorch is not needed) or a
 .safetensors file with the same names. NPZ holds `images` (uint8, [n, 224, 224, 3]) and PyTorch's
-`logits` ([n, classes]); the largest difference is printed, and 1 returned if it is above 1e-3.
+`logits` ([n, classes]); the largest difference is printed, and where it is above 1e-3, nothing is
+written and 1 returned. meljax must be installed.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def main() -> int:
     try:
         weights, digest = read_weights(arguments.source)
         network, variables = as_network(weights, arguments.source)
-        difference = check(network, variables, arguments.check) if arguments.check else 0.0
+        if arguments.check and not check(network, variables, arguments.check) <= TOLERANCE:
+            print(f"above {TOLERANCE:g}: {arguments.target} is not written", file=sys.stderr)
+            return 1
         write_weights(
             arguments.target, weights, {"source": arguments.source.name, "sha256": digest}
         )
@@ -43,7 +46,7 @@ def main() -> int:
         print(f"convert_resnet18: {error}", file=sys.stderr)
         return 2
     print(f"{arguments.target}: {len(weights)} arrays")
-    return int(not difference <= TOLERANCE)
+    return 0
 
 
 def as_network(weights: Weights, source: Path) -> tuple[ResNet18, dict]:
@@ -52,8 +55,8 @@ def as_network(weights: Weights, source: Path) -> tuple[ResNet18, dict]:
     Raises:
       UserError: names or shapes are not ResNet-18's.
     """
-    head = weights.get("fc.weight", np.empty((0, 0)))
-    network = ResNet18(classes=max(1, head.shape[0]))
+    bias = weights.get("fc.bias", np.empty(0))
+    network = ResNet18(classes=max(1, bias.size))
     shapes = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.ones(1), False)
     )
@@ -66,10 +69,16 @@ def as_network(weights: Weights, source: Path) -> tuple[ResNet18, dict]:
 def check(network: ResNet18, variables: dict, file: Path) -> float:
     """Prints how far the logits are from the stored ones; returns the largest difference."""
     try:
-        stored = np.load(file)
-        images, expected = stored["images"], stored["logits"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file}: not a file with images and logits ({error})") from None
+        with np.load(file) as stored:
+            images, expected = stored["images"], stored["logits"]
+    except Exception as error:  # a damaged archive meets every kind
+        raise UserError(f"{file}: not a file with images and logits ({error!r:.200})") from None
+    shape = (len(images) if images.ndim == 4 else 0, network.classes)
+    if not shape[0] or images.dtype != np.uint8 or expected.shape != shape:
+        raise UserError(
+            f"{file}: images must be uint8 [n, rows, columns, 3] and logits [n, "
+            f"{network.classes}], not {images.dtype} {images.shape} and {expected.shape}"
+        )
     with jax.default_matmul_precision("highest"):
         apply = jax.jit(network.apply, static_argnums=3)
         pictures = jnp.asarray(images, jnp.float32) / 255

@@ -1,17 +1,23 @@
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
 from conftest import ROOT, SHARED, command
 
 from meljax import export, saved
+from meljax.errors import UserError
 from meljax.main import main
-from meljax.models.weights import read_weights
+from meljax.models.pretrained import to_torch
+from meljax.models.resnet import ResNet18
+from meljax.models.weights import read_weights, write_weights
 
 DATA = Path(__file__).parent / "data"
 
@@ -92,4 +98,54 @@ def test_the_script_converts_and_checks_the_published_weights(tmp_path):
     wrong = tmp_path / "wrong.npz"
     stored = np.load(check)
     np.savez(wrong, images=stored["images"][:2], logits=stored["logits"][:2] + 0.01)
+    out.unlink()
     assert convert(source, out, "--check", wrong).returncode == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "no logits", "other classes", "no images"])
+def test_a_check_against_what_does_not_fit_is_refused(tmp_path, fault):
+    script = runpy.run_path(str(ROOT / "scripts" / "convert_resnet18.py"))
+    images, logits = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 6), np.float32)
+    file = tmp_path / "check.npz"
+    if fault == "empty":
+        file.write_bytes(b"")
+    elif fault == "no logits":
+        np.savez(file, images=images)
+    elif fault == "other classes":
+        np.savez(file, images=images, logits=logits[:, :5])
+    elif fault == "no images":
+        np.savez(file, images=images[:0], logits=logits[:0])
+    with pytest.raises(UserError, match=r"check\.npz: "):
+        script["check"](ResNet18(classes=6, width=4), {}, file)
+
+
+@pytest.mark.parametrize("out", ["/dev/null/x", "/", "."])
+def test_what_cannot_be_written_is_answered_in_one_line(run, out, capsys):
+    assert export.main([str(run), "--format", "torch", "--out", out]) == 2
+    answer = capsys.readouterr().err
+    assert "cannot be written" in answer
+    assert answer.count("\n") == 1
+
+
+def test_a_run_needs_its_file_of_weights_only_to_begin(pictures, tmp_path):
+    """Whether it is gone, or lies elsewhere, is of no consequence afterwards."""
+    source = tmp_path / "begin.safetensors"
+    network = ResNet18(classes=2)
+    like = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.ones(1), False)
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.uniform(0.01, 0.02, x.shape).astype("f4"), like)
+    write_weights(source, to_torch(variables, 0), {})
+    workdir = tmp_path / "run"
+    keys = {"train__epochs": 1, "data__image_size": 24, "model__width": 0, "model__init": source}
+    assert main(command("resnet", pictures, workdir, **keys)) == 0
+    facts = json.loads((workdir / "config.json").read_text())
+    assert facts["weights"].startswith("file (begin.safetensors, sha256 ")
+    source.unlink()
+    assert saved.load(workdir).epoch == 1
+    assert main(command("resnet", pictures, workdir, **keys | {"train__epochs": 2})) == 0
+    fresh = command("resnet", pictures, tmp_path / "fresh", **keys)
+    assert main(fresh) == 2
+    assert not (tmp_path / "fresh").exists()

@@ -33,7 +33,10 @@ def test_help_shows_usage_and_keys(capsys):
         ([f"--config={CNN}", f"--config={CNN}"], "--config is given more than once"),
         ([f"--config={ROOT}"], "a folder"),
         ([f"--config={CNN}", "--flagfile=x"], "--flagfile=x is not supported"),
-        ([f"--config={CNN}", "--config.model.init=nowhere.pth"], "there is no file 'nowhere.pth'"),
+        (
+            [f"--config={CNN}", "--config.model.init=nowhere.pth"],
+            "pretrained weights are for model.name='resnet18'",
+        ),
         ([f"--config={CNN}", "--wrokdir=x"], "unknown flag --wrokdir"),
     ],
 )

@@ -141,3 +141,13 @@ def test_grey_and_repeated_pictures_give_the_same_logits():
     apply = jax.jit(network.apply, static_argnums=3)
     one, three = (apply(variables, jnp.repeat(grey, n, -1), jnp.ones(2), False) for n in (1, 3))
     np.testing.assert_allclose(one, three, rtol=1e-4)
+
+
+def test_batchnorm_learns_nothing_from_a_single_value():
+    layer = BatchNorm()
+    image, weight = jnp.full((1, 1, 1, 6), 3.0), jnp.ones(1)
+    variables = layer.init(jax.random.key(0), image, weight, True)
+    out, updated = layer.apply(variables, image, weight, True, mutable=["batch_stats"])
+    np.testing.assert_array_equal(out, 0)
+    np.testing.assert_array_equal(updated["batch_stats"]["var"], 1)
+    np.testing.assert_array_equal(updated["batch_stats"]["mean"], 0)

@@ -1,8 +1,10 @@
 """ResNet-18 is PyTorch's: logits, activations, gradients and running statistics."""
 
+import contextlib
 import hashlib
 import http.server
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -187,14 +189,20 @@ def server(monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         content = b""
+        claimed = None
+        pause = 0.0
         requests = 0
 
         def do_GET(self):
             Handler.requests += 1
             self.send_response(200)
-            self.send_header("Content-Length", str(len(self.content)))
+            self.send_header("Content-Length", str(self.claimed or len(self.content)))
             self.end_headers()
-            self.wfile.write(self.content)
+            with contextlib.suppress(OSError):  # the client may have had enough
+                for start in range(0, len(self.content), 100 if self.pause else 2**20):
+                    self.wfile.write(self.content[start : start + (100 if self.pause else 2**20)])
+                    self.wfile.flush()
+                    time.sleep(self.pause)
 
         def log_message(self, *_):
             pass
@@ -208,26 +216,49 @@ def server(monkeypatch):
         running.shutdown()
 
 
+PATIENCE = initial.Patience(silence=5.0, whole=5.0)
+
+
 def test_published_weights_are_fetched_once_and_checked(server, tmp_path):
     server.content = b"weights"
-    path = initial.imagenet_file(tmp_path / "cache", patience=5.0)
-    assert path.read_bytes() == b"weights"
-    assert initial.imagenet_file(tmp_path / "cache", patience=5.0) == path
+    assert initial.imagenet_weights(tmp_path / "cache", PATIENCE) == b"weights"
+    assert initial.imagenet_weights(tmp_path / "cache", PATIENCE) == b"weights"
     assert server.requests == 1
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_download_of_something_else_is_refused_and_not_kept(server, tmp_path):
     server.content = b"something else"
     with pytest.raises(UserError, match="sha256 does not begin with"):
-        initial.imagenet_file(tmp_path / "cache", patience=5.0)
+        initial.imagenet_weights(tmp_path / "cache", PATIENCE)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_damaged_file_in_the_cache_is_refused(tmp_path):
-    (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"half")
-    with pytest.raises(UserError, match=r"sha256 does not begin with f37072fd.*remove"):
-        initial.imagenet_file(tmp_path, patience=5.0)
+def test_a_download_that_breaks_off_says_so(server, tmp_path):
+    server.content, server.claimed = b"wei", 7
+    with pytest.raises(UserError, match="broke off after 3 of 7 bytes"):
+        initial.imagenet_weights(tmp_path / "cache", PATIENCE)
+
+
+def test_a_server_that_trickles_is_not_waited_for(server, tmp_path):
+    server.content, server.pause = b"weights" * 200, 0.05
+    with pytest.raises(UserError, match="took too long"):
+        initial.imagenet_weights(tmp_path, initial.Patience(silence=5.0, whole=0.3))
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_anew(server, tmp_path):
+    server.content = b"weights"
+    initial.imagenet_weights(tmp_path, PATIENCE)
+    next(tmp_path.iterdir()).write_bytes(b"wei")
+    assert initial.imagenet_weights(tmp_path, PATIENCE) == b"weights"
+    assert server.requests == 2
+
+
+def test_weights_that_cannot_be_kept_are_used_all_the_same(server, tmp_path, capsys):
+    server.content = b"weights"
+    (tmp_path / "file").write_bytes(b"")
+    assert initial.imagenet_weights(tmp_path / "file" / "cache", PATIENCE) == b"weights"
+    assert "could not be kept" in capsys.readouterr().out
 
 
 def test_without_a_connection_imagenet_stops_and_auto_goes_on_with_random_weights(tmp_path):
@@ -244,6 +275,37 @@ def test_nothing_is_looked_for_where_random_weights_are_wanted(server, tmp_path,
     drawn = {"params": {}, "batch_stats": {}}
     assert initial.initial_variables(config, drawn, tmp_path) == (drawn, "random")
     assert server.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("bn1.running_var", -np.ones(4, np.float32), "negative variances"),
+        ("bn1.weight", np.ones(4, np.int32), "not floating point"),
+        ("bn1.weight", np.full(4, 1e300), "no finite float32"),
+        ("bn1.num_batches_tracked", np.zeros(5), "not a single whole number"),
+    ],
+)
+def test_what_no_weights_are_is_refused(tiny, tmp_path, name, array, message):
+    file = tmp_path / "weights.safetensors"
+    write_weights(file, tiny[0] | {name: array}, {})
+    with pytest.raises(UserError, match=message):
+        read_weights(file)
+
+
+def test_half_and_double_precision_become_single(tiny, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    double = {n: a.astype(np.float64) if a.ndim else a for n, a in tiny[0].items()}
+    write_weights(file, double, {})
+    back, _ = read_weights(file)
+    assert {array.dtype for array in back.values() if array.ndim} == {np.dtype(np.float32)}
+    np.testing.assert_array_equal(back["conv1.weight"], tiny[0]["conv1.weight"])
+
+
+def test_a_head_for_other_features_is_refused(tiny):
+    other = tiny[0] | {"fc.weight": np.zeros((9, 31), np.float32)}
+    with pytest.raises(UserError, match=r"fc\.weight \(9, 31\)"):
+        pretrained.from_torch(other, shapes(NETWORK), new_head=True)
 
 
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no shared weights here")

@@ -1,10 +1,12 @@
 """Files of weights from strangers: read as data, or refused; never run."""
 
+import contextlib
 import io
 import os
 import pickle
 import pickletools
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -143,3 +145,70 @@ def test_a_memo_of_gigabytes_is_not_made():
     data = rezipped(ZIP, lambda name, part: bomb if name.endswith("data.pkl") else part)
     with pytest.raises(BadFileError):
         torchfile.read_torch(data)
+
+
+def hostile(*opcodes: bytes) -> bytes:
+    """A zip whose pickle consists of these opcodes."""
+    pickled = b"\x80\x02" + b"".join(opcodes) + b"."
+    return rezipped(ZIP, lambda name, part: pickled if name.endswith("data.pkl") else part)
+
+
+DOUBLED = b")" + b"q\x00h\x00\x86" * 40  # a tuple of a tuple of …, each twice in the next
+PAIRS = b"]" + b"(" + b"K\x00" * 10 + b"e"
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        pytest.param((b"}", DOUBLED, b"K\x00s"), id="a key that takes for ever to hash"),
+        pytest.param(
+            (DOUBLED, b"X\x01\x00\x00\x00a\x93"), id="a name that takes for ever to write"
+        ),
+        pytest.param((b"}", b")" + b"\x85" * 90_000, b"K\x00s"), id="a key that is too deep"),
+        pytest.param((b"(" * 60_000, b"t" * 60_000), id="marks upon marks"),
+        pytest.param((b"N" * 2_000_000,), id="a long pickle"),
+        pytest.param(
+            (PAIRS, b"ccollections\nOrderedDict\n", b"h\x00\x85R"), id="a full dictionary"
+        ),
+        pytest.param((b"}", b"K\x00a"), id="appending to a dictionary"),
+        pytest.param((b")", b"K\x00K\x00s"), id="setting an item of a tuple"),
+        pytest.param((b"\x87",), id="a tuple of nothing"),
+        pytest.param((b"K\x00)R",), id="a call of a number"),
+    ],
+)
+def test_pickles_made_to_hang_or_to_crash_are_refused_at_once(opcodes):
+    begun = time.monotonic()
+    with pytest.raises(BadFileError):
+        torchfile.read_torch(hostile(*opcodes))
+    assert time.monotonic() - begun < 5
+
+
+def test_damage_to_the_pickle_itself_reads_or_is_refused_and_nothing_else():
+    """The zip's own checksum would notice most; here it fits."""
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+
+        def change(name: str, part: bytes) -> bytes:
+            if not name.endswith("data.pkl"):
+                return part
+            spoiled = bytearray(part)
+            for place in rng.integers(0, len(part), 3):
+                spoiled[place] = rng.integers(0, 256)
+            return bytes(spoiled)
+
+        with contextlib.suppress(BadFileError):
+            torchfile.read_torch(rezipped(ZIP, change))
+
+
+def test_a_big_endian_legacy_file_is_refused():
+    spoiled = LEGACY.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89", 1)
+    assert spoiled != LEGACY
+    with pytest.raises(BadFileError, match="big-endian"):
+        torchfile.read_torch(spoiled)
+
+
+def test_tensors_may_share_a_storage_but_not_multiply_it():
+    storage = torchfile.Storage("0", np.dtype("<f4"), 1000)
+    tensor = torchfile.Tensor(storage, 0, (1000,), (1,))
+    with pytest.raises(BadFileError, match="more numbers than the file"):
+        torchfile._checked_tensors({str(i): tensor for i in range(900)}, 10_000)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class BatchNorm(nn.Module):
@@ -14,7 +14,9 @@ class BatchNorm(nn.Module):
     one. Under `jit` over a mesh the statistics are those of the whole batch, whatever the number of
     devices.
 
-    flax's own layer keeps the biased variance, hence this one.
+    A single value per channel, a batch of one with maps of one pixel, has no variance: PyTorch
+    refuses it, here it leaves the running statistics alone. A batch of padding alone is not
+    supported. flax's own layer keeps the biased variance, hence this one.
     """
 
     momentum: float = 0.9
@@ -37,17 +39,22 @@ class BatchNorm(nn.Module):
             mean, var, count = _moments(x, weight)
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
-                running_mean.value = self._moved(running_mean.value, mean)
-                running_var.value = self._moved(running_var.value, unbiased)
+                several = count > 1
+                running_mean.value = self._moved(running_mean.value, mean, several)
+                running_var.value = self._moved(running_var.value, unbiased, several)
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return (x - _wide(mean)) * _wide(factor) + _wide(bias)
 
     def _moved(
-        self, running: Float[Array, " channel"], batch: Float[Array, " channel"]
+        self,
+        running: Float[Array, " channel"],
+        batch: Float[Array, " channel"],
+        several: Bool[Array, ""],
     ) -> Float[Array, " channel"]:
-        return self.momentum * running + (1 - self.momentum) * jax.lax.stop_gradient(batch)
+        moved = self.momentum * running + (1 - self.momentum) * jax.lax.stop_gradient(batch)
+        return jnp.where(several, moved, running)
 
 
 def _moments(

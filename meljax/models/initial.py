@@ -1,12 +1,12 @@
 """How the weights begin: random, from a file, or ImageNet's, fetched once."""
 
-import contextlib
 import hashlib
 import http.client
 import os
-import urllib.error
+import time
 import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxtyping import PyTree
 
@@ -14,13 +14,34 @@ from meljax import progress
 from meljax.config import ModelConfig
 from meljax.errors import UserError
 from meljax.models.pretrained import HEAD, from_torch
-from meljax.models.weights import read_weights
+from meljax.models.weights import parse_weights, read_weights
+from meljax.paths import write_whole
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
 """torchvision's ResNet18_Weights.IMAGENET1K_V1; the name holds the first digits of its sha256."""
 
-PATIENCE_SECONDS = 60.0
-SHORT_PATIENCE_SECONDS = 5.0
+MOST_BYTES = 2**28
+
+
+class Patience(NamedTuple):
+    """How long, in seconds, a server may stay silent, and a whole download take."""
+
+    silence: float
+    whole: float
+
+
+SHORT = Patience(silence=5.0, whole=120.0)
+LONG = Patience(silence=60.0, whole=3600.0)
+
+
+def check_file(config: ModelConfig) -> None:
+    """Raises `UserError` if `init` names a file that is not there, before anything else is done."""
+    named = config.init not in ("auto", "imagenet", "scratch")
+    if named and not os.path.exists(os.path.expanduser(config.init)):
+        raise UserError(
+            f"model.init={config.init!r}: there is no such file; it may be 'auto', 'imagenet', "
+            "'scratch' or the path of a file of weights"
+        )
 
 
 def initial_variables(config: ModelConfig, random: PyTree, cache: Path) -> tuple[PyTree, str]:
@@ -37,90 +58,97 @@ def initial_variables(config: ModelConfig, random: PyTree, cache: Path) -> tuple
     """
     if config.init == "scratch" or config.name != "resnet18":
         return random, "random"
-    if config.init == "auto":
-        if config.width not in (0, 64):
-            return random, "random: ImageNet weights are for model.width=64"
-        try:
-            path = imagenet_file(cache, SHORT_PATIENCE_SECONDS)
-        except UserError as error:
-            return random, f"random: {error}"
-        return _loaded(path, "ImageNet", random)
-    if config.init == "imagenet":
-        return _loaded(imagenet_file(cache, PATIENCE_SECONDS), "ImageNet", random)
-    return _loaded(Path(os.path.expanduser(config.init)), "file", random)
-
-
-def _loaded(path: Path, source: str, random: PyTree) -> tuple[PyTree, str]:
-    weights, digest = read_weights(path)
+    if config.init not in ("auto", "imagenet"):
+        path = Path(os.path.expanduser(config.init))
+        weights, digest = read_weights(path)
+        return _fitted(weights, random, str(path)), _described("file", path.name, digest)
+    if config.width not in (0, 64):
+        return random, "random: ImageNet weights are for model.width=64"
     try:
-        variables = from_torch(weights, random, new_head=True)
+        data = imagenet_weights(cache, SHORT if config.init == "auto" else LONG)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    drawn = " and ".join(HEAD)
-    return variables, f"{source} ({path.name}, sha256 {digest[:8]}), {drawn} random"
+        if config.init == "imagenet":
+            raise
+        return random, f"random: {error}"
+    name = IMAGENET_URL.rsplit("/", 1)[1]
+    variables = _fitted(parse_weights(data, name), random, name)
+    return variables, _described("ImageNet", name, hashlib.sha256(data).hexdigest())
 
 
-def imagenet_file(cache: Path, patience: float) -> Path:
-    """Returns torchvision's published weights, downloading them to `cache` if they are not there.
+def _fitted(weights: dict, random: PyTree, name: str) -> PyTree:
+    try:
+        return from_torch(weights, random, new_head=True)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def _described(source: str, name: str, digest: str) -> str:
+    return f"{source} ({name}, sha256 {digest[:8]}), {' and '.join(HEAD)} random"
+
+
+def imagenet_weights(cache: Path, patience: Patience) -> bytes:
+    """Returns torchvision's published file, from `cache` or fetched and kept there.
+
+    A file in the cache that is damaged is fetched anew; one that cannot be kept is used all the
+    same, with a warning.
 
     Args:
       cache: folder; created if need be.
-      patience: seconds that the server may stay silent.
+      patience: with the server.
 
     Raises:
-      UserError: they are not there and cannot be fetched, or what came is something else.
+      UserError: the file is not there and cannot be fetched, or what came is something else.
     """
     name = IMAGENET_URL.rsplit("/", 1)[1]
     path = cache / name
-    if path.is_file():
-        _check_digest(path.read_bytes(), path)
-        return path
     try:
-        with urllib.request.urlopen(IMAGENET_URL, timeout=patience) as response:
-            data = _read(response, name)
-    except (OSError, http.client.HTTPException, urllib.error.URLError) as error:
-        reason = getattr(error, "reason", None) or error
+        data = path.read_bytes()
+        if _is_published(data):
+            return data
+    except OSError:
+        pass  # not there, or not for us to read
+    instead = f"put {IMAGENET_URL} at {path}, or set model.init to a file or to 'scratch'"
+    try:
+        data = _fetch(name, patience)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+        reason = "".join(c if c.isprintable() else "?" for c in reason)[:200]
+        raise UserError(f"ImageNet weights could not be fetched ({reason}); {instead}") from None
+    if not _is_published(data):
         raise UserError(
-            f"ImageNet weights could not be fetched ({reason}); put {IMAGENET_URL} at {path}, or "
-            "set model.init to a file or to 'scratch'"
-        ) from None
-    _check_digest(data, path)
-    _keep(path, data)
-    return path
+            f"what came as {name} is something else: its sha256 does not begin with "
+            f"{_expected_digest()}; {instead}"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, data)
+    except OSError as error:
+        progress.warn(f"{name} could not be kept at {path} ({error.strerror})")
+    return data
 
 
-def _read(response: http.client.HTTPResponse, name: str) -> bytes:
-    total = int(response.headers.get("Content-Length") or 0)
+def _fetch(name: str, patience: Patience) -> bytes:
+    deadline = time.monotonic() + patience.whole
     parts, done = [], 0
-    with progress.counter(f"fetching {name}") as count:
-        while part := response.read(2**20):
+    with (
+        urllib.request.urlopen(IMAGENET_URL, timeout=patience.silence) as response,
+        progress.counter(f"fetching {name}") as count,
+    ):
+        total = int(response.headers.get("Content-Length") or 0)
+        while part := response.read1(2**20):
             parts.append(part)
             done += len(part)
-            count(done, total)
+            count(done, max(done, total))
+            if time.monotonic() > deadline or done > MOST_BYTES:
+                raise TimeoutError(f"it took too long, or was too much: {done:,} bytes")
+    if done < total:
+        raise ConnectionError(f"the connection broke off after {done:,} of {total:,} bytes")
     return b"".join(parts)
 
 
-def _check_digest(data: bytes, path: Path) -> None:
-    expected = path.stem.rsplit("-", 1)[1]
-    if not hashlib.sha256(data).hexdigest().startswith(expected):
-        raise UserError(
-            f"{path.name}: its sha256 does not begin with {expected}, so it is damaged "
-            f"or something else; remove {path} if it is there, or set model.init to "
-            "a file or to 'scratch'"
-        )
+def _expected_digest() -> str:
+    return Path(IMAGENET_URL).stem.rsplit("-", 1)[1]
 
 
-def _keep(path: Path, data: bytes) -> None:
-    """Writes to a temporary name first, so that a name in the cache means a whole file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that "
-            "can, or model.init to a file or to 'scratch'"
-        ) from None
+def _is_published(data: bytes) -> bool:
+    return hashlib.sha256(data).hexdigest().startswith(_expected_digest())

@@ -32,28 +32,29 @@ def name_map() -> dict[str, Place]:
 
 
 def _names() -> Iterator[tuple[str, Place]]:
-    yield from _convolution("conv1", "bn1", ())
+    yield from _convolution("conv1", "bn1", (), ("conv1", "bn1"))
     for layer in range(1, 5):
         for block in range(2):
             name, path = f"layer{layer}.{block}.", (f"layer{layer}_{block}",)
-            yield from _convolution(f"{name}conv1", f"{name}bn1", path)
-            yield from _convolution(f"{name}conv2", f"{name}bn2", path)
+            for n in (1, 2):
+                ours = (f"conv{n}", f"bn{n}")
+                yield from _convolution(f"{name}conv{n}", f"{name}bn{n}", path, ours)
             if layer > 1 and block == 0:
-                yield from _convolution(f"{name}downsample.0", f"{name}downsample.1", path)
+                ours = ("downsample_conv", "downsample_bn")
+                yield from _convolution(f"{name}downsample.0", f"{name}downsample.1", path, ours)
     yield "fc.weight", Place("params", ("fc", "kernel"))
     yield "fc.bias", Place("params", ("fc", "bias"))
 
 
-def _convolution(conv: str, norm: str, path: tuple[str, ...]) -> Iterator[tuple[str, Place]]:
-    """A convolution without bias and the BatchNorm behind it."""
-    here = {"downsample.0": "downsample_conv", "downsample.1": "downsample_bn"}
-    conv_name = here.get(".".join(conv.split(".")[-2:]), conv.split(".")[-1])
-    norm_name = here.get(".".join(norm.split(".")[-2:]), norm.split(".")[-1])
-    yield f"{conv}.weight", Place("params", (*path, conv_name, "kernel"))
-    yield f"{norm}.weight", Place("params", (*path, norm_name, "scale"))
-    yield f"{norm}.bias", Place("params", (*path, norm_name, "bias"))
-    yield f"{norm}.running_mean", Place("batch_stats", (*path, norm_name, "mean"))
-    yield f"{norm}.running_var", Place("batch_stats", (*path, norm_name, "var"))
+def _convolution(
+    conv: str, norm: str, path: tuple[str, ...], ours: tuple[str, str]
+) -> Iterator[tuple[str, Place]]:
+    """A convolution without bias and the BatchNorm behind it, by torch's names and by ours."""
+    yield f"{conv}.weight", Place("params", (*path, ours[0], "kernel"))
+    yield f"{norm}.weight", Place("params", (*path, ours[1], "scale"))
+    yield f"{norm}.bias", Place("params", (*path, ours[1], "bias"))
+    yield f"{norm}.running_mean", Place("batch_stats", (*path, ours[1], "mean"))
+    yield f"{norm}.running_var", Place("batch_stats", (*path, ours[1], "var"))
     yield f"{norm}.num_batches_tracked", Place("", ())
 
 
@@ -79,9 +80,14 @@ def from_torch(weights: Weights, like: PyTree, new_head: bool) -> PyTree:
     arrays = {_key(path): leaf for path, leaf in flat.items()}
     wrong = []
     for name, place in names.items():
-        if not place.collection or (new_head and name in HEAD):
+        if not place.collection:
             continue
         array, leaf = _to_flax(weights[name]), arrays[place.collection, *place.path]
+        if new_head and name in HEAD:
+            # Other classes, but the same features: all axes but the last agree.
+            if array.ndim != leaf.ndim or array.shape[:-1] != leaf.shape[:-1]:
+                wrong.append(f"{name} {weights[name].shape} for {_torch_shape(leaf.shape)}")
+            continue
         if array.shape != leaf.shape:
             wrong.append(f"{name} {weights[name].shape} for {_torch_shape(leaf.shape)}")
         arrays[place.collection, *place.path] = jnp.asarray(array, jnp.float32)
@@ -118,6 +124,7 @@ def _to_flax(array: np.ndarray) -> np.ndarray:
 
 
 def _from_flax(array: np.ndarray) -> np.ndarray:
+    """[rows, columns, in, out] → [out, in, rows, columns]; [in, out] → [out, in]."""
     return array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
 
 
@@ -129,4 +136,5 @@ def _listed(names: list[str], most: int = 6) -> str:
     if not names:
         return "nothing"
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    shown = (name if name.isprintable() else repr(name) for name in names[:most])
+    return ", ".join(name[:80] for name in shown) + more

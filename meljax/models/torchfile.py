@@ -10,7 +10,7 @@ import math
 import pickletools
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +22,10 @@ MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 """How files older than PyTorch 1.6 begin."""
 
-MOST_PICKLE_BYTES = 2**24
-"""No dictionary of names and shapes is longer; weights themselves lie outside the pickle."""
+MOST_PICKLE_BYTES = 2**20
+MOST_OPCODES = 100_000
+MOST_TENSORS = 1_000
+"""Many times what a ResNet needs: its pickle is 12 kB. Weights themselves lie outside of it."""
 
 DTYPES = {
     "DoubleStorage": "<f8",
@@ -35,7 +37,7 @@ DTYPES = {
 
 
 class Storage(NamedTuple):
-    """A run of numbers that lies elsewhere in the file."""
+    """A run of `count` numbers that lies elsewhere in the file."""
 
     key: str
     dtype: np.dtype
@@ -43,7 +45,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage."""
+    """A view of a storage; offset and strides count numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -62,37 +64,41 @@ def read_torch(data: bytes) -> dict[str, Shaped[np.ndarray, "..."]]:
     """
     try:
         return _read_zip(data) if data.startswith(b"PK") else _read_legacy(data)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except BadFileError:
+        raise
+    except zipfile.BadZipFile as error:
         raise BadFileError(f"damaged or truncated ({error})") from None
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, RecursionError):
-        raise BadFileError("not PyTorch weights, or damaged") from None
+    except Exception as error:  # damage meets every kind: of zip, struct, NumPy and Python itself
+        kind = type(error).__name__
+        raise BadFileError(f"not PyTorch weights, or damaged ({kind})") from None
 
 
 def _read_zip(data: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        parts = {info.filename: info for info in archive.infolist()}
+        if len(parts) != len(archive.infolist()):
+            raise BadFileError("not PyTorch weights: two of its parts have one name")
+        if any(info.compress_type != zipfile.ZIP_STORED for info in parts.values()):
             raise BadFileError("not PyTorch weights: its parts are compressed")
-        pickles = [name for name in sizes if name.endswith("/data.pkl") or name == "data.pkl"]
-        if len(pickles) != 1 or sizes[pickles[0]] > MOST_PICKLE_BYTES:
+        pickles = [name for name in parts if name.endswith("/data.pkl") or name == "data.pkl"]
+        if len(pickles) != 1 or parts[pickles[0]].file_size > MOST_PICKLE_BYTES:
             raise BadFileError("not PyTorch weights: it holds no data.pkl of a fitting size")
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}byteorder" in sizes and archive.read(f"{folder}byteorder") != b"little":
+        if f"{folder}byteorder" in parts and archive.read(f"{folder}byteorder") != b"little":
             raise BadFileError("its numbers are big-endian, which is not supported")
-        tensors = _tensors(_interpret(io.BytesIO(archive.read(pickles[0]))))
-        return {
-            name: _view(tensor, archive.read(f"{folder}data/{tensor.storage.key}"))
-            for name, tensor in tensors.items()
-        }
+        tensors = _checked_tensors(_interpret(io.BytesIO(archive.read(pickles[0]))), len(data))
+        keys = {tensor.storage.key for tensor in tensors.values()}
+        raw = {key: archive.read(f"{folder}data/{key}") for key in keys}
+    return {name: _view(tensor, raw[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     stream = io.BytesIO(data)
     if _interpret(stream) != MAGIC or _interpret(stream) != PROTOCOL:
         raise BadFileError("not PyTorch weights")
-    if not _interpret(stream)["little_endian"]:
+    if _interpret(stream)["little_endian"] is not True:
         raise BadFileError("its numbers are big-endian, which is not supported")
-    tensors = _tensors(_interpret(stream))
+    tensors = _checked_tensors(_interpret(stream), len(data))
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     raw = {}
     for key in _interpret(stream):
@@ -104,28 +110,32 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     return {name: _view(tensor, raw[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
-def _tensors(found: Any) -> dict[str, Tensor]:
-    if not isinstance(found, dict) or not found:
+def _checked_tensors(found: Any, file_size: int) -> dict[str, Tensor]:
+    """Returns `found` if it is a dictionary of tensors that such a file can hold."""
+    if type(found) is not dict or not found:
         raise BadFileError("not a dictionary of weights")
-    for name, tensor in found.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise BadFileError("not a dictionary of weights: it holds other things than tensors")
+    if not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise BadFileError("not a dictionary of weights: it holds other things than tensors")
+    size = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in found.values())
+    # Tensors may share a storage, but not so that a small file becomes a large memory.
+    if len(found) > MOST_TENSORS or size > 2 * file_size:
+        raise BadFileError("its tensors hold more numbers than the file")
     return found
 
 
 def _view(tensor: Tensor, raw: bytes) -> Shaped[np.ndarray, "..."]:
-    """Returns a tensor's numbers, if they lie within its storage and each only once."""
+    """Returns a copy of a tensor's numbers, if they lie within its storage."""
     numbers = np.frombuffer(raw, tensor.storage.dtype)
     if len(numbers) != tensor.storage.count:
         raise BadFileError("damaged or truncated: a storage is shorter than its tensor says")
     spans = [(n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True)]
     sizes = (*tensor.shape, *tensor.strides, tensor.offset)
-    inside = tensor.offset + sum(spans) < len(numbers) or 0 in tensor.shape
-    if min(sizes) < 0 or not inside or math.prod(tensor.shape) > len(numbers):
-        raise BadFileError("damaged: a tensor reaches beyond its storage")
+    inside = tensor.offset + sum(spans) < len(numbers)
+    if min(sizes) < 0 or 0 in tensor.shape or not inside:
+        raise BadFileError("damaged: a tensor is empty or reaches beyond its storage")
     strides = [stride * numbers.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides)
-    return np.ascontiguousarray(view).reshape(tensor.shape)
+    return np.array(view, order="C")
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
@@ -135,12 +145,19 @@ def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple,
     return Tensor(storage, offset, shape, strides)
 
 
+def _empty_dict(*arguments: Any) -> dict:
+    if arguments:
+        raise BadFileError("not PyTorch weights: a dictionary is made from something")
+    return {}
+
+
 # What a dictionary of tensors may name, and what stands for it here. Nothing else is looked up.
-NAMES: dict[str, Callable | str] = {
+FUNCTIONS: dict[str, Callable] = {
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils _rebuild_parameter": lambda tensor, *_: tensor,
-    "collections OrderedDict": lambda pairs=(): dict(pairs),
-} | {f"torch {name}": name for name in DTYPES}
+    "collections OrderedDict": _empty_dict,
+}
+TYPES = {f"torch {name}": name for name in DTYPES}
 
 
 def _storage(reference: Any) -> Storage:
@@ -151,85 +168,96 @@ def _storage(reference: Any) -> Storage:
     return Storage(key, np.dtype(DTYPES[dtype]), count)
 
 
-class _Mark:
-    """Where a tuple or a batch of dictionary items begins on the stack."""
-
-
 def _interpret(stream: io.BytesIO) -> Any:
     """Returns what the next pickle in `stream` describes."""
     stack: list[Any] = []
+    marks: list[int] = []  # where on the stack tuples and batches of items begin
     memo: dict[int, Any] = {}
-    for opcode, argument in _opcodes(stream):
-        if opcode in CONSTANTS:
-            stack.append(CONSTANTS[opcode]() if argument is None else argument)
-        elif opcode in TUPLES:
-            count = TUPLES[opcode]
-            items = tuple(stack[len(stack) - count :])
-            del stack[len(stack) - count :]
-            stack.append(items)
-        elif opcode in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif opcode in ("BINGET", "LONG_BINGET", "GET"):
-            stack.append(memo[argument])
-        elif opcode == "STOP":
+    begin = stream.tell()
+    for count, (code, argument, _) in enumerate(pickletools.genops(stream)):
+        if count > MOST_OPCODES or stream.tell() - begin > MOST_PICKLE_BYTES:
+            raise BadFileError("not PyTorch weights: its pickle is too long")
+        opcode = code.name
+        if opcode == "STOP":
             return stack.pop()
-        else:
-            _collect(opcode, argument, stack)
-    raise ValueError("a pickle without an end")
+        if opcode == "MARK":
+            marks.append(len(stack))
+        elif opcode in VALUES:
+            stack.append(argument)
+        elif opcode in EMPTY:
+            stack.append(EMPTY[opcode]())
+        elif opcode in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif opcode in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif opcode in ("GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE", "BUILD"):
+            _refer(opcode, argument, stack)
+        elif opcode not in ("PROTO", "FRAME"):
+            _collect(opcode, stack, marks)
+    raise BadFileError("truncated: its pickle has no end")
 
 
-def _opcodes(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name not in ("PROTO", "FRAME"):
-            yield opcode.name, argument
-
-
-def _collect(opcode: str, argument: Any, stack: list[Any]) -> None:
-    """Carries out the opcodes that put together what lies on the stack."""
-    if opcode in ("TUPLE", "APPENDS", "SETITEMS"):
-        start = max(i for i, item in enumerate(stack) if isinstance(item, _Mark))
-        items = stack[start + 1 :]
-        del stack[start:]
-        if opcode == "TUPLE":
-            stack.append(tuple(items))
-        elif opcode == "APPENDS":
-            stack[-1].extend(items)
-        else:
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
-    elif opcode == "SETITEM":
-        value, key = stack.pop(), stack.pop()
-        stack[-1][key] = value
-    elif opcode == "APPEND":
-        stack[-2].append(stack.pop())
-    elif opcode == "BUILD":
-        stack.pop()  # attributes of an OrderedDict: versions of modules, of no use here
+def _refer(opcode: str, argument: Any, stack: list[Any]) -> None:
+    """Carries out the opcodes that name something, or use what was named."""
+    if opcode == "STACK_GLOBAL":
+        name, module = stack.pop(), stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise BadFileError("not PyTorch weights: a name is no text")
+        argument = f"{module} {name}"
+    if opcode in ("GLOBAL", "STACK_GLOBAL"):
+        if argument == "torch BFloat16Storage":
+            raise BadFileError("bfloat16 is not supported; save it as float32")
+        if argument not in FUNCTIONS and argument not in TYPES:
+            shown = repr(argument)[:80]
+            raise BadFileError(f"it names {shown}, which no weights need; nothing was run")
+        stack.append(FUNCTIONS.get(argument) or TYPES[argument])
     elif opcode == "BINPERSID":
         stack.append(_storage(stack.pop()))
-    elif opcode in ("GLOBAL", "STACK_GLOBAL"):
-        if opcode == "STACK_GLOBAL":
-            name, module = stack.pop(), stack.pop()
-            argument = f"{module} {name}"
-        if argument not in NAMES:
-            raise BadFileError(f"it names {argument!r}, which no weights need; nothing was run")
-        stack.append(NAMES[argument])
-    elif opcode == "REDUCE":
+    elif opcode == "BUILD":
+        stack.pop()  # attributes of an OrderedDict: versions of modules, of no use here
+    else:
         arguments, function = stack.pop(), stack.pop()
-        if function not in NAMES.values() or not callable(function):
-            raise BadFileError("not PyTorch weights")
+        if not any(function is known for known in FUNCTIONS.values()):
+            raise BadFileError("not PyTorch weights: it calls what is no function")
         stack.append(function(*arguments))
+
+
+def _collect(opcode: str, stack: list[Any], marks: list[int]) -> None:
+    """Carries out the opcodes that put together what lies on the stack."""
+    counts = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2}
+    if opcode in counts:
+        start = len(stack) - counts[opcode]
+    elif opcode in ("TUPLE", "APPENDS", "SETITEMS"):
+        start = marks.pop()
     else:
         raise BadFileError(f"it holds the pickle opcode {opcode}, which no weights need")
+    if start < 0:
+        raise BadFileError("damaged: its pickle takes more than it was given")
+    items = stack[start:]
+    del stack[start:]
+    if opcode.startswith("TUPLE"):
+        stack.append(tuple(items))
+    elif opcode.startswith("APPEND"):
+        if type(stack[-1]) is not list:
+            raise BadFileError("damaged: its pickle appends to what is no list")
+        stack[-1].extend(items)
+    else:
+        keys = items[::2]
+        # Only text: hashing what else may stand there can take for ever.
+        if type(stack[-1]) is not dict or not all(type(key) is str for key in keys):
+            raise BadFileError("not a dictionary of weights: a key is no text")
+        stack[-1].update(zip(keys, items[1::2], strict=True))
 
 
-CONSTANTS: dict[str, Callable[[], Any]] = {
-    "MARK": _Mark,
+EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "EMPTY_TUPLE": tuple,
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
-} | dict.fromkeys(
-    ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE", "BINFLOAT"), object
-)
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+}
+VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE"),
+}
