@@ -78,30 +78,37 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     task = tasks.make_task(config, voices)
     # Weights that cannot be had are noticed before anything is written.
     begin = None if facts else _initial(config, task)
-    with runs.locked(workdir, facts), contextlib.closing(_open(workdir)) as checkpoints:
-        state, weights, done = begin or _continue(config, task, facts, checkpoints)
-        session = Session(
-            config=config,
-            workdir=workdir,
-            facts=runs.describe(config, voices, weights, facts),
-            voices=voices,
-            task=task,
-            sets=tasks.make_device_sets(task, voices),
-            checkpoints=checkpoints,
-            check=check,
-        )
-        history = runs.read_history(workdir, done)
-        runs.create(workdir, session.facts, voices)
-        _announce(session, begun=bool(facts), done=done)
-        state, history = _run_epochs(session, state, history)
-        results = _results(session, state, history)
-        report = write_report(workdir, results)
-        runs.write_facts(workdir, session.facts | {"finished": config.train.epochs})
-    progress.say(f"{summary.text(results)}\nreport: {report}")
+    with runs.locked(workdir, facts):
+        if begin:
+            # First of all: a directory that holds something else, and no record, is no run.
+            runs.create(workdir, runs.describe(config, voices, begin[1], before=None), voices)
+        with contextlib.closing(Checkpoints(workdir / runs.CHECKPOINTS)) as checkpoints:
+            state, weights, done = begin or _continue(config, task, facts, checkpoints)
+            session = Session(
+                config=config,
+                workdir=workdir,
+                facts=runs.describe(config, voices, weights, before=facts),
+                voices=voices,
+                task=task,
+                sets=tasks.make_device_sets(task, voices),
+                checkpoints=checkpoints,
+                check=check,
+            )
+            results = _run(session, state, done, continued=bool(facts))
+    progress.say(f"{summary.text(results)}\nreport: {workdir / runs.REPORT}")
 
 
-def _open(workdir: Path) -> Checkpoints:
-    return Checkpoints(workdir / runs.CHECKPOINTS)
+def _run(session: Session, state: TrainState, done: int, continued: bool) -> RunResults:
+    """Trains what is left after `done` epochs and writes the report."""
+    history = runs.read_history(session.workdir, done)
+    runs.create(session.workdir, session.facts, session.voices)
+    _announce(session, continued, done)
+    state, history = _run_epochs(session, state, history)
+    results = _results(session, state, history)
+    write_report(session.workdir, results)
+    finished = {"finished": session.config.train.epochs}
+    runs.write_facts(session.workdir, session.facts | finished)
+    return results
 
 
 def _initial(config: Config, task: Task) -> tuple[TrainState, str, int]:
@@ -123,7 +130,7 @@ def _continue(
     return state, facts["weights"], meta["epoch"]
 
 
-def _announce(session: Session, begun: bool, done: int) -> None:
+def _announce(session: Session, continued: bool, done: int) -> None:
     """Says what is about to be trained on what, and what must not be missed."""
     facts, config = session.facts, session.config
     files = facts["data"]["files"]
@@ -138,7 +145,7 @@ def _announce(session: Session, begun: bool, done: int) -> None:
     progress.say(f"device: {facts['device_count']} × {facts['device_kind']}")
     for line in runs.cautions(facts):
         progress.warn(line)
-    if begun:
+    if continued:
         progress.say(
             f"going on after epoch {done}" if done else "no epoch was saved: beginning anew"
         )

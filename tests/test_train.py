@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT, command
 
-from meljax import runs
+from meljax import runs, train
 from meljax.main import main
 
 TIMES = {"seconds", "images_per_second"}
@@ -225,6 +225,23 @@ def test_an_infinite_validation_loss_is_diagnosed_before_it_is_saved(sounds, tmp
     assert main(arguments) == 2
     assert "no longer a finite number" in capsys.readouterr().err
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("moment", ["make_device_sets", "_run_epochs", "write_report"])
+def test_a_run_that_is_cut_off_at_any_moment_can_be_started_again(
+    sounds, tmp_path, moment, monkeypatch, capsys
+):
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(train.tasks if moment == "make_device_sets" else train, moment, cut_off)
+        assert main(arguments) == 130
+    assert main(arguments) == 0
+    begun = "going on after epoch 1" if moment == "write_report" else "beginning anew"
+    assert begun in capsys.readouterr().out
+    assert (tmp_path / "run" / "report.html").is_file()
 
 
 def test_two_processes_do_not_share_a_directory(sounds, tmp_path, capsys):
