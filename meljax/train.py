@@ -67,7 +67,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
         runs.check_same(workdir, facts, config)
         if runs.finished(workdir, facts, config):
             report = workdir / runs.REPORT
-            progress.say(f"finished: {config.train.epochs} epochs; report: {report}")
+            progress.say(f"finished at epoch {config.train.epochs}; report: {report}")
             return
     else:
         check_file(config.model)
