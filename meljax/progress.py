@@ -66,7 +66,7 @@ class TrainingBar:
     REFRESH_SECONDS = 1.0
 
     def __init__(self, epochs: int, images: int, first: int):
-        self._epochs, self._images, self._first = epochs, images, first
+        self._epochs = epochs
         self._done = self._counted = 0
         self._begun = self._refreshed = 0.0
         self._bar = tqdm(
