@@ -67,7 +67,7 @@ class Checkpoints:
         Those after it, which cannot be read, are set aside under another name, with a warning.
 
         Args:
-          like: a state of the same shapes; the restored one lies on the devices as it does.
+          like: a state, or its shapes; the restored one lies on the devices as it says.
 
         Raises:
           UserError: there are checkpoints, but none can be read or none fits `like`.

@@ -120,8 +120,9 @@ def check_same_data(workdir: Path, facts: dict[str, Any], voice_set: VoiceSet) -
 def as_recorded(config: Config) -> dict[str, str | int | float]:
     """Returns the settings as `config.json` holds them: paths absolute, so that they stay true."""
     values = config_lib.flat(config)
-    if values["data.path"]:
-        values["data.path"] = os.path.abspath(os.path.expanduser(values["data.path"]))
+    for name, words in (("data.path", ("",)), ("model.init", ("auto", "imagenet", "scratch"))):
+        if values[name] not in words:
+            values[name] = os.path.abspath(os.path.expanduser(values[name]))
     return values
 
 

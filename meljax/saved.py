@@ -4,7 +4,6 @@ import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 from flax import linen as nn
 from jaxtyping import PyTree
 
@@ -14,8 +13,7 @@ from meljax.checkpoint import Checkpoints
 from meljax.config import Config, MelConfig
 from meljax.errors import UserError
 from meljax.frontend import Frontend
-from meljax.mesh import make_mesh, replicated
-from meljax.streams import Stream, key
+from meljax.mesh import make_mesh
 
 
 class SavedModel(NamedTuple):
@@ -55,10 +53,8 @@ def load(run: Path) -> SavedModel:
         if meta is None:
             raise UserError(f"{run / runs.CHECKPOINTS} is empty: the run has not finished an epoch")
         task = _task(meta)
-        like = jax.eval_shape(lambda: steps.first_state(task, key(0, Stream.INIT)))
-        place = replicated(task.mesh)
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
-        state, _ = checkpoints.restore_best(like)
+        # Should the best be damaged, another one and its own meta take its place.
+        state, meta = checkpoints.restore_best(steps.abstract_state(task))
     return SavedModel(
         config=config_lib.from_flat(meta["config"]),
         network=task.network,

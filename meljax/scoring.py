@@ -99,7 +99,8 @@ def worst_mistakes(
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     if not len(worst):
         return []
-    items = [voices.items[voices.indices(scores.side)[i]] for i in worst]
+    side = voices.indices(scores.side)
+    items = [voices.items[side[i]] for i in worst]
     return [
         Mistake(
             path=item.path,
@@ -117,7 +118,8 @@ def mask_examples(
 ) -> list[MaskExample]:
     """Returns some pictures of the training set `data` before and after masking."""
     index = np.linspace(0, len(data) - 1, most).astype(np.int32)
-    items = [voices.items[voices.indices("train")[i]] for i in index]
+    train = voices.indices("train")
+    items = [voices.items[train[i]] for i in index]
     clean, masked = masked_pictures(task, data, index, key)
     return [
         MaskExample(item.path, item.label, before, after)

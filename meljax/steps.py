@@ -51,6 +51,13 @@ init_state = jax.jit(
 )
 
 
+def abstract_state(task: Task) -> TrainState:
+    """Returns shapes and places of the state, without computing it: what a checkpoint restores."""
+    like = jax.eval_shape(functools.partial(first_state, task), jax.random.key(0))
+    place = replicated(task.mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)
+
+
 def train_pictures(
     task: Task, data: feed.DeviceSet, index: Int[Array, " batch"], key: Key[Array, ""]
 ) -> tuple[Float[Array, "batch rows columns channel"], Float[Array, "batch rows columns channel"]]:

@@ -123,7 +123,7 @@ def _continue(
     config: Config, task: Task, facts: dict[str, Any], checkpoints: Checkpoints
 ) -> tuple[TrainState, str, int]:
     """Returns the state an earlier session reached, how its weights began, and its epochs."""
-    restored = checkpoints.restore_latest(steps.init_state(task, key(0, Stream.INIT)))
+    restored = checkpoints.restore_latest(steps.abstract_state(task))
     if not restored:
         return _initial(config, task)
     state, meta = restored

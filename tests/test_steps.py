@@ -82,6 +82,23 @@ def test_masks_differ_between_examples_wherever_they_lie(devices):
     assert len({picture.tobytes() for picture in masked}) > 4
 
 
+def test_every_step_has_windows_and_masks_of_its_own():
+    task = make_task()
+    data, row = make_data(task), jax.device_put(np.arange(8)[None].astype(np.int32))
+
+    def loss_at(step: int) -> float:
+        state = steps.init_state(task, key(0, Stream.INIT))
+        state = state.replace(step=jax.device_put(np.int32(step), replicated(task.mesh)))
+        order = jax.device_put(row, replicated(task.mesh))
+        measured = jax.device_put(Metrics.zero(CLASSES), replicated(task.mesh))
+        masks_key = jax.device_put(key(0, Stream.AUGMENT), replicated(task.mesh))
+        measured = steps.train_step(task, state, measured, data, order, masks_key)[1]
+        return float(measured.loss.compute())
+
+    assert loss_at(3) == loss_at(3)
+    assert loss_at(3) != loss_at(4)
+
+
 def test_padding_does_not_move_the_weights():
     """Three items in a batch of eight step like three items alone."""
     task = make_task(mask=dataclasses.replace(CONFIG.mask, freq_count=0, time_count=0))
