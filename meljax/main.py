@@ -6,8 +6,6 @@
 --workdir  where the run is written, or goes on if one lies there (default: runs/<config name>)
 """
 
-import io
-import os
 import re
 import shutil
 import signal
@@ -15,58 +13,35 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags, logging
+from absl import flags
 from ml_collections import config_flags
 
+from meljax import cli
 from meljax import config as config_lib
 from meljax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the training command; returns its exit code (2: something the caller can mend)."""
-    # What orbax and others log, every file they touch and every thread that an interrupt meets,
-    # would drown what a person wants to read; what goes wrong is raised as well.
-    logging.set_verbosity(logging.FATAL)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
-            stream.reconfigure(errors="backslashreplace")
     argv = list(sys.argv if argv is None else argv)
+    hint = "the same command goes on after the last epoch that was saved"
+    return cli.run(lambda: _train(argv), hint)
+
+
+def _train(argv: list[str]) -> int:
     if {"--help", "-help", "-h"} & set(argv[1:]):
         width = min(shutil.get_terminal_size().columns, 100)
         print(__doc__ + "\nKeys, each with its default:\n" + config_lib.help_text(width))
         return 0
-    try:
-        config, workdir = parse(argv)
-        # Settings are checked before JAX is loaded: a slip is answered at once.
-        from meljax.train import train
+    config, workdir = parse(argv)
+    # Settings are checked before JAX is loaded: a slip is answered at once.
+    from meljax.train import train
 
-        stop = StopRequest()
-        signal.signal(signal.SIGINT, stop.receive)
-        signal.signal(signal.SIGTERM, stop.receive)
-        train(config, workdir, stop.check)
-    except UserError as error:
-        for line in (*error.details, f"meljax: {' '.join(str(error).splitlines())}"):
-            print(line, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stopped:
-        _say_how_to_go_on("stopped")
-        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
-    except BrokenPipeError:
-        # Whoever read the output has gone; what is still in its buffer has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        # A full disk, a vanished directory: nothing that a traceback would help to mend.
-        _say_how_to_go_on(str(error))
-        return 2
+    stop = StopRequest()
+    signal.signal(signal.SIGINT, stop.receive)
+    signal.signal(signal.SIGTERM, stop.receive)
+    train(config, workdir, stop.check)
     return 0
-
-
-def _say_how_to_go_on(reason: str) -> None:
-    print(
-        f"\nmeljax: {reason}; the same command goes on after the last epoch that was saved",
-        file=sys.stderr,
-    )
 
 
 class StopRequest:
@@ -166,9 +141,4 @@ def _cause(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code > 128:
-        # Stopped in mid-computation: XLA's threads may still run, and crash a tidy exit.
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    cli.leave(main())

@@ -5,9 +5,9 @@ import functools
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int16
 
-from meljax import intervals, metrics
+from meljax import calibration, intervals, metrics
 from meljax.metrics import Row
 
 
@@ -16,20 +16,37 @@ class Scored:
     """A set scored with the weights of one epoch.
 
     Attributes:
-      side: 'val' or 'test'.
+      side: 'train', 'val' or 'test'.
       epoch: whose weights, from 1.
       chosen: whether these weights were chosen for their score on the validation set.
-      loss: mean cross-entropy, in nats.
-      probabilities: of every class, for every item.
+      logits: of every window.
+      item: which item each window belongs to.
       labels: true class of every item.
+      temperature: what logits are divided by on the way to probabilities.
     """
 
     side: str
     epoch: int
     chosen: bool
-    loss: float
-    probabilities: Float[np.ndarray, "items classes"]
+    logits: Float[np.ndarray, "windows classes"]
+    item: Int[np.ndarray, " windows"]
     labels: Int[np.ndarray, " items"]
+    temperature: float = 1.0
+
+    @functools.cached_property
+    def probabilities(self) -> Float[np.ndarray, "items classes"]:
+        """Returns the calibrated probability of every class, for every item."""
+        return calibration.item_probabilities(self.logits, self.item, self.temperature)
+
+    @functools.cached_property
+    def raw_probabilities(self) -> Float[np.ndarray, "items classes"]:
+        """Returns the probabilities without the temperature."""
+        return calibration.item_probabilities(self.logits, self.item, 1.0)
+
+    @property
+    def loss(self) -> float:
+        """Returns the mean cross-entropy, in nats, of the probabilities without temperature."""
+        return calibration.log_loss(self.raw_probabilities, self.labels)
 
     @property
     def predictions(self) -> Int[np.ndarray, " items"]:
@@ -74,7 +91,10 @@ class Mistake:
       label: its class.
       prediction: the class it was given.
       probability: that was given to `prediction`.
-      picture: what the network saw, in 0…1; low frequencies are in the last row.
+      picture: what the network saw of it, in 0…1; low frequencies are in the last row. Of several
+        windows the one that speaks most clearly for `prediction`.
+      evidence: how much each part of the picture spoke for `prediction`, in 0…1 (Grad-CAM).
+      sound: what was heard, int16; `None` of a picture.
     """
 
     path: str
@@ -82,6 +102,8 @@ class Mistake:
     prediction: str
     probability: float
     picture: Float[np.ndarray, "rows columns channel"]
+    evidence: Float[np.ndarray, "rows columns"]
+    sound: Int16[np.ndarray, " samples"] | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from typing import Any
 import jax
 
 import meljax
+from meljax import calibration
 from meljax import config as config_lib
 from meljax.config import Config
 from meljax.data.load import VoiceSet
 from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.paths import write_whole
+from meljax.results import RunResults, Scored
 
 try:
     import fcntl
@@ -30,6 +33,8 @@ CONFIG = "config.json"
 LOCK = ".lock"
 SPLIT = "split.csv"
 METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.csv"
+CALIBRATION = "calibration.json"
 CHECKPOINTS = "checkpoints"
 REPORT = "report.html"
 
@@ -127,7 +132,11 @@ def as_recorded(config: Config) -> dict[str, str | int | float]:
 
 
 def describe(
-    config: Config, voice_set: VoiceSet, weights: str, before: dict[str, Any] | None
+    config: Config,
+    voice_set: VoiceSet,
+    weights: str,
+    parameters: int,
+    before: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Returns what `config.json` is to hold.
 
@@ -135,6 +144,7 @@ def describe(
       config: the settings.
       voice_set: the data.
       weights: how the weights began, in words.
+      parameters: how many numbers are trained.
       before: what an earlier session of the run recorded, if there was one.
     """
     sides = {side: len(voice_set.indices(side)) for side in ("train", "val", "test")}
@@ -144,6 +154,7 @@ def describe(
         "config": as_recorded(config),
         "seed": config.train.seed,
         "weights": weights,
+        "parameters": parameters,
         "data": {
             "kind": voice_set.kind,
             "classes": list(voice_set.classes),
@@ -247,3 +258,68 @@ def append_history(workdir: Path, row: Row) -> None:
         file.write(json.dumps(row, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_predictions(workdir: Path, results: RunResults, voice_set: VoiceSet) -> None:
+    """Writes `predictions.csv`: what the last and the best weights make of every file held out.
+
+    A row per file: weights ('last', 'best'), epoch, split, path, label, prediction, probability,
+    and the calibrated probability of every class, at full precision.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"p:{name}" for name in results.classes]
+    writer.writerow(
+        ["weights", "epoch", "split", "path", "label", "prediction", "probability", *names]
+    )
+    for scored in results.scores:
+        which = ["best" if scored.chosen else "last", scored.epoch, scored.side]
+        items = [voice_set.items[i] for i in voice_set.indices(scored.side)]
+        for item, row in zip(items, scored.probabilities.tolist(), strict=True):
+            best = max(row)
+            prediction = results.classes[row.index(best)]
+            writer.writerow([*which, item.path, item.label, prediction, best, *row])
+    write_whole(workdir / PREDICTIONS, text.getvalue())
+
+
+def write_calibration(workdir: Path, results: RunResults) -> None:
+    """Writes `calibration.json`: the temperature of the best weights, and what it changes.
+
+    Nothing is written where the best weights are gone.
+    """
+    for scored in results.scores:
+        if scored.chosen and scored.side == "val":
+            write_whole(
+                workdir / CALIBRATION, json.dumps(calibration_facts(scored), indent=2) + "\n"
+            )
+
+
+def calibration_facts(scored: Scored) -> dict[str, Any]:
+    """Returns epoch and temperature of weights, and loss and calibration error without and with."""
+    facts: dict[str, Any] = {"epoch": scored.epoch, "temperature": scored.temperature}
+    for when, each in (("before", scored.raw_probabilities), ("after", scored.probabilities)):
+        facts[when] = {
+            "loss": calibration.log_loss(each, scored.labels),
+            "expected_calibration_error": calibration.calibration_error(each, scored.labels),
+        }
+    return facts
+
+
+def read_temperature(workdir: Path, epoch: int) -> float:
+    """Returns the temperature of the weights of `epoch`; 1 where none was fitted to them yet.
+
+    Raises:
+      UserError: what was recorded is damaged.
+    """
+    path = workdir / CALIBRATION
+    if not path.exists():
+        return 1.0
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        temperature = float(facts["temperature"])
+        same = facts["epoch"] == epoch
+    except (ValueError, KeyError, TypeError, OSError):
+        temperature, same = math.nan, True
+    if not temperature > 0:
+        raise UserError(f"{path} is damaged; remove it, and make it anew: meljax.report {workdir}")
+    return temperature if same else 1.0

@@ -27,6 +27,7 @@ class SavedModel(NamedTuple):
       variables: `{'params': ..., 'batch_stats': ...}`, on every device.
       step: training steps taken.
       epoch: training epochs taken.
+      temperature: what logits are divided by on the way to probabilities.
     """
 
     config: Config
@@ -36,6 +37,7 @@ class SavedModel(NamedTuple):
     variables: PyTree
     step: int
     epoch: int
+    temperature: float
 
 
 def load(run: Path) -> SavedModel:
@@ -63,6 +65,7 @@ def load(run: Path) -> SavedModel:
         variables={"params": state.params, "batch_stats": state.batch_stats},
         step=int(state.step),
         epoch=meta["epoch"],
+        temperature=runs.read_temperature(run, meta["epoch"]),
     )
 
 

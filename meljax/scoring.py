@@ -1,11 +1,15 @@
 """A set scored item by item: what was predicted, what went wrong, what was seen."""
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
-from meljax import steps
+from meljax import backend, calibration, steps, windows
+from meljax import frontend as frontend_lib
 from meljax.data import feed
 from meljax.data.load import Side, VoiceSet
 from meljax.mesh import replicated
@@ -14,40 +18,99 @@ from meljax.results import MaskExample, Mistake, Scored
 from meljax.state import TrainState
 from meljax.steps import Task
 
-BATCH = 64
-"""Items scored at once; of no consequence for the scores beyond rounding."""
-
-_eval_pictures = jax.jit(steps.eval_pictures, static_argnums=0)
-_train_pictures = jax.jit(steps.train_pictures, static_argnums=0)
+_train_pictures = backend.jit(steps.train_pictures, static_argnums=0)
 
 
-def scoring_order(task: Task, items: int) -> Int[Array, "steps batch"]:
-    """Returns the order in which a set of `items` is scored, on the device."""
-    rows = feed.in_rows(np.arange(items, dtype=np.int32), BATCH, task.mesh.size)
-    return jax.device_put(rows, replicated(task.mesh))
+class Order(NamedTuple):
+    """The order in which a set is scored.
+
+    Attributes:
+      device: on the devices, padded.
+      item: which item each window belongs to, in that order, without padding.
+    """
+
+    device: feed.WindowOrder
+    item: Int[np.ndarray, " windows"]
+
+
+def scoring_order(task: Task, data: feed.DeviceSet) -> Order:
+    """Returns the order in which the whole of `data` is scored."""
+    batch = backend.scoring_batch(task.mesh.size)
+    order = feed.window_order(np.asarray(data.length), task.frontend.window, batch)
+    item = order.item[order.item != feed.PADDING]
+    return Order(jax.device_put(order, replicated(task.mesh)), item)
 
 
 def score(
-    task: Task, state: TrainState, data: feed.DeviceSet, order: Int[Array, "steps batch"]
-) -> tuple[Metrics, Float[Array, "steps batch classes"]]:
-    """Returns metrics over the whole of `data`, and the logits in `order`'s rows."""
-    return steps.evaluate(task, state.params, state.batch_stats, data, order)
+    task: Task, state: TrainState, data: feed.DeviceSet, order: Order
+) -> tuple[Metrics, Float[Array, "rows batch classes"]]:
+    """Returns metrics over the whole of `data`, and the logits in `order`'s rows.
+
+    Nothing is fetched from the devices.
+    """
+    rows, batch = order.device.item.shape
+    place = replicated(task.mesh)
+    table = jax.device_put(np.zeros((rows, batch, task.classes), np.float32), place)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    for row in range(rows):
+        seen = steps.scoring_windows(data, order.device, row, task.frontend.window, task.mesh)
+        scores = steps.logits(task.network, task.frontend, task.mesh, variables, seen)
+        table = steps.write_row(table, row, scores)
+    return steps.measure(table, order.device.item, data.label), table
 
 
-def probabilities(
-    logits: Float[Array, "steps batch classes"], items: int
-) -> Float[np.ndarray, "items classes"]:
-    """Returns the softmax of each item's logits, padding removed, in float64."""
-    rows = np.asarray(logits, np.float64).reshape(-1, logits.shape[-1])[:items]
-    powers = np.exp(rows - rows.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+def scored(
+    task: Task,
+    state: TrainState,
+    data: feed.DeviceSet,
+    *,
+    side: Side,
+    epoch: int,
+    chosen: bool,
+    temperature: float | None,
+) -> Scored:
+    """Returns the scores of the weights of `epoch` on `data`, which stands on `side`.
+
+    Args:
+      task: what stays fixed.
+      state: whose weights are scored.
+      data: the set.
+      side: 'val' or 'test'.
+      epoch: after which the weights were so, from 1.
+      chosen: whether they were chosen for their score on the validation set.
+      temperature: of the probabilities; `None`: the one that fits `data` best.
+    """
+    order = scoring_order(task, data)
+    _, table = score(task, state, data, order)
+    logits = np.asarray(table).reshape(-1, task.classes)[: len(order.item)]
+    labels = np.asarray(data.label)
+    if temperature is None:
+        temperature = calibration.fit_temperature(logits, order.item, labels)
+    return Scored(side, epoch, chosen, logits, order.item, labels, temperature)
 
 
-def seen_pictures(
-    task: Task, data: feed.DeviceSet, index: Int[np.ndarray, " n"]
-) -> Float[np.ndarray, "n rows columns channel"]:
-    """Returns what the network sees of the items `index` in evaluation."""
-    return np.asarray(_eval_pictures(task.frontend, data, jnp.asarray(index, jnp.int32)))
+@functools.partial(backend.jit, static_argnames="task")
+def evidence(
+    task: Task,
+    variables: PyTree,
+    windows: Shaped[Array, "batch window ..."],
+    classes: Int[Array, " batch"],
+) -> tuple[Float[Array, "batch rows columns channel"], Float[Array, "batch rows columns"]]:
+    """Returns the pictures of `windows`, and how much each part of them speaks for `classes`.
+
+    Grad-CAM (Selvaraju et al. 2017) on the last maps before the mean over rows and columns. The
+    logits are linear in that mean, so that the gradient by a map is the same everywhere: its weight
+    in the last layer, over the number of places. Brought to 0…1 picture by picture.
+    """
+    images = frontend_lib.pictures(task.frontend, windows)
+    _, sown = task.network.apply(
+        variables, images, jnp.ones(len(images)), train=False, mutable=["intermediates"]
+    )
+    (maps,) = sown["intermediates"]["features"]
+    weights = variables["params"]["fc"]["kernel"][:, classes].T
+    heat = jax.nn.relu(jnp.einsum("brcf,bf->brc", maps, weights))
+    heat = jax.image.resize(heat, images.shape[:3], "linear")
+    return images, heat / jnp.maximum(heat.max((1, 2), keepdims=True), 1e-9)
 
 
 def masked_pictures(
@@ -60,57 +123,56 @@ def masked_pictures(
     return np.asarray(clean), np.asarray(masked)
 
 
-def scored(
+def worst_mistakes(
     task: Task,
     state: TrainState,
+    voices: VoiceSet,
     data: feed.DeviceSet,
-    *,
-    side: Side,
-    epoch: int,
-    chosen: bool,
-) -> Scored:
-    """Returns the scores of the weights of `epoch` on `data`, which stands on `side`.
+    scores: Scored,
+    most: int = 24,
+) -> list[Mistake]:
+    """Returns the mistakes that were made with the greatest confidence, pictures included.
 
     Args:
       task: what stays fixed.
-      state: whose weights are scored.
-      data: the set.
-      side: 'val' or 'test'.
-      epoch: after which the weights were so, from 1.
-      chosen: whether they were chosen for their score on the validation set.
+      state: the weights that made them.
+      voices: the whole set.
+      data: the side of it that `scores` is about.
+      scores: of the weights of `state`.
+      most: how many mistakes at most.
     """
-    measured, logits = score(task, state, data, scoring_order(task, len(data)))
-    return Scored(
-        side=side,
-        epoch=epoch,
-        chosen=chosen,
-        loss=float(measured.loss.compute()),
-        probabilities=probabilities(logits, len(data)),
-        labels=np.asarray(data.label),
-    )
-
-
-def worst_mistakes(
-    task: Task, voices: VoiceSet, data: feed.DeviceSet, scores: Scored, most: int = 24
-) -> list[Mistake]:
-    """Returns the mistakes that were made with the greatest confidence, pictures included."""
-    wrong = np.flatnonzero(scores.predictions != scores.labels)
-    confidence = scores.probabilities.max(-1)
+    predictions, confidence = scores.predictions, scores.probabilities.max(-1)
+    wrong = np.flatnonzero(predictions != scores.labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     if not len(worst):
         return []
+    start = np.array([_clearest_start(task, data, scores, int(i)) for i in worst], np.int32)
+    seen = feed.cut(data, jnp.asarray(worst), jnp.asarray(start), task.frontend.window)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    pictures, heat = jax.device_get(
+        evidence(task, variables, seen, jnp.asarray(predictions[worst]))
+    )
     side = voices.indices(scores.side)
-    items = [voices.items[side[i]] for i in worst]
     return [
         Mistake(
-            path=item.path,
-            label=item.label,
-            prediction=voices.classes[scores.predictions[i]],
+            path=voices.items[side[i]].path,
+            label=voices.items[side[i]].label,
+            prediction=voices.classes[predictions[i]],
             probability=float(confidence[i]),
             picture=picture,
+            evidence=warmth,
+            sound=voices.arrays[side[i]] if voices.kind == "sound" else None,
         )
-        for i, item, picture in zip(worst, items, seen_pictures(task, data, worst), strict=True)
+        for i, picture, warmth in zip(worst, pictures, heat, strict=True)
     ]
+
+
+def _clearest_start(task: Task, data: feed.DeviceSet, scores: Scored, i: int) -> int:
+    """Returns where the window begins that speaks most clearly for what item `i` was taken for."""
+    own = np.flatnonzero(scores.item == i)
+    clear = scores.logits[own] - np.logaddexp.reduce(scores.logits[own], -1, keepdims=True)
+    starts = windows.starts(int(data.length[i]), task.frontend.window)
+    return int(starts[clear[:, scores.predictions[i]].argmax()])
 
 
 def mask_examples(

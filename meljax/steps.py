@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Int, Key, PyTree, Shaped
 
 from meljax import frontend as frontend_lib
 from meljax.augment import mask_picture
+from meljax.backend import jit
 from meljax.config import MaskConfig
 from meljax.data import feed
 from meljax.frontend import Frontend
@@ -76,7 +77,7 @@ def train_pictures(
     return clean, masked
 
 
-@functools.partial(jax.jit, static_argnames="task", donate_argnames=("state", "metrics"))
+@functools.partial(jit, static_argnames="task", donate_argnames=("state", "metrics"))
 def train_step(
     task: Task,
     state: TrainState,
@@ -127,40 +128,66 @@ def train_step(
     return jax.lax.with_sharding_constraint((stepped, metrics), replicated(task.mesh))
 
 
-@functools.partial(jax.jit, static_argnames="task")
-def evaluate(
-    task: Task,
-    params: PyTree,
-    batch_stats: PyTree,
-    data: feed.DeviceSet,
-    order: Int[Array, "steps batch"],
-) -> tuple[Metrics, Float[Array, "steps batch classes"]]:
-    """Scores every item of `order` once, on the middle window, without masks.
+@functools.partial(jit, static_argnames=("network", "frontend", "mesh"))
+def logits(
+    network: nn.Module,
+    frontend: Frontend,
+    mesh: Mesh,
+    variables: PyTree,
+    windows: Shaped[Array, "batch window ..."],
+) -> Float[Array, "batch classes"]:
+    """Returns what the network makes of windows of raw data, without masks.
 
-    Returns:
-      Metrics over the whole set, and the logits in `order`'s rows (padding included).
+    The one way from data to scores: training, evaluation and prediction all call it with the same
+    number of windows, hence run the same program and get the same bits.
     """
-
-    def step(metrics: Metrics, row: Int[Array, " batch"]) -> tuple[Metrics, Float[Array, "..."]]:
-        row = jax.lax.with_sharding_constraint(row, split_batch(task.mesh))
-        weight = (row != feed.PADDING).astype(jnp.float32)
-        index = jnp.maximum(row, 0)
-        images = eval_pictures(task.frontend, data, index)
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits = task.network.apply(variables, images, weight, train=False)
-        return metrics.updated(logits, data.label[index], weight, jnp.int32(0)), logits
-
-    # A scan of forward passes is as fast as a loop on every backend, and compiles to one call.
-    result = jax.lax.scan(step, Metrics.zero(task.classes), order)
-    return jax.lax.with_sharding_constraint(result, replicated(task.mesh))
+    windows = jax.lax.with_sharding_constraint(windows, split_batch(mesh))
+    images = frontend_lib.pictures(frontend, windows)
+    weight = jnp.ones(len(windows))
+    scores = network.apply(variables, images, weight, train=False)
+    return jax.lax.with_sharding_constraint(scores, replicated(mesh))
 
 
-def eval_pictures(
-    frontend: Frontend, data: feed.DeviceSet, index: Int[Array, " batch"]
-) -> Float[Array, "batch rows columns channel"]:
-    """Returns the pictures of the middle windows of the items `index`."""
-    start = feed.middle_start(data.length[index], frontend.window)
-    return frontend_lib.pictures(frontend, feed.cut(data, index, start, frontend.window))
+@functools.partial(jit, static_argnames=("window", "mesh"))
+def scoring_windows(
+    data: feed.DeviceSet, order: feed.WindowOrder, row: Int[Array, ""], window: int, mesh: Mesh
+) -> Shaped[Array, "batch window ..."]:
+    """Returns the windows of one row of `order`; where there is none stands some other one."""
+    index = jnp.maximum(order.item[row], 0)
+    windows = feed.cut(data, index, order.start[row], window)
+    return jax.lax.with_sharding_constraint(windows, split_batch(mesh))
+
+
+@functools.partial(jit, donate_argnames="table")
+def write_row(
+    table: Float[Array, "rows batch classes"],
+    row: Int[Array, ""],
+    scores: Float[Array, "batch classes"],
+) -> Float[Array, "rows batch classes"]:
+    """Returns `table`, donated, with `scores` in its row `row`."""
+    return jax.lax.dynamic_update_index_in_dim(table, scores, row, 0)
+
+
+@jit
+def measure(
+    table: Float[Array, "rows batch classes"],
+    item: Int[Array, "rows batch"],
+    labels: Int[Array, " items"],
+) -> Metrics:
+    """Returns the metrics of whole items from the logits of their windows.
+
+    An item's probabilities are the mean of its windows'.
+    """
+    items, classes = len(labels), table.shape[-1]
+    # Windows that are none belong to an item after the last.
+    item = jnp.where(item == feed.PADDING, items, item).reshape(-1)
+    log = jax.nn.log_softmax(table.reshape(-1, classes))
+    highest = jax.ops.segment_max(log, item, items + 1)
+    sums = jax.ops.segment_sum(jnp.exp(log - highest[item]), item, items + 1)
+    count = jax.ops.segment_sum(jnp.ones((len(item), 1)), item, items + 1)
+    means = (highest + jnp.log(sums / count))[:items]
+    # To the metrics, logarithms of probabilities are logits like others.
+    return Metrics.zero(classes).updated(means, labels, jnp.ones(items), jnp.int32(0))
 
 
 def _blank(frontend: Frontend) -> Float[Array, "1 rows columns channel"]:

@@ -10,45 +10,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from meljax import logs, metrics, progress, runs, scoring, steps, summary, tasks
-from meljax.checkpoint import Checkpoints, rank
+from meljax import finish, logs, metrics, progress, runs, scoring, steps, summary, tasks
+from meljax.checkpoint import Checkpoints
 from meljax.config import Config
 from meljax.data import feed
-from meljax.data.load import Side, VoiceSet, load
+from meljax.data.load import VoiceSet, load
 from meljax.errors import UserError
 from meljax.mesh import replicated
 from meljax.metrics import Metrics, Row
 from meljax.models.initial import check_file, initial_variables
 from meljax.paths import cache_dir, use_compilation_cache
-from meljax.report import write_report
-from meljax.results import MaskExample, RunResults
+from meljax.results import RunResults
+from meljax.session import Session
 from meljax.state import TrainState
 from meljax.steps import Task
 from meljax.streams import Stream, key
-
-
-class Session(NamedTuple):
-    """All that stays fixed while a run trains.
-
-    Attributes:
-      config: the settings.
-      workdir: directory of the run.
-      facts: what `config.json` holds.
-      voices: the data, on the host.
-      task: network, front end, masks, optimiser, devices.
-      sets: the data, on the devices.
-      checkpoints: of the run.
-      check: called at every step; raises where somebody asked to stop.
-    """
-
-    config: Config
-    workdir: Path
-    facts: dict[str, Any]
-    voices: VoiceSet
-    task: Task
-    sets: dict[Side, feed.DeviceSet]
-    checkpoints: Checkpoints
-    check: Callable[[], None]
 
 
 def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -81,20 +57,20 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     with runs.locked(workdir, facts):
         if begin:
             # First of all: a directory that holds something else, and no record, is no run.
-            runs.create(workdir, runs.describe(config, voices, begin[1], before=None), voices)
+            runs.create(workdir, _facts(config, voices, begin, before=None), voices)
         with contextlib.closing(Checkpoints(workdir / runs.CHECKPOINTS)) as checkpoints:
-            state, weights, done = begin or _continue(config, task, facts, checkpoints)
+            begin = begin or _continue(config, task, facts, checkpoints)
             session = Session(
                 config=config,
                 workdir=workdir,
-                facts=runs.describe(config, voices, weights, before=facts),
+                facts=_facts(config, voices, begin, before=facts),
                 voices=voices,
                 task=task,
                 sets=tasks.make_device_sets(task, voices),
                 checkpoints=checkpoints,
                 check=check,
             )
-            results = _run(session, state, done, continued=bool(facts))
+            results = _run(session, begin.state, begin.epochs, continued=bool(facts))
     progress.say(f"{summary.text(results)}\nreport: {workdir / runs.REPORT}")
 
 
@@ -104,30 +80,45 @@ def _run(session: Session, state: TrainState, done: int, continued: bool) -> Run
     runs.create(session.workdir, session.facts, session.voices)
     _announce(session, continued, done)
     state, history = _run_epochs(session, state, history)
-    results = _results(session, state, history)
-    write_report(session.workdir, results)
+    results = finish.finish(session, state, history)
     finished = {"finished": session.config.train.epochs}
     runs.write_facts(session.workdir, session.facts | finished)
     return results
 
 
-def _initial(config: Config, task: Task) -> tuple[TrainState, str, int]:
-    """Returns the state before the first step, in words how its weights began, and 0 epochs."""
+class Beginning(NamedTuple):
+    """Where a session begins: a state, in words how its weights began, and the epochs behind it."""
+
+    state: TrainState
+    weights: str
+    epochs: int
+
+
+def _initial(config: Config, task: Task) -> Beginning:
+    """Returns the state before the first step."""
     state = steps.init_state(task, key(config.train.seed, Stream.INIT))
     drawn = {"params": state.params, "batch_stats": state.batch_stats}
     variables, weights = initial_variables(config.model, drawn, cache_dir())
-    return state.replace(**jax.device_put(variables, replicated(task.mesh))), weights, 0
+    state = state.replace(**jax.device_put(variables, replicated(task.mesh)))
+    return Beginning(state, weights, 0)
 
 
 def _continue(
     config: Config, task: Task, facts: dict[str, Any], checkpoints: Checkpoints
-) -> tuple[TrainState, str, int]:
-    """Returns the state an earlier session reached, how its weights began, and its epochs."""
+) -> Beginning:
+    """Returns the state an earlier session reached."""
     restored = checkpoints.restore_latest(steps.abstract_state(task))
     if not restored:
         return _initial(config, task)
     state, meta = restored
-    return state, facts["weights"], meta["epoch"]
+    return Beginning(state, facts["weights"], meta["epoch"])
+
+
+def _facts(
+    config: Config, voices: VoiceSet, begin: Beginning, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(begin.state.params))
+    return runs.describe(config, voices, begin.weights, parameters, before)
 
 
 def _announce(session: Session, continued: bool, done: int) -> None:
@@ -157,7 +148,7 @@ def _run_epochs(
     """Trains the epochs that are left. The order of each: train, score, record, save."""
     config, items = session.config.train, len(session.sets["train"])
     first, val = len(history) + 1, session.sets["val"]
-    order = scoring.scoring_order(session.task, len(val))
+    order = scoring.scoring_order(session.task, val)
     with (
         contextlib.closing(logs.make_writer(session.workdir, int(state.step))) as writer,
         contextlib.closing(progress.TrainingBar(config.epochs, items, first)) as bar,
@@ -229,7 +220,7 @@ def _scores(side: str, measured: Metrics) -> Row:
 
 def _write_beginning(session: Session, writer: logs.MetricWriter) -> None:
     writer.write_hparams(session.facts["config"])
-    masked = np.stack([example.masked for example in _mask_examples(session)])
+    masked = np.stack([example.masked for example in finish.mask_examples(session)])
     writer.write_images(0, {"augmented": masked})
 
 
@@ -249,39 +240,3 @@ def _meta(session: Session, epoch: int) -> dict[str, Any]:
         "weights": session.facts["weights"],
         "versions": session.facts["versions"],
     }
-
-
-def _mask_examples(session: Session) -> list[MaskExample]:
-    masks_key = key(session.config.train.seed, Stream.AUGMENT, 0)
-    return scoring.mask_examples(session.task, session.voices, session.sets["train"], masks_key)
-
-
-def _results(session: Session, state: TrainState, history: list[Row]) -> RunResults:
-    """Scores the last and the best weights once more, item by item, for the report."""
-    weights = [(len(history), False, state)]
-    best_epoch = max(history, key=rank)["epoch"]
-    restored = session.checkpoints.restore_best(state)
-    if restored and restored[1]["epoch"] == best_epoch:
-        weights.append((best_epoch, True, restored[0]))
-    else:
-        progress.warn(f"the weights of the best epoch ({best_epoch}) are gone; it is not scored")
-    scores = [
-        scoring.scored(
-            session.task, which, session.sets[side], side=side, epoch=epoch, chosen=chosen
-        )
-        for side in ("val", "test")
-        if side in session.sets
-        for epoch, chosen, which in weights
-    ]
-    mask = session.config.mask
-    return RunResults(
-        name=session.workdir.name,
-        facts=session.facts,
-        classes=session.voices.classes,
-        history=history,
-        scores=scores,
-        mistakes=scoring.worst_mistakes(
-            session.task, session.voices, session.sets["val"], scores[0]
-        ),
-        mask_examples=_mask_examples(session) if mask.freq_count or mask.time_count else [],
-    )

@@ -68,5 +68,7 @@ def test_a_set_that_cannot_be_indexed_is_refused():
         feed.make_device_set([long, long], None, np.array([0, 1]), SHARDING)
 
 
-def test_the_middle_window_is_in_the_middle():
-    assert feed.middle_start(jnp.array([10, 6, 3]), 6).tolist() == [2, 0, -2]
+def test_the_windows_of_a_set_stand_item_by_item_in_whole_rows():
+    order = feed.window_order(np.array([6, 12, 3]), window=6, batch=4)
+    np.testing.assert_array_equal(order.item, [[0, 1, 1, 1], [2, -1, -1, -1]])
+    np.testing.assert_array_equal(order.start, [[0, 0, 3, 6], [-2, 0, 0, 0]])

@@ -22,7 +22,7 @@ def scored(side, epoch, chosen, classes, items, wrong, seed=0):
     predicted = (labels + (np.arange(items) < wrong)) % classes
     probabilities[np.arange(items), predicted] += 1
     probabilities /= probabilities.sum(1, keepdims=True)
-    return Scored(side, epoch, chosen, 0.5, probabilities, labels)
+    return Scored(side, epoch, chosen, np.log(probabilities), np.arange(items), labels)
 
 
 def history(epochs):
@@ -68,7 +68,10 @@ def make_results(names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=
     picture = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
     count = len(names)
     best = max(1, epochs - 1)
-    wrong = [Mistake(f"{n}.wav", names[0], names[1], 0.9, picture) for n in range(mistakes)]
+    wrong = [
+        Mistake(f"{n}.wav", names[0], names[1], 0.9, picture, picture[:, :, 0], None)
+        for n in range(mistakes)
+    ]
     return RunResults(
         name="run",
         facts=make_facts(names, **facts),
@@ -119,7 +122,7 @@ def odd_run(tmp_path_factory):
     workdir.mkdir()
     results = make_results(ODD, warnings=ODD, skipped=[f"{name}: bad" for name in ODD])
     picture = np.repeat(results.mistakes[0].picture, 3, 2)
-    mistakes = [Mistake(f"{n}/a.wav", n, ODD[0], 0.9, picture) for n in ODD]
+    mistakes = [Mistake(f"{n}/a.wav", n, ODD[0], 0.9, picture, picture[..., 0], None) for n in ODD]
     masks = [MaskExample(ODD[3], ODD[0], picture, picture)]
     results = dataclasses.replace(results, name=ODD[3], mistakes=mistakes, mask_examples=masks)
     return workdir, write_report(workdir, results)
@@ -288,11 +291,11 @@ def test_alternative_texts_say_the_final_values():
 
 def test_classes_stand_worst_first_and_absent_ones_last():
     scores = [scored("val", 4, chosen, 4, 20, 0) for chosen in (False, True)]
-    labels, probabilities = scores[0].labels, scores[0].probabilities
+    labels, logits = scores[0].labels, scores[0].logits
     keep = labels != 2
-    labels, probabilities = labels[keep], probabilities[keep].copy()
-    probabilities[labels.tolist().index(3)] = np.eye(4)[1]
-    scores = [dataclasses.replace(s, labels=labels, probabilities=probabilities) for s in scores]
+    labels, logits, item = labels[keep], logits[keep].copy(), np.arange(keep.sum())
+    logits[labels.tolist().index(3)] = 9 * np.eye(4)[1]
+    scores = [dataclasses.replace(s, labels=labels, logits=logits, item=item) for s in scores]
     text = page(make_results(scores=scores))
     table = text[text.index("<h2>Classes</h2>") : text.index("<h2>Worst mistakes</h2>")]
     places = [table.index(f"<td>{name}</td>") for name in ("di", "bob", "ann", "cy")]

@@ -2,15 +2,16 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_config, tone
 
-from meljax import models, optim, scoring, steps
+from meljax import backend, models, optim, scoring, steps
 from meljax.config import MaskConfig
 from meljax.data import feed
 from meljax.frontend import Frontend
-from meljax.mesh import make_mesh, replicated
+from meljax.mesh import make_mesh, replicated, split_batch
 from meljax.metrics import Metrics
 from meljax.streams import Stream, key
 
@@ -126,33 +127,73 @@ def test_padding_does_not_move_the_weights():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("items", [1, 64, 130])
-def test_every_item_is_scored_exactly_once(items):
-    task = make_task(4)
+@pytest.mark.parametrize(("items", "devices"), [(1, 4), (8, 1), (60, 4)])
+def test_every_item_is_scored_once_by_the_mean_of_its_windows(items, devices):
+    task = make_task(devices)
     data = make_data(task, items)
     state = steps.init_state(task, key(0, Stream.INIT))
-    order = scoring.scoring_order(task, items)
-    measured, logits = scoring.score(task, state, data, order)
+    order = scoring.scoring_order(task, data)
+    measured, _ = scoring.score(task, state, data, order)
     assert int(measured.loss.count) == items
-    assert int(measured.confusion.counts.sum()) == items
     labels = np.arange(items) % CLASSES
     np.testing.assert_array_equal(
         measured.confusion.counts.sum(1), np.bincount(labels, minlength=3)
     )
-    probabilities = scoring.probabilities(logits, items)
-    losses = -np.log(probabilities[np.arange(items), labels])
-    assert float(measured.loss.compute()) == pytest.approx(losses.mean(), rel=1e-5)
+    given = {"side": "val", "epoch": 1, "chosen": False, "temperature": 1.0}
+    scores = scoring.scored(task, state, data, **given)
+    assert len(scores.logits) == len(order.item)
+    assert (len(order.item) > items) == (items == 60)
+    assert float(measured.loss.compute()) == pytest.approx(scores.loss, rel=1e-5)
+    np.testing.assert_array_equal(measured.confusion.counts, scores.confusion)
 
 
-def test_scoring_draws_nothing_and_masks_nothing():
+def test_neither_company_nor_place_in_the_batch_changes_a_bit():
+    task = make_task()
+    data, state = make_data(task), steps.init_state(task, key(0, Stream.INIT))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    batch = backend.scoring_batch(1)
+    order = feed.window_order(np.asarray(data.length), 1600, batch)
+    place = jax.device_put(order, replicated(task.mesh))
+    seen = np.asarray(steps.scoring_windows(data, place, 0, 1600, task.mesh))
+    arguments = task.network, task.frontend, task.mesh, variables
+    first = np.asarray(steps.logits(*arguments, jax.device_put(seen, split_batch(task.mesh))))
+    moved = np.zeros_like(seen)
+    moved[[5, 2]] = seen[[0, 3]]
+    again = np.asarray(steps.logits(*arguments, jax.device_put(moved, split_batch(task.mesh))))
+    np.testing.assert_array_equal(first[[0, 3]], again[[5, 2]])
+
+
+def test_masks_play_no_part_in_scores():
     task = make_task()
     data = make_data(task)
-    seen = scoring.seen_pictures(task, data, np.arange(4, dtype=np.int32))
     unmasked = make_task(mask=MaskConfig(freq_count=0, time_count=0))
     state = steps.init_state(task, key(0, Stream.INIT))
-    order = scoring.scoring_order(task, len(data))
+    order = scoring.scoring_order(task, data)
     _, one = scoring.score(task, state, data, order)
     _, two = scoring.score(unmasked, state, data, order)
     np.testing.assert_array_equal(one, two)
-    assert seen.min() >= 0
-    assert seen.max() <= 1
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+def test_evidence_is_grad_cam(name):
+    """The closed form equals the gradient of the logit by the last maps."""
+    task = make_task()
+    config = dataclasses.replace(CONFIG.model, name=name)
+    task = task._replace(network=models.build(config, CLASSES))
+    data, state = make_data(task), steps.init_state(task, key(0, Stream.INIT))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    seen = feed.cut(data, jnp.array([1, 20]), jnp.array([0, 5]), 1600)
+    images, heat = scoring.evidence(task, variables, seen, jnp.array([2, 0]))
+    assert heat.shape == images.shape[:3]
+    _, sown = task.network.apply(
+        variables, images, jnp.ones(2), train=False, mutable=["intermediates"]
+    )
+    maps = sown["intermediates"]["features"][0]
+    fc = state.params["fc"]
+    gradient = jax.grad(lambda x: (x.mean((1, 2)) @ fc["kernel"])[[0, 1], [2, 0]].sum())(maps)
+    weights = gradient.mean((1, 2), keepdims=True)
+    expected = jax.nn.relu((maps * weights).sum(-1))
+    expected = jax.image.resize(expected, heat.shape, "linear")
+    expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-30)
+    np.testing.assert_allclose(heat, expected, atol=1e-4)
+    assert 0 <= heat.min() <= heat.max() <= 1.0001

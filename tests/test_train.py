@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT, command
 
-from meljax import runs, train
+from meljax import finish, runs, tasks, train
 from meljax.main import main
 
 TIMES = {"seconds", "images_per_second"}
@@ -236,7 +236,8 @@ def test_a_run_that_is_cut_off_at_any_moment_can_be_started_again(
 
     arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(train.tasks if moment == "make_device_sets" else train, moment, cut_off)
+        owner = {"make_device_sets": tasks, "write_report": finish}.get(moment, train)
+        patch.setattr(owner, moment, cut_off)
         assert main(arguments) == 130
     assert main(arguments) == 0
     begun = "going on after epoch 1" if moment == "write_report" else "beginning anew"

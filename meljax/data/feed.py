@@ -1,7 +1,7 @@
 """Sets that live on the device, the order in which they are read, and windows cut from them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, Shaped, UInt8
 
+from meljax import windows
 from meljax.errors import UserError
 
 PADDING = -1
@@ -101,15 +102,34 @@ def in_rows(
     return np.pad(rows.reshape(steps, batch_size), ((0, 0), (0, width)), constant_values=PADDING)
 
 
+class WindowOrder(NamedTuple):
+    """The order in which the windows of a set are scored, in rows of one width.
+
+    Attributes:
+      item: which item each window belongs to; `PADDING` where there is no window.
+      start: where in its item it begins.
+    """
+
+    item: Int[Array, "rows batch"]
+    start: Int[Array, "rows batch"]
+
+
+def window_order(lengths: Int[np.ndarray, " items"], window: int, batch: int) -> WindowOrder:
+    """Returns the windows of items as long as `lengths`, item by item, in NumPy arrays."""
+    starts = [windows.starts(int(length), window) for length in lengths]
+    item = np.repeat(np.arange(len(starts)), [len(each) for each in starts])
+    rows = -(-len(item) // batch)
+    padding = (0, rows * batch - len(item))
+    return WindowOrder(
+        item=np.pad(item, padding, constant_values=PADDING).astype(np.int32).reshape(rows, batch),
+        start=np.pad(np.concatenate(starts), padding).astype(np.int32).reshape(rows, batch),
+    )
+
+
 def random_start(key: Key[Array, ""], length: Int[Array, ""], window: int) -> Int[Array, ""]:
     """Returns a random place of the window in an item; negative: silence comes before it."""
     spare = length - window
     return jax.random.randint(key, (), jnp.minimum(spare, 0), jnp.maximum(spare, 0) + 1)
-
-
-def middle_start(length: Int[Array, " batch"], window: int) -> Int[Array, " batch"]:
-    """Returns the place of the window in the middle of each item."""
-    return (length - window) // 2
 
 
 def cut(

@@ -43,6 +43,7 @@ class CNN(nn.Module):
             )(x)
             x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
             x = max_pool_2x2(jax.nn.relu(x))
+        self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))
         bias = linear_bias(pooled.shape[-1])
         return nn.Dense(self.classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(pooled)

@@ -40,6 +40,7 @@ class ResNet18(nn.Module):
                 stride = 2 if layer > 0 and block == 0 else 1
                 name = f"layer{layer + 1}_{block}"
                 x = BasicBlock(channels, stride, name=name)(x, weight, train)
+        self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))
         bias = linear_bias(pooled.shape[-1])
         return nn.Dense(self.classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(pooled)

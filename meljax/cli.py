@@ -1,0 +1,56 @@
+"""What all commands share: how they answer a person, and how they end."""
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from absl import logging
+
+from meljax.errors import UserError
+
+
+def run(body: Callable[[], int], when_stopped: str = "") -> int:
+    """Runs a command's `body`; returns its exit code.
+
+    That is what `body` returns, 2 for something the caller can mend, said in one line, or 128 and
+    the signal's number for a command that was stopped.
+
+    Args:
+      body: the command.
+      when_stopped: what to say where it was stopped, or the system failed it.
+    """
+    # What orbax and others log, every file they touch and every thread that an interrupt meets,
+    # would drown what a person wants to read; what goes wrong is raised as well.
+    logging.set_verbosity(logging.FATAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    hint = f"; {when_stopped}" if when_stopped else ""
+    try:
+        return body()
+    except UserError as error:
+        for line in (*error.details, f"meljax: {' '.join(str(error).splitlines())}"):
+            print(line, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"\nmeljax: stopped{hint}", file=sys.stderr)
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+    except BrokenPipeError:
+        # Whoever read the output has gone; what is still in its buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk, a vanished directory: nothing that a traceback would help to mend.
+        print(f"\nmeljax: {error}{hint}", file=sys.stderr)
+        return 2
+
+
+def leave(code: int) -> None:
+    """Ends the process."""
+    if code > 128:
+        # Stopped in mid-computation: XLA's threads may still run, and crash a tidy exit.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
