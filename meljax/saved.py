@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from meljax import config as config_lib
@@ -24,6 +25,7 @@ class SavedModel(NamedTuple):
       network: whose `variables` these are.
       frontend: makes its pictures.
       classes: names, in the order of the logits.
+      mesh: of the devices that hold the weights.
       variables: `{'params': ..., 'batch_stats': ...}`, on every device.
       step: training steps taken.
       epoch: training epochs taken.
@@ -34,6 +36,7 @@ class SavedModel(NamedTuple):
     network: nn.Module
     frontend: Frontend
     classes: tuple[str, ...]
+    mesh: Mesh
     variables: PyTree
     step: int
     epoch: int
@@ -62,6 +65,7 @@ def load(run: Path) -> SavedModel:
         network=task.network,
         frontend=task.frontend,
         classes=tuple(meta["classes"]),
+        mesh=task.mesh,
         variables={"params": state.params, "batch_stats": state.batch_stats},
         step=int(state.step),
         epoch=meta["epoch"],

@@ -25,6 +25,7 @@ ORDER = [
     "data.split",
     "data.images",
     "data.audio",
+    "data.reader",
     "data.voices",
     "data.load",
     "data.feed",
@@ -48,6 +49,7 @@ ORDER = [
     "logs",
     "runs",
     "saved",
+    "streaming",
     "summary",
     "figures",
     "report",
@@ -55,6 +57,8 @@ ORDER = [
     "finish",
     "train",
     "main",
+    "predict",
+    "evaluate",
     "export",
 ]
 FILES = {

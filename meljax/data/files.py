@@ -103,7 +103,7 @@ def _scan_folder(root: Path) -> Listing:
     sides = _given_sides(root)
     depth = 2 if sides else 1  # the class is the first or the second part of a path
     found, loose, others, bad = [], [], [], []
-    for path, kind in _walk(str(root)):
+    for path, kind in walk(str(root)):
         parts = path.split("/")
         if kind == "missing":
             bad.append(Bad(path, "no such file"))
@@ -124,7 +124,7 @@ def _scan_folder(root: Path) -> Listing:
     return _listing(root, root, kind, found, len(loose) + len(others), bad)
 
 
-def _walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[str, str]]:
+def walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[str, str]]:
     """Yield (relative path, 'image' | 'sound' | 'missing' | 'other') for all that lies below."""
     status = os.stat(folder)
     here = (status.st_dev, status.st_ino)
@@ -134,15 +134,20 @@ def _walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[st
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         path = prefix + entry.name
-        kind = KINDS.get(os.path.splitext(entry.name)[1].lower())
+        kind = kind_of(entry.name)
         if _hidden(entry.name):
             yield path, "other"
         elif os.path.isdir(entry.path):  # false, not an error, for a link to itself
-            yield from _walk(entry.path, path + "/", (*above, here))
+            yield from walk(entry.path, path + "/", (*above, here))
         elif kind and os.path.isfile(entry.path):
             yield path, kind
         else:
             yield path, "missing" if kind and entry.is_symlink() else "other"
+
+
+def kind_of(path: str) -> Literal["image", "sound"] | None:
+    """Returns what a file is by its suffix; `None` if that is unknown."""
+    return KINDS.get(os.path.splitext(path)[1].lower())
 
 
 def _hidden(name: str) -> bool:
@@ -223,7 +228,7 @@ def _scan_csv(file: Path, label: str, group: str) -> Listing:
     found, bad = [], []
     for row, split in zip(rows, _splits(file, rows), strict=True):
         path = Path(row.path).as_posix()
-        kind = KINDS.get(os.path.splitext(path)[1].lower())
+        kind = kind_of(path)
         if not os.path.isfile(file.parent / path):
             bad.append(Bad(path, "no such file"))
         elif not kind:

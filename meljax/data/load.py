@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,7 +12,7 @@ from jaxtyping import Int, Shaped, UInt8
 
 from meljax import progress
 from meljax.config import Config
-from meljax.data import audio, files, images, split, voices
+from meljax.data import files, images, reader, split, voices
 from meljax.data.files import Bad, Item
 from meljax.errors import BadFileError, UserError
 
@@ -121,7 +120,7 @@ def _from_files(config: Config) -> _Read:
             "data.window is for recordings, and for pictures as they are "
             "(data.image_size=0); resized pictures are seen whole"
         )
-    read = _image_reader(data.image_size) if listing.kind == "image" else _audio_reader(config)
+    read = reader.make_reader(listing.kind, data.image_size, config.mel.sample_rate)
     results = _read_all(listing, read)
     bad = (*listing.bad, *(result for result in results if isinstance(result, Bad)))
     _check_bad(config, bad)
@@ -157,26 +156,7 @@ def _shown(bad: Bad) -> str:
     return f"{path}: {bad.reason}"
 
 
-Reader = Callable[[bytes], Shaped[np.ndarray, "_ ..."]]
-
-
-def _image_reader(size: int) -> Reader:
-    def read(data: bytes) -> UInt8[np.ndarray, "columns height channel"]:
-        image = images.read_image(data)
-        if images.is_grey(image):
-            image = image[:, :, :1]
-        if size:
-            image = images.resize(image, size)
-        return np.ascontiguousarray(image.swapaxes(0, 1))
-
-    return read
-
-
-def _audio_reader(config: Config) -> Reader:
-    return lambda data: audio.read_audio(data, config.mel.sample_rate)
-
-
-def _read_all(listing: files.Listing, read: Reader) -> list[tuple[str, np.ndarray] | Bad]:
+def _read_all(listing: files.Listing, read: reader.Reader) -> list[tuple[str, np.ndarray] | Bad]:
     """Reads every file, in parallel: the decoders release Python's lock."""
 
     def one(item: Item) -> tuple[str, np.ndarray] | Bad:
@@ -199,7 +179,7 @@ def _same_channels(
     """Grey pictures stay one channel if every one is grey; among coloured ones they are RGB."""
     if len({array.shape[2] for array in arrays}) == 1:
         return arrays
-    return tuple(np.broadcast_to(array, (*array.shape[:2], 3)) for array in arrays)
+    return tuple(reader.with_channels(array, 3) for array in arrays)
 
 
 def _check_heights(items: tuple[Item, ...], arrays: tuple[np.ndarray, ...]) -> None:

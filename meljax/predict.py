@@ -1,0 +1,235 @@
+"""Names the voices in recordings or pictures, with probabilities:
+
+    python -m meljax.predict RUN PATH... [--top K] [--windows] [--format FORMAT] [--out FILE]
+
+A row for each file: path, start, end, label, probability, error. start and end are seconds of a
+recording, columns of a picture; of a picture that is resized there are none. What is longer than
+the window that the network sees is scored on overlapping windows; its probabilities are the mean of
+theirs, or, with --windows, there is a row for each. A file that cannot be read has its reason in
+the column error; the others are scored all the same, and the exit code is 1.
+"""
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from meljax import cli, progress, saved, streaming
+from meljax.data import files
+from meljax.data.files import Bad
+from meljax.errors import UserError
+from meljax.paths import use_compilation_cache
+from meljax.saved import SavedModel
+from meljax.streaming import Item
+
+FORMATS = ("table", "csv", "jsonl")
+COLUMNS = ("path", "start", "end", "label", "probability", "error")
+
+Row = dict[str, Any]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code (1: some files could not be used)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m meljax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument(
+        "paths", metavar="PATH", nargs="+", help="a file, or a folder with all that lies below"
+    )
+    parser.add_argument(
+        "--top",
+        metavar="K",
+        type=int,
+        default=1,
+        help="the K most probable classes, in columns label_2, probability_2, … (default: 1)",
+    )
+    parser.add_argument("--windows", action="store_true", help="a row for each window")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="default: by the suffix of --out, else table"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="default: standard output")
+    arguments = parser.parse_args(argv)
+    return cli.run(lambda: _predict(arguments))
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    use_compilation_cache()
+    model = saved.load(arguments.run)
+    if not 1 <= arguments.top <= len(model.classes):
+        raise UserError(f"--top must be 1 to {len(model.classes)}, the number of classes")
+    found = find(arguments.paths, model)
+    begun, unusable = time.perf_counter(), 0
+    with _writer(arguments, [str(each.path) for each in found]) as write:
+        for result in progress.track(streaming.score(model, found), len(found), "predicting"):
+            unusable += isinstance(result, Bad)
+            for row in rows(model, result, arguments.top, arguments.windows):
+                write(row)
+    seconds = time.perf_counter() - begun
+    noun = files.NOUNS[model.frontend.kind]
+    print(
+        f"{len(found)} {noun}s in {seconds:.1f} s ({len(found) / seconds:.0f} a second)"
+        + (f"; {unusable} could not be used" if unusable else ""),
+        file=sys.stderr,
+    )
+    return 1 if unusable else 0
+
+
+def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad]:
+    """Returns what is to be scored: each file of `paths`, and those of its kind in each folder.
+
+    Raises:
+      UserError: nothing there is of the kind that the model was trained on.
+    """
+    kind = model.frontend.kind
+    found: list[streaming.Source | Bad] = []
+    others: list[str] = []
+    for path in paths:
+        if os.path.isdir(path):
+            below = sorted((os.path.join(path, name), its) for name, its in files.walk(path))
+            found += [streaming.file_source(name, model) for name, its in below if its == kind]
+            others += [name for name, its in below if its in files.NOUNS and its != kind]
+        elif files.kind_of(path) not in (kind, None):
+            others.append(path)
+            found.append(Bad(path, f"no {files.NOUNS[kind]}, which the model was trained on"))
+        else:
+            found.append(streaming.file_source(path, model))
+    if all(isinstance(each, Bad) for each in found):
+        noun = files.NOUNS[kind]
+        reason = f"such as {others[0]!r}" if others else "nor anything like it"
+        raise UserError(
+            f"the model was trained on {noun}s, and there is no {noun} in "
+            f"{', '.join(map(repr, paths))}, but {len(others)} other files, {reason}"
+        )
+    return found
+
+
+def rows(model: SavedModel, result: Item | Bad, top: int, by_window: bool) -> list[Row]:
+    """Returns the rows of one file.
+
+    Args:
+      model: that scored it.
+      result: its scores, or why there are none.
+      top: how many classes are named.
+      by_window: a row for each window instead of one.
+    """
+    if isinstance(result, Bad):
+        return [{"path": result.path, "error": result.reason}]
+    if not by_window:
+        span = _span(model, 0, result.length)
+        named = _named(model, result.probabilities(model.temperature), top)
+        return [{"path": result.path} | span | named]
+    window, probabilities = model.frontend.window, result.window_probabilities(model.temperature)
+    return [
+        {"path": result.path}
+        | _span(model, max(start, 0), min(start + window, result.length))
+        | _named(model, each, top)
+        for start, each in zip(result.starts.tolist(), probabilities, strict=True)
+    ]
+
+
+def _span(model: SavedModel, start: int, end: int) -> Row:
+    frontend = model.frontend
+    if frontend.kind == "sound":
+        rate = frontend.mel.sample_rate
+        return {"start": start / rate, "end": end / rate}
+    return {"start": None, "end": None} if frontend.image_size else {"start": start, "end": end}
+
+
+def _named(model: SavedModel, probabilities: Float[np.ndarray, " classes"], top: int) -> Row:
+    """Returns the `top` most probable classes and their probabilities."""
+    found: Row = {}
+    for place, number in enumerate(np.argsort(-probabilities, kind="stable")[:top], 1):
+        found[_column("label", place)] = model.classes[number]
+        found[_column("probability", place)] = float(probabilities[number])
+    return found
+
+
+def _column(name: str, place: int) -> str:
+    return name if place == 1 else f"{name}_{place}"
+
+
+def _columns(top: int) -> list[str]:
+    more = range(2, top + 1)
+    return [*COLUMNS, *(_column(name, k) for k in more for name in ("label", "probability"))]
+
+
+@contextlib.contextmanager
+def _writer(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Callable[[Row], None]]:
+    """Gives a function that writes a row at once, so that nothing is lost if more is not to come.
+
+    Args:
+      arguments: of the command line.
+      names: of all files, for the width of a table's first column.
+    """
+    out, columns = arguments.out, _columns(arguments.top)
+    suffix = out.suffix[1:].lower() if out else ""
+    kind = arguments.format or (suffix if suffix in FORMATS else "table")
+    line = {"table": _table_line, "csv": _csv_line, "jsonl": _json_line}[kind]
+    width = max(len("path"), *map(len, names))
+    if out:
+        # As they came: names of files need not be valid UTF-8.
+        with open(out, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield _begun(lambda text: file.write(text + "\n"), line, columns, width)
+    else:
+        yield _begun(progress.say, line, columns, width)
+
+
+def _begun(
+    write: Callable[[str], Any], line: Callable[..., str], columns: list[str], width: int
+) -> Callable[[Row], None]:
+    """Writes the header, if there is one; returns what writes a row."""
+    if line is not _json_line:
+        write(line({column: column for column in columns}, columns, width))
+    return lambda row: write(line(row, columns, width)) and None
+
+
+def _csv_line(row: Row, columns: list[str], _: int) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([row.get(column) for column in columns])
+    return text.getvalue()
+
+
+def _json_line(row: Row, columns: list[str], _: int) -> str:
+    return json.dumps({column: row.get(column) for column in columns})
+
+
+def _table_line(row: Row, columns: list[str], width: int) -> str:
+    """Returns a row in columns; the error takes the place of what could not be told."""
+    cells = [_shown(row["path"]).ljust(width)]
+    if row.get("error") not in (None, "error"):
+        return f"{cells[0]}  ERROR: {_shown(row['error'])}"
+    for column in columns[1:]:
+        value = row.get(column)
+        if column in ("start", "end"):
+            cells.append((f"{value:.2f}" if isinstance(value, float) else _text(value)).rjust(8))
+        elif column.startswith("probability"):
+            cells.append((f"{value:.1%}" if isinstance(value, float) else _text(value)).rjust(13))
+        elif column != "error":
+            cells.append(_shown(_text(value)).ljust(20))
+    return "  ".join(cells).rstrip()
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _shown(text: str) -> str:
+    """Returns text that stays on its line."""
+    return text if text.isprintable() else repr(text)
+
+
+if __name__ == "__main__":
+    cli.leave(main())

@@ -1,0 +1,167 @@
+"""Files → scores, as they come: read ahead in threads, scored in batches, given back in order."""
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from meljax import backend, calibration, steps, windows
+from meljax.data import images, reader
+from meljax.data.files import Bad
+from meljax.errors import BadFileError
+from meljax.mesh import split_batch
+from meljax.saved import SavedModel
+
+
+class Source(NamedTuple):
+    """Something to be scored: its name, and what reads it and may raise `BadFileError`."""
+
+    path: str
+    read: Callable[[], Shaped[np.ndarray, "_ ..."]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """The scores of one item.
+
+    Attributes:
+      path: its name.
+      length: in samples or columns.
+      starts: where its windows begin, in samples or columns; may be negative.
+      logits: a row for each window.
+    """
+
+    path: str
+    length: int
+    starts: Int[np.ndarray, " windows"]
+    logits: Float[np.ndarray, "windows classes"]
+
+    def probabilities(self, temperature: float) -> Float[np.ndarray, " classes"]:
+        """Returns the item's probabilities, the mean of its windows'."""
+        whole = np.zeros(len(self.starts), int)
+        return calibration.item_probabilities(self.logits, whole, temperature)[0]
+
+    def window_probabilities(self, temperature: float) -> Float[np.ndarray, "windows classes"]:
+        """Returns each window's probabilities."""
+        each = np.arange(len(self.starts))
+        return calibration.item_probabilities(self.logits, each, temperature)
+
+
+def file_source(path: str, model: SavedModel) -> Source:
+    """Returns a file as the model takes it."""
+    frontend = model.frontend
+    read = reader.make_reader(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
+
+    def load() -> Shaped[np.ndarray, "_ ..."]:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise BadFileError(error.strerror or str(error)) from None
+        return reader.fit(read(data), frontend)
+
+    return Source(path, load)
+
+
+def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item | Bad]:
+    """Yields the scores of each source, in order; of one that cannot be used, the reason.
+
+    While a batch is computed, the files of the next ones are read. Whatever else an item is scored
+    with, its scores are the same, bit for bit.
+    """
+    batch = backend.scoring_batch(model.mesh.size)
+    waiting: deque[_Pending | Bad] = deque()
+    row: list[tuple[_Pending, np.ndarray]] = []
+    computing: deque[tuple[list[_Pending], Array]] = deque()
+    for path, array in _read_ahead(sources):
+        if isinstance(array, Bad):
+            waiting.append(array)
+            continue
+        starts = windows.starts(len(array), model.frontend.window)
+        pending = _Pending(path, len(array), starts, [])
+        waiting.append(pending)
+        short = len(array) < model.frontend.window
+        floor = images.floor_colour(array) if short and array.ndim == 3 else None
+        for start in starts:
+            row.append((pending, windows.cut(array, int(start), model.frontend.window, floor)))
+            if len(row) == batch:
+                computing.append(_compute(model, row, batch))
+                row = []
+                _collect(computing, at_most=1)
+        yield from _done(waiting)
+    if row:
+        computing.append(_compute(model, row, batch))
+    _collect(computing, at_most=0)
+    yield from _done(waiting)
+
+
+@dataclasses.dataclass
+class _Pending:
+    """An item some of whose windows are still being scored; fields as in `Item`."""
+
+    path: str
+    length: int
+    starts: np.ndarray
+    logits: list[np.ndarray]
+
+
+def _compute(
+    model: SavedModel, row: list[tuple[_Pending, np.ndarray]], batch: int
+) -> tuple[list[_Pending], Array]:
+    """Starts the computation of a row of windows; returns whose they are, and the logits to be."""
+    whose, seen = zip(*row, strict=True)
+    padded = np.zeros((batch, *seen[0].shape), seen[0].dtype)
+    padded[: len(seen)] = seen
+    placed = jax.device_put(padded, split_batch(model.mesh))
+    logits = steps.logits(model.network, model.frontend, model.mesh, model.variables, placed)
+    return list(whose), logits
+
+
+def _collect(computing: deque[tuple[list[_Pending], Array]], at_most: int) -> None:
+    """Waits for the first computations until `at_most` are left, and hands out their logits."""
+    while len(computing) > at_most:
+        whose, logits = computing.popleft()
+        for pending, scores in zip(whose, np.asarray(logits), strict=False):
+            pending.logits.append(scores)
+
+
+def _done(waiting: deque[_Pending | Bad]) -> Iterator[Item | Bad]:
+    """Takes away and yields the first items as long as they are complete."""
+    while waiting:
+        first = waiting[0]
+        if isinstance(first, _Pending):
+            if len(first.logits) < len(first.starts):
+                return
+            first = Item(first.path, first.length, first.starts, np.stack(first.logits))
+        waiting.popleft()
+        yield first
+
+
+def _read_ahead(sources: Iterable[Source | Bad]) -> Iterator[tuple[str, np.ndarray | Bad]]:
+    """Yields what each source holds, in order, reading the next few meanwhile.
+
+    The decoders release Python's lock.
+    """
+
+    def read(source: Source | Bad) -> np.ndarray | Bad:
+        try:
+            return source if isinstance(source, Bad) else source.read()
+        except BadFileError as error:
+            return Bad(source.path, str(error))
+
+    workers = os.cpu_count() or 1
+    reading: deque[tuple[str, Future]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for source in sources:
+            reading.append((source.path, pool.submit(read, source)))
+            if len(reading) > 2 * workers:
+                path, future = reading.popleft()
+                yield path, future.result()
+        for path, future in reading:
+            yield path, future.result()
