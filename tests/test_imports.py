@@ -49,6 +49,7 @@ ORDER = [
     "report",
     "train",
     "main",
+    "onnx_graph",
     "export",
 ]
 FILES = {
