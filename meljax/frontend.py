@@ -48,13 +48,20 @@ def pictures(
     if frontend.kind == "image":
         # Images are resized as they are read, by Pillow, whole.
         return jnp.swapaxes(windows, 1, 2).astype(jnp.float32) / 255
-    decibel = log_mel(windows.astype(jnp.float32) / 32768, **dataclasses.asdict(frontend.mel))
-    silent = (windows == 0).all(1)[:, None, None]
+    return spectrograms(frontend, windows.astype(jnp.float32) / 32768)
+
+
+def spectrograms(
+    frontend: Frontend, waveform: Float[Array, "batch window"]
+) -> Float[Array, "batch rows columns 1"]:
+    """Returns the pictures of recordings whose samples are in -1…1; see `pictures`."""
+    decibel = log_mel(waveform, **dataclasses.asdict(frontend.mel))
+    silent = (waveform == 0).all(1)[:, None, None]
     bright = jnp.where(silent, 0.0, jnp.maximum(1 + decibel / frontend.mel.top_db, 0))
     upright = bright[:, ::-1, :, None]
     if frontend.image_size == 0:
         return upright
-    shape = (len(windows), frontend.image_size, frontend.image_size, 1)
+    shape = (waveform.shape[0], frontend.image_size, frontend.image_size, 1)
     # Like Pillow's and torchvision's bilinear filter: widened when it shrinks. At most a blend of
     # its neighbours, so it stays within 0…1.
     return jax.image.resize(upright, shape, "linear", antialias=True)

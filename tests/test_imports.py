@@ -59,6 +59,7 @@ ORDER = [
     "main",
     "predict",
     "evaluate",
+    "onnx_graph",
     "export",
 ]
 FILES = {

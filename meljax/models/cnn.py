@@ -55,8 +55,8 @@ def max_pool_2x2(
 ) -> Float[Array, "batch half_rows half_columns channel"]:
     """Returns the maxima of 2 × 2 tiles; an odd last row or column is dropped, as in PyTorch.
 
-    An axis that is already 1 stays, so that small pictures pass too. Maxima of shifted slices instead
-    of a window reduction: XLA's gradient of the latter is several times slower on a CPU.
+    An axis that is already 1 stays, so that small pictures pass too. Maxima of shifted slices
+    instead of a window reduction: XLA's gradient of the latter is several times slower on a CPU.
     """
     _, rows, columns, _ = x.shape
     if rows > 1:

@@ -1,0 +1,177 @@
+import dataclasses
+import functools
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import onnx.reference
+import onnxruntime
+import pytest
+from conftest import small_config, tone
+
+from meljax import onnx_graph
+from meljax.errors import UserError
+from meljax.frontend import Frontend, pictures
+from meljax.models.cnn import CNN
+from meljax.models.resnet import ResNet18
+
+MEL = small_config().mel
+ODD_MEL = dataclasses.replace(
+    MEL, n_fft=225, hop_length=91, n_mels=17, fmin=90.0, fmax=3100.0, top_db=55.0
+)
+FRONTENDS = {
+    "sound": Frontend("sound", 2000, 0, 1, 0, MEL),
+    "odd sound": Frontend("sound", 1777, 0, 1, 0, ODD_MEL),
+    "sound resized": Frontend("sound", 1777, 0, 1, 13, ODD_MEL),
+    "grey": Frontend("image", 37, 21, 1, 0, MEL),
+    "colour resized": Frontend("image", 26, 26, 3, 26, MEL),
+    "a single row": Frontend("image", 45, 1, 3, 0, MEL),
+}
+CLASSES = ["anna", "børge", "c'est \udcff", "d"]
+
+
+def windows(frontend: Frontend, items: int = 5) -> np.ndarray:
+    """Raw items that look different, as `pictures` takes them."""
+    rng = np.random.default_rng(0)
+    if frontend.kind == "sound":
+        clips = [tone(150 * 2**i, 1, i)[: frontend.window] * 30_000 for i in range(items)]
+        return np.stack(clips).astype(np.int16)
+    shape = (items, frontend.window, frontend.height, frontend.channels)
+    bands = rng.uniform(size=(items, 1, frontend.height, frontend.channels)) ** 2
+    return (rng.integers(0, 256, shape) * bands).astype(np.uint8)
+
+
+def raw(frontend: Frontend, seen: np.ndarray) -> dict[str, np.ndarray]:
+    """The same as the graph takes them."""
+    if frontend.kind == "sound":
+        return {"waveform": seen.astype(np.float32) / 32768}
+    return {"image": np.ascontiguousarray(seen.swapaxes(1, 2))}
+
+
+def drawn(frontend: Frontend, seen: np.ndarray) -> jax.Array:
+    """The same as the network takes them."""
+    return jax.jit(pictures, static_argnums=0)(frontend, seen)
+
+
+def with_random_variables(network, images):
+    """Random weights and statistics whose logits differ by several units between items."""
+    rng = np.random.default_rng(1)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        if name == "var":
+            return rng.uniform(0.3, 2, leaf.shape)
+        return rng.normal(1 if name == "scale" else 0, 0.3, leaf.shape)
+
+    weight = jnp.ones(len(images))
+    like = jax.eval_shape(lambda: network.init(jax.random.key(0), images, weight, False))
+    variables = jax.tree_util.tree_map_with_path(lambda *x: draw(*x).astype(np.float32), like)
+    raw_logits = np.asarray(logits(network, variables, images))
+    head, factor = variables["params"]["fc"], 3 / raw_logits.std(0)
+    head["bias"] = (head["bias"] - raw_logits.mean(0)) * factor
+    head["kernel"] *= factor
+    return variables
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(network, variables, images) -> jax.Array:
+    return network.apply(variables, images, jnp.ones(len(images)), False)
+
+
+def run(model: onnx.ModelProto, frontend: Frontend, seen: np.ndarray, *names: str):
+    """What onnxruntime makes of the windows `seen`, by the names of outputs."""
+    inner = [onnx.helper.make_empty_tensor_value_info(n) for n in names if n != "probabilities"]
+    model.graph.output.extend(inner)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(names, raw(frontend, seen))
+
+
+@pytest.mark.parametrize("network", [CNN(4, width=4), ResNet18(4, width=4)])
+@pytest.mark.parametrize("kind", FRONTENDS)
+def test_probabilities_are_those_of_the_model(network, kind):
+    frontend = FRONTENDS[kind]
+    seen = windows(frontend)
+    images = drawn(frontend, seen)
+    variables = with_random_variables(network, images)
+    expected = np.asarray(jax.nn.log_softmax(logits(network, variables, images) / 1.5))
+    # A flat or constant softmax would agree with anything.
+    assert len(set(expected.argmax(1))) > 1
+    assert np.ptp(expected, 0).min() > 1.5
+    model = onnx_graph.onnx_model(network, frontend, variables, 1.5, CLASSES)
+    (whole,) = run(model, frontend, seen, "probabilities")
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(whole, np.exp(expected), atol=1e-5)
+    np.testing.assert_allclose(np.log(whole), expected, atol=1e-4)
+    (single,) = run(model, frontend, seen[3:4], "probabilities")
+    np.testing.assert_allclose(single, whole[3:4], atol=1e-6)
+
+
+def small_model(frontend: Frontend) -> onnx.ModelProto:
+    network = CNN(4, width=4)
+    variables = with_random_variables(network, drawn(frontend, windows(frontend)))
+    return onnx_graph.onnx_model(network, frontend, variables, 1.0, CLASSES)
+
+
+@pytest.mark.parametrize("n_fft", [16, 17, 225, 512])
+def test_the_front_end_draws_the_same_picture(n_fft):
+    """Down to the floor beneath a pure tone, and for silence, whatever the factors of `n_fft`."""
+    mel = dataclasses.replace(MEL, n_fft=n_fft, n_mels=5 if n_fft < 20 else 20)
+    frontend = Frontend("sound", 2000, 0, 1, 0, mel)
+    seen = windows(frontend)
+    seen[1] = 0
+    seen[2] = np.round(30_000 * np.sin(np.arange(2000)))
+    seen[3, :-1] = 0  # one sample, and that where the last frame hardly hears it
+    (picture,) = run(small_model(frontend), frontend, seen, "picture")
+    expected = np.moveaxis(drawn(frontend, seen), 3, 1)
+    assert not picture[1].any()
+    assert picture[[0, 2, 3]].max((1, 2, 3)) == pytest.approx(1)
+    np.testing.assert_allclose(picture, expected, atol=5e-5)
+
+
+def test_onnxs_own_reference_agrees():
+    """Nothing depends on what onnxruntime alone does."""
+    frontend = FRONTENDS["sound resized"]
+    model, seen = small_model(frontend), windows(frontend, 2)
+    (expected,) = run(model, frontend, seen, "probabilities")
+    (found,) = onnx.reference.ReferenceEvaluator(model).run(["probabilities"], raw(frontend, seen))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "given_as"),
+    [
+        ("sound", "8000", ("waveform", "tensor(float)", ["batch", 2000])),
+        ("grey", None, ("image", "tensor(uint8)", ["batch", 21, 37, 1])),
+    ],
+)
+def test_the_file_says_what_it_needs(kind, rate, given_as):
+    frontend = FRONTENDS[kind]
+    model = small_model(frontend)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(properties["classes"]) == CLASSES
+    assert properties.get("sample_rate") == rate
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.type, given.shape) == given_as
+    assert (result.name, result.shape) == ("probabilities", ["batch", 4])
+
+
+def test_without_onnx_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install 'meljax\[onnx\]'"):
+        onnx_graph.onnx_model(CNN(4), FRONTENDS["grey"], {}, 1.0, CLASSES)
+
+
+def test_what_no_file_can_hold_is_refused():
+    """A prime number of samples has no factors that would make two small steps of one large one."""
+    mel = dataclasses.replace(MEL, n_fft=65_521)
+    frontend = Frontend("sound", 2000, 0, 1, 0, mel)
+    with pytest.raises(UserError, match="at most 2 GiB, and this model would take 32"):
+        onnx_graph.onnx_model(CNN(4), frontend, {}, 1.0, CLASSES)
