@@ -53,8 +53,10 @@ class Item:
         return calibration.item_probabilities(self.logits, each, temperature)
 
 
-def file_source(path: str, model: SavedModel) -> Source:
-    """Returns a file as the model takes it."""
+def file_source(
+    path: str, model: SavedModel, check: Callable[[bytes], None] = lambda data: None
+) -> Source:
+    """Returns a file as the model takes it; `check` sees its bytes and may refuse them."""
     frontend = model.frontend
     read = reader.make_reader(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
 
@@ -64,6 +66,7 @@ def file_source(path: str, model: SavedModel) -> Source:
                 data = file.read()
         except OSError as error:
             raise BadFileError(error.strerror or str(error)) from None
+        check(data)
         return reader.fit(read(data), frontend)
 
     return Source(path, load)

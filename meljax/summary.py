@@ -19,12 +19,13 @@ def _line(scored: Scored, last: int) -> str:
         if scored.epoch == last:
             return f"{which}: the last one, with the {side} scores above"
     return (
-        f"{which}: {side} accuracy {_with_interval(scored.accuracy, scored.accuracy_interval)}, "
-        f"macro-F1 {_with_interval(scored.macro_f1, scored.macro_f1_interval)}"
+        f"{which}: {side} accuracy {with_interval(scored.accuracy, scored.accuracy_interval)}, "
+        f"macro-F1 {with_interval(scored.macro_f1, scored.macro_f1_interval)}"
     )
 
 
-def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """Returns a share and its 95 % interval in words."""
     if interval is None:
         return f"{value:.1%} (no interval without a mistake)"
     lower, upper = interval

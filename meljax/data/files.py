@@ -49,7 +49,7 @@ class Listing:
     bad: tuple[Bad, ...]  # sorted by path
 
 
-def scan(path: str, label: str = "label", group: str = "group") -> Listing:
+def scan(path: str, label: str = "label", group: str = "group", training: bool = True) -> Listing:
     """List the pictures or recordings of a folder or a CSV, without opening any of them.
 
     Args:
@@ -58,6 +58,7 @@ def scan(path: str, label: str = "label", group: str = "group") -> Listing:
       label: the CSV's column with the class.
       group: the CSV's column with what must not be on two sides, such as the speaker. The default
         may be absent from the CSV; '' means no groups.
+      training: whether there must be enough to train on: files to learn from, of two classes.
 
     Raises:
       UserError: the path, its layout or the CSV cannot be used; the message says why.
@@ -68,9 +69,9 @@ def scan(path: str, label: str = "label", group: str = "group") -> Listing:
     try:
         if root.is_dir():
             _refuse_columns(root, label, group)
-            return _scan_folder(root)
+            return _scan_folder(root, training)
         if root.is_file() and root.suffix.lower() == ".csv":
-            return _scan_csv(root, label, group)
+            return _scan_csv(root, label, group, training)
         problem = "is neither a folder nor a .csv file" if root.exists() else "does not exist"
         raise UserError(
             f"data.path: {path!r} {problem}; name a folder with one sub-folder per class, or a CSV"
@@ -99,8 +100,8 @@ def _refuse_columns(root: Path, label: str, group: str) -> None:
 # Folders
 
 
-def _scan_folder(root: Path) -> Listing:
-    sides = _given_sides(root)
+def _scan_folder(root: Path, training: bool) -> Listing:
+    sides = _given_sides(root, training)
     depth = 2 if sides else 1  # the class is the first or the second part of a path
     found, loose, others, bad = [], [], [], []
     for path, kind in walk(str(root)):
@@ -120,8 +121,9 @@ def _scan_folder(root: Path) -> Listing:
     filled = {"/".join(item.path.split("/")[:depth]) for item, _ in found}
     empty = (folder for folder in _class_folders(root, sides) if folder not in filled)
     bad.extend(Bad(folder, f"class folder holds no {NOUNS[kind]}") for folder in empty)
-    _check_folder_classes(root, filled)
-    return _listing(root, root, kind, found, len(loose) + len(others), bad)
+    if training:
+        _check_folder_classes(root, filled)
+    return _listing(root, root, kind, found, len(loose) + len(others), bad, training)
 
 
 def walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[str, str]]:
@@ -159,7 +161,7 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
 
 
-def _given_sides(root: Path) -> dict[str, str]:
+def _given_sides(root: Path, training: bool) -> dict[str, str]:
     """Map the folders of a given split to their side; empty where the folders are classes."""
     folders = _subfolders(root)
     sides = {folder: SPLITS.get(folder.lower(), "") for folder in folders}
@@ -172,7 +174,7 @@ def _given_sides(root: Path) -> dict[str, str]:
                 f"data.path: {str(root)!r} holds one side twice, as {first!r} and {second!r};"
                 " merge them"
             )
-    if "val" not in sides.values():
+    if training and "val" not in sides.values():
         sides[train[0]] = ""
     return sides
 
@@ -221,12 +223,12 @@ class _Row:
     split: str = ""
 
 
-def _scan_csv(file: Path, label: str, group: str) -> Listing:
+def _scan_csv(file: Path, label: str, group: str, training: bool) -> Listing:
     (_, header), *table = _read_table(file)
     rows = _rows(file, header, table, _columns(file, header, label, group))
     _check_groups(file, rows, group)
     found, bad = [], []
-    for row, split in zip(rows, _splits(file, rows), strict=True):
+    for row, split in zip(rows, _splits(file, rows, training), strict=True):
         path = Path(row.path).as_posix()
         kind = kind_of(path)
         if not os.path.isfile(file.parent / path):
@@ -240,7 +242,7 @@ def _scan_csv(file: Path, label: str, group: str) -> Listing:
             f"data.path: none of the {len(bad)} files of {str(file)!r} can be used"
             f" ({bad[0].path!r}: {bad[0].reason}); paths are relative to {str(file.parent)!r}"
         )
-    return _listing(file.parent, file, _one_kind(file, found), found, 0, bad)
+    return _listing(file.parent, file, _one_kind(file, found), found, 0, bad, training)
 
 
 def _read_table(file: Path) -> list[tuple[int, list[str]]]:
@@ -329,8 +331,8 @@ def _check_groups(file: Path, rows: Sequence[_Row], group: str) -> None:
         )
 
 
-def _splits(file: Path, rows: Sequence[_Row]) -> list[str]:
-    """The side of each row; '' for the rows of training where no row says val."""
+def _splits(file: Path, rows: Sequence[_Row], training: bool) -> list[str]:
+    """The side of each row; '' for the rows to be divided in training, where no row says val."""
     for row in rows:
         if row.split and row.split.lower() not in SPLITS:
             raise UserError(
@@ -338,6 +340,8 @@ def _splits(file: Path, rows: Sequence[_Row]) -> list[str]:
                 " expected train, val, test or nothing"
             )
     splits = [SPLITS.get(row.split.lower(), "") for row in rows]
+    if not training:
+        return splits
     sides = set(splits) - {"test"}
     if "" in sides and len(sides) > 1:
         line = rows[splits.index("")].line
@@ -375,9 +379,11 @@ def _listing(
     found: Iterable[tuple[Item, str]],
     ignored: int,
     bad: Iterable[Bad],
+    training: bool,
 ) -> Listing:
     items = tuple(sorted((item for item, _ in found), key=lambda item: item.path))
-    _check_classes(source, items)
+    if training:
+        _check_classes(source, items)
     return Listing(root, kind, items, ignored, tuple(sorted(bad, key=lambda one: one.path)))
 
 
