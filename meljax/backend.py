@@ -1,4 +1,4 @@
-"""What the backend at hand is given: options for its compiler, and a batch that suits it."""
+"""What the backend at hand is given: options for its compiler, and batches that suit it."""
 
 import functools
 from collections.abc import Callable
@@ -43,8 +43,17 @@ def compiler_options() -> dict[str, str] | None:
 def scoring_batch(devices: int) -> int:
     """Returns how many windows are scored at once, a multiple of `devices`.
 
-    Every entry point takes the same number, so that the same file gives the same bits. On a CPU
-    few are best: what a layer leaves behind still lies in memory that was used before.
+    Every entry point takes the same number. On a CPU it is one on each device: Eigen's rounding in
+    the last bit depends on where in a batch an item lies, and the same file must give the same bits
+    in any company.
     """
-    most = 8 if jax.default_backend() == "cpu" else 64
-    return -(-most // devices) * devices
+    return devices if jax.default_backend() == "cpu" else -(-64 // devices) * devices
+
+
+def in_flight() -> int:
+    """Returns how many such batches are best computed at the same time.
+
+    On a CPU two: single windows leave gaps in which a second one gets on. An accelerator queues
+    what it is given.
+    """
+    return 2 if jax.default_backend() == "cpu" else 1

@@ -1,6 +1,8 @@
 """A set scored item by item: what was predicted, what went wrong, what was seen."""
 
 import functools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -52,11 +54,25 @@ def score(
     place = replicated(task.mesh)
     table = jax.device_put(np.zeros((rows, batch, task.classes), np.float32), place)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    for row in range(rows):
+
+    def logits(row: int) -> Float[Array, "batch classes"]:
         seen = steps.scoring_windows(data, order.device, row, task.frontend.window, task.mesh)
-        scores = steps.logits(task.network, task.frontend, task.mesh, variables, seen)
+        return steps.logits(task.network, task.frontend, task.mesh, variables, seen)
+
+    for row, scores in enumerate(_concurrently(logits, rows)):
         table = steps.write_row(table, row, scores)
     return steps.measure(table, order.device.item, data.label), table
+
+
+def _concurrently(function: Callable[[int], Array], count: int) -> Iterator[Array]:
+    """Yields `function(0)` to `function(count - 1)`, as many at once as serve the backend."""
+    yield function(0)  # which compiles it, once
+    at_once = backend.in_flight()
+    if at_once == 1:
+        yield from map(function, range(1, count))
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        yield from pool.map(lambda i: jax.block_until_ready(function(i)), range(1, count))
 
 
 def scored(

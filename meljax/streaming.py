@@ -1,5 +1,6 @@
 """Files → scores, as they come: read ahead in threads, scored in batches, given back in order."""
 
+import contextlib
 import dataclasses
 import os
 from collections import deque
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from meljax import backend, calibration, steps, windows
 from meljax.data import images, reader
@@ -75,33 +76,21 @@ def file_source(
 def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item | Bad]:
     """Yields the scores of each source, in order; of one that cannot be used, the reason.
 
-    While a batch is computed, the files of the next ones are read. Whatever else an item is scored
-    with, its scores are the same, bit for bit.
+    While some are computed the next ones are read. Whatever else an item is scored with, its scores
+    are the same, bit for bit.
     """
-    batch = backend.scoring_batch(model.mesh.size)
-    waiting: deque[_Pending | Bad] = deque()
-    row: list[tuple[_Pending, np.ndarray]] = []
-    computing: deque[tuple[list[_Pending], Array]] = deque()
-    for path, array in _read_ahead(sources):
-        if isinstance(array, Bad):
-            waiting.append(array)
-            continue
-        starts = windows.starts(len(array), model.frontend.window)
-        pending = _Pending(path, len(array), starts, [])
-        waiting.append(pending)
-        short = len(array) < model.frontend.window
-        floor = images.floor_colour(array) if short and array.ndim == 3 else None
-        for start in starts:
-            row.append((pending, windows.cut(array, int(start), model.frontend.window, floor)))
-            if len(row) == batch:
-                computing.append(_compute(model, row, batch))
-                row = []
-                _collect(computing, at_most=1)
+    with contextlib.closing(_Computer(model)) as computer:
+        waiting: deque[_Pending | Bad] = deque()
+        for path, array in _read_ahead(sources):
+            if isinstance(array, Bad):
+                waiting.append(array)
+            else:
+                starts = windows.starts(len(array), model.frontend.window)
+                waiting.append(_Pending(path, len(array), starts, []))
+                computer.add(waiting[-1], array)
+            yield from _done(waiting)
+        computer.finish()
         yield from _done(waiting)
-    if row:
-        computing.append(_compute(model, row, batch))
-    _collect(computing, at_most=0)
-    yield from _done(waiting)
 
 
 @dataclasses.dataclass
@@ -114,24 +103,63 @@ class _Pending:
     logits: list[np.ndarray]
 
 
-def _compute(
-    model: SavedModel, row: list[tuple[_Pending, np.ndarray]], batch: int
-) -> tuple[list[_Pending], Array]:
-    """Starts the computation of a row of windows; returns whose they are, and the logits to be."""
-    whose, seen = zip(*row, strict=True)
-    padded = np.zeros((batch, *seen[0].shape), seen[0].dtype)
-    padded[: len(seen)] = seen
-    placed = jax.device_put(padded, split_batch(model.mesh))
-    logits = steps.logits(model.network, model.frontend, model.mesh, model.variables, placed)
-    return list(whose), logits
+class _Computer:
+    """Gathers windows into batches and computes some batches at the same time."""
 
+    def __init__(self, model: SavedModel):
+        self._model = model
+        self._batch = backend.scoring_batch(model.mesh.size)
+        self._at_once = backend.in_flight()
+        self._pool = ThreadPoolExecutor(self._at_once)
+        self._row: list[tuple[_Pending, np.ndarray]] = []
+        self._computing: deque[tuple[list[_Pending], Future]] = deque()
+        self._compiled = False
 
-def _collect(computing: deque[tuple[list[_Pending], Array]], at_most: int) -> None:
-    """Waits for the first computations until `at_most` are left, and hands out their logits."""
-    while len(computing) > at_most:
-        whose, logits = computing.popleft()
-        for pending, scores in zip(whose, np.asarray(logits), strict=False):
-            pending.logits.append(scores)
+    def add(self, pending: _Pending, array: Shaped[np.ndarray, "_ ..."]) -> None:
+        """Takes all windows of an item; waits where there is enough to do."""
+        window = self._model.frontend.window
+        short = len(array) < window and array.ndim == 3
+        floor = images.floor_colour(array) if short else None
+        for start in pending.starts:
+            self._row.append((pending, windows.cut(array, int(start), window, floor)))
+            if len(self._row) == self._batch:
+                self._start()
+                self._collect(at_most=2 * self._at_once)
+
+    def finish(self) -> None:
+        """Computes what is left."""
+        if self._row:
+            self._start()
+        self._collect(at_most=0)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _start(self) -> None:
+        whose, seen = zip(*self._row, strict=True)
+        self._row = []
+        padded = np.zeros((self._batch, *seen[0].shape), seen[0].dtype)
+        padded[: len(seen)] = seen
+        self._computing.append((list(whose), self._pool.submit(self._logits, padded)))
+        if not self._compiled:  # once, not in every thread
+            self._collect(at_most=0)
+            self._compiled = True
+
+    def _logits(
+        self, seen: Shaped[np.ndarray, "batch window ..."]
+    ) -> Float[np.ndarray, "batch classes"]:
+        model = self._model
+        placed = jax.device_put(seen, split_batch(model.mesh))
+        logits = steps.logits(model.network, model.frontend, model.mesh, model.variables, placed)
+        return np.asarray(logits)
+
+    def _collect(self, at_most: int) -> None:
+        """Waits for the first batches until `at_most` are left, and hands out their logits."""
+        while len(self._computing) > at_most:
+            whose, logits = self._computing.popleft()
+            for pending, scores in zip(whose, logits.result(), strict=False):
+                pending.logits.append(scores)
 
 
 def _done(waiting: deque[_Pending | Bad]) -> Iterator[Item | Bad]:

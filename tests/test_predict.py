@@ -1,0 +1,222 @@
+"""One file, one answer: training, evaluation, prediction and export agree on it."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, command, tone
+from PIL import Image
+
+from meljax import evaluate, predict, saved
+from meljax.main import main
+
+
+@pytest.fixture(scope="module")
+def sound_run(sounds, tmp_path_factory):
+    """A CNN trained for two epochs on recordings; some are longer than a window and a half."""
+    workdir = tmp_path_factory.mktemp("predict") / "sound"
+    assert main(command("cnn", sounds, workdir, data__window=0.16)) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def picture_run(pictures, tmp_path_factory):
+    """A CNN trained for an epoch on pictures as they are."""
+    workdir = tmp_path_factory.mktemp("predict") / "pictures"
+    assert main(command("cnn", pictures, workdir, train__epochs=1)) == 0
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def square_run(pictures, tmp_path_factory):
+    """A ResNet trained for an epoch on pictures that are resized."""
+    workdir = tmp_path_factory.mktemp("predict") / "square"
+    arguments = command("resnet", pictures, workdir, train__epochs=1, data__image_size=24)
+    assert main(arguments) == 0
+    return workdir
+
+
+def predicted(run, *arguments) -> list[dict]:
+    """The rows of `meljax.predict`, from JSON lines."""
+    out = run.parent / "out.jsonl"
+    code = predict.main([str(run), *map(str, arguments), "--out", str(out)])
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == int(any(row["error"] for row in rows))
+    return rows
+
+
+def recorded(run) -> dict[str, dict]:
+    """What training wrote of the best weights, by path."""
+    with open(run / "predictions.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weights"] == "best"]
+    return {row["path"]: row for row in rows}
+
+
+@pytest.mark.parametrize("kind", ["sound", "picture", "square"])
+def test_every_way_to_a_files_probabilities_gives_the_same_bits(kind, request, tmp_path):
+    run = request.getfixturevalue(f"{kind}_run")
+    root = request.getfixturevalue("sounds" if kind == "sound" else "pictures")
+    of_training = recorded(run)
+    assert len(of_training) >= 3
+    rows = predicted(run, root, "--top", 3)
+    in_bulk = {row["path"]: row for row in rows}
+    assert len(in_bulk) == 42
+    report = tmp_path / "scores.json"
+    assert evaluate.main([str(run), "--json", str(report)]) == 0
+    of_evaluation = {item["path"]: item for item in json.loads(report.read_text())["items"]}
+    for path, row in of_training.items():
+        file = str(root / path)
+        (alone,) = predicted(run, file, "--top", 3)
+        assert alone == in_bulk[file]
+        assert alone["label"] == row["prediction"] == of_evaluation[file]["prediction"]
+        assert alone["probability"] == float(row["probability"])
+        assert alone["probability"] == of_evaluation[file]["probability"]
+        for k in ("", "_2", "_3"):
+            assert alone[f"probability{k}"] == float(row[f"p:{alone[f'label{k}']}"])
+
+
+def test_a_long_recording_is_scored_window_by_window_and_on_average(sound_run, tmp_path):
+    file = tmp_path / "long.wav"
+    soundfile.write(file, tone(400, 1.0, 7), 8000)
+    window = saved.load(sound_run).frontend.window / 8000
+    rows = predicted(sound_run, file, "--windows", "--top", 3)
+    assert rows[0]["start"] == 0
+    assert rows[-1]["end"] == 1.0
+    assert all(row["end"] - row["start"] == pytest.approx(window) for row in rows)
+    gaps = np.diff([row["start"] for row in rows])
+    assert (gaps <= window).all()
+    assert (gaps >= window / 2 - 1e-9).all()
+    assert len(rows) == 1 + int((1 - window) / (window / 2))
+    (whole,) = predicted(sound_run, file, "--top", 3)
+    assert (whole["start"], whole["end"]) == (0, 1)
+    for k in ("", "_2", "_3"):
+        name = whole[f"label{k}"]
+        of_windows = [
+            row[f"probability{j}"]
+            for row in rows
+            for j in ("", "_2", "_3")
+            if row[f"label{j}"] == name
+        ]
+        assert whole[f"probability{k}"] == pytest.approx(np.mean(of_windows), rel=1e-12)
+
+
+def test_a_short_recording_ends_where_it_ends(sound_run, tmp_path):
+    file = tmp_path / "short.wav"
+    soundfile.write(file, tone(400, 0.1, 7), 8000)
+    for flag in ([], ["--windows"]):
+        (row,) = predicted(sound_run, file, *flag)
+        assert (row["start"], row["end"]) == (0, 0.1)
+
+
+def test_bad_files_are_rows_and_the_rest_is_scored(sound_run, sounds, tmp_path, capsys):
+    folder = tmp_path / "mixed"
+    shutil.copytree(sounds / "voice1", folder)
+    (folder / "00a.wav").write_bytes(b"")
+    (folder / "13a.flac").write_bytes(b"no sound at all")
+    (folder / "notes.txt").write_text("ours")
+    rows = predicted(sound_run, folder, tmp_path / "nowhere.wav", ROOT / "LICENSE")
+    assert [row["path"] for row in rows[:2]] == [str(folder / "00.wav"), str(folder / "00a.wav")]
+    errors = {row["path"].split("/")[-1]: row["error"] for row in rows if row["error"]}
+    assert errors.keys() == {"00a.wav", "13a.flac", "nowhere.wav", "LICENSE"}
+    assert errors["00a.wav"] == "empty file"
+    assert errors["nowhere.wav"] == "No such file or directory"
+    assert "not a recording" in errors["LICENSE"]
+    assert len(rows) == 18
+    assert all((row["label"] is None) == bool(row["error"]) for row in rows)
+    assert "18 recordings in" in capsys.readouterr().err
+
+
+def test_formats_say_the_same(sound_run, sounds, tmp_path, capsys):
+    folder = tmp_path / "voices"
+    shutil.copytree(sounds / "voice1", folder)
+    (folder / "bad,\nname.wav").write_bytes(b"")
+    lines = predicted(sound_run, folder, "--top", 2)
+    capsys.readouterr()
+    assert predict.main([str(sound_run), str(folder), "--top", "2", "--format", "csv"]) == 1
+    reader = csv.DictReader(capsys.readouterr().out.splitlines(keepends=True))
+    columns = ["path", "start", "end", "label", "probability", "error"]
+    assert reader.fieldnames == [*columns, "label_2", "probability_2"]
+    for row, line in zip(reader, lines, strict=True):
+        assert row == {key: "" if value is None else str(value) for key, value in line.items()}
+    assert predict.main([str(sound_run), str(folder)]) == 1
+    table = capsys.readouterr().out.splitlines()
+    assert len(table) == 16
+    assert table[0].split() == ["path", "start", "end", "label", "probability"]
+    assert f"{lines[0]['probability']:.1%}" in table[1]
+    assert "ERROR: empty file" in table[-1]
+
+
+@pytest.mark.parametrize(
+    ("run", "paths", "message"),
+    [
+        ("sound_run", ["pictures"], "was trained on recordings, and there is no recording"),
+        ("picture_run", ["sounds"], "was trained on pictures, and there is no picture"),
+        ("sound_run", ["pictures/voice0/00.png"], "such as"),
+    ],
+)
+def test_files_of_the_other_kind_are_refused(run, paths, message, request, capsys):
+    root, *rest = paths[0].split("/", 1)
+    path = "/".join([str(request.getfixturevalue(root)), *rest])
+    assert predict.main([str(request.getfixturevalue(run)), path]) == 2
+    answer = capsys.readouterr().err
+    assert message in answer
+    assert answer.count("\n") == 1
+
+
+def test_a_picture_the_model_cannot_take_says_why(picture_run, square_run, tmp_path):
+    file = tmp_path / "tall.png"
+    Image.new("RGB", (30, 33), (9, 8, 7)).save(file)
+    (row,) = predicted(picture_run, file)
+    assert row["error"] == "33 pixels high, but the model was trained on pictures of 20"
+    (row,) = predicted(square_run, file)
+    assert row["label"]
+    assert row["start"] is None
+
+
+def test_grey_pictures_pass_where_coloured_ones_were_learned_and_not_the_reverse(
+    picture_run, pictures, tmp_path
+):
+    grey = tmp_path / "grey"
+    for folder in pictures.iterdir():
+        (grey / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            Image.open(file).convert("L").save(grey / folder.name / file.name)
+    (row,) = predicted(picture_run, grey / "voice0" / "00.png")
+    assert row["label"]
+    run = tmp_path / "run"
+    assert main(command("cnn", grey, run, train__epochs=1)) == 0
+    (row,) = predicted(run, pictures / "voice0" / "00.png")
+    assert row["error"] == "coloured, but the model was trained on grey pictures"
+
+
+@pytest.mark.parametrize("top", [0, 4])
+def test_more_names_than_classes_are_refused(top, sound_run, sounds, capsys):
+    assert predict.main([str(sound_run), str(sounds), "--top", str(top)]) == 2
+    assert "--top must be 1 to 3" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_answered_in_one_line(sound_run, sounds, capsys):
+    assert predict.main([str(sound_run), str(sounds), "--out", "/dev/null/x"]) == 2
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_rows_come_as_they_are_known(sound_run, sounds):
+    """Whoever stops reading after the first rows ends the command, without a traceback."""
+    arguments = [sys.executable, "-m", "meljax.predict", sound_run, *[sounds] * 60]
+    with subprocess.Popen(
+        [*map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline().startswith("path")
+        assert "voice0/00.wav" in process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert "Traceback" not in process.stderr.read()
