@@ -216,7 +216,7 @@ def _check_classes(data: str, found: Sequence[str], classes: Sequence[str]) -> N
         shown.append(f"{name!r}" + (f" (the nearest is {near[0]!r})" if near else ""))
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     raise UserError(
-        f"--data {data!r} holds {len(unknown)} classes that the model does not know: "
+        f"--data {data!r} holds classes that the model does not know: "
         f"{', '.join(shown)}{more}; it knows {', '.join(map(repr, classes[:5]))}"
         + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
     )

@@ -13,7 +13,6 @@ classes and what goes in and comes out.
 import argparse
 import importlib.metadata
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from meljax.errors import UserError
 from meljax.models.normalise import IMAGENET_MEAN, IMAGENET_STD
 from meljax.models.pretrained import to_torch
 from meljax.models.weights import write_weights
-from meljax.onnx_graph import onnx_model
+from meljax.onnx_graph import NEEDS_EXTRA, onnx_model
 from meljax.paths import use_compilation_cache, write_whole
 from meljax.saved import SavedModel
 
@@ -64,8 +63,11 @@ def _export(run: Path, form: str, out: Path) -> int:
         data, difference = (stablehlo if form == "stablehlo" else onnx)(model)
         _write(out, data)
         checked = f", within {difference:.0e} of the model's own probabilities"
-    description = describe(model, form) | {"run": os.path.abspath(run)}
-    _write(out.with_name(f"{out.name}.json"), json.dumps(description, indent=2) + "\n")
+    description = describe(model, form) | {"run": run.absolute().name}
+    _write(
+        out.with_name(f"{out.name}.json"),
+        json.dumps(description, indent=2, ensure_ascii=False) + "\n",
+    )
     print(f"{out}: epoch {model.epoch}, {len(model.classes)} classes{checked}")
     return 0
 
@@ -120,8 +122,10 @@ def onnx(model: SavedModel) -> tuple[bytes, float]:
     graph = onnx_model(
         model.network, model.frontend, model.variables, model.temperature, model.classes
     )
-    import onnxruntime  # comes with the extra that `onnx_model` asks for
-
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError(NEEDS_EXTRA) from None
     data = graph.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

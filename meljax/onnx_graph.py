@@ -31,6 +31,8 @@ OPSET = 17
 IR_VERSION = 8
 """Of 2022: onnxruntime reads it since 1.12."""
 
+NEEDS_EXTRA = "--format onnx needs the extra: pip install 'meljax[onnx]'"
+
 MOST_BYTES = 2**31 - 2**20
 """Protocol buffers end at 2 GiB; the last MiB is for all that is no array."""
 
@@ -84,7 +86,7 @@ def _import_onnx() -> Any:
     try:
         import onnx
     except ImportError:
-        raise UserError("--format onnx needs the extra: pip install 'meljax[onnx]'") from None
+        raise UserError(NEEDS_EXTRA) from None
     return onnx
 
 

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
+import onnxruntime
 import pytest
 import soundfile
 from conftest import ROOT, command, tone
 from PIL import Image
 
-from meljax import evaluate, predict, saved
+from meljax import evaluate, export, predict, saved
 from meljax.main import main
 
 
@@ -220,3 +222,82 @@ def test_rows_come_as_they_are_known(sound_run, sounds):
         process.stdout.close()
         assert process.wait(60) == 1
         assert "Traceback" not in process.stderr.read()
+
+
+def raw_input(file, frontend) -> np.ndarray:
+    """What an exported model is given, made as its description says."""
+    if frontend.kind == "sound":
+        waveform, rate = soundfile.read(file, dtype="float32")
+        assert rate == frontend.mel.sample_rate
+        spare = frontend.window - len(waveform)
+        start = (-spare) // 2
+        return (
+            np.pad(waveform, (-start, spare + start))[None]
+            if spare > 0
+            else (waveform[None, start : start + frontend.window])
+        )
+    image = Image.open(file).convert("RGB")
+    side = frontend.image_size
+    return np.array(image.resize((side, side), Image.Resampling.BILINEAR))[None]
+
+
+@pytest.mark.parametrize("form", ["stablehlo", "onnx"])
+@pytest.mark.parametrize("kind", ["sound", "square"])
+def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp_path, capsys):
+    run = request.getfixturevalue(f"{kind}_run")
+    root = request.getfixturevalue("sounds" if kind == "sound" else "pictures")
+    out = tmp_path / f"model.{form}"
+    assert export.main([str(run), "--format", form, "--out", str(out)]) == 0
+    assert "3 classes, within" in capsys.readouterr().out
+    about = json.loads((tmp_path / f"model.{form}.json").read_text())
+    assert about["classes"] == ["voice0", "voice1", "voice2"]
+    if form == "stablehlo":
+        exported = jax.export.deserialize(bytearray(out.read_bytes()))
+        assert exported.platforms == ("cpu", "cuda", "tpu")
+        call = exported.call
+    else:
+        session = onnxruntime.InferenceSession(out.read_bytes())
+        assert [each.name for each in session.get_inputs()] == [about["input"]["name"]]
+        call = lambda x: session.run(["probabilities"], {about["input"]["name"]: x})[0]  # noqa: E731
+    frontend = saved.load(run).frontend
+    files = [
+        root / f"voice{c}" / f"0{i}.{'wav' if kind == 'sound' else 'png'}"
+        for c in range(3)
+        for i in range(3)
+    ]
+    inputs = np.concatenate([raw_input(file, frontend) for file in files])
+    assert inputs.dtype == about["input"]["dtype"]
+    assert list(inputs.shape[1:]) == about["input"]["shape"][1:]
+    together = np.asarray(call(inputs))
+    rows = predicted(run, *files, "--top", 3)
+    tolerance = {"stablehlo": 1e-5, "onnx": 1e-4}[form]
+    for row, given, x in zip(rows, together, inputs, strict=True):
+        for k in ("", "_2", "_3"):
+            number = about["classes"].index(row[f"label{k}"])
+            assert given[number] == pytest.approx(row[f"probability{k}"], abs=tolerance)
+        np.testing.assert_allclose(call(x[None])[0], given, atol=1e-5)
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    sound_run, tmp_path, monkeypatch, capsys
+):
+    for package in ("onnx", "onnxruntime"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            arguments = [str(sound_run), "--format", "onnx", "--out", str(tmp_path / "x.onnx")]
+            assert export.main(arguments) == 2
+        assert "pip install 'meljax[onnx]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_that_is_off_is_not_written(sound_run, tmp_path, monkeypatch, capsys):
+    real = export.onnx_model
+    monkeypatch.setattr(
+        export,
+        "onnx_model",
+        lambda *arguments: real(*arguments[:3], 1.5 * arguments[3], arguments[4]),
+    )
+    out = tmp_path / "model.onnx"
+    assert export.main([str(sound_run), "--format", "onnx", "--out", str(out)]) == 2
+    assert "nothing was written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
