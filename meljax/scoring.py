@@ -105,7 +105,12 @@ def scored(
     return Scored(side, epoch, chosen, logits, order.item, labels, temperature)
 
 
-@functools.partial(backend.jit, static_argnames="task")
+# Runs once a run, on few pictures: not worth XLA's optimising.
+@functools.partial(
+    jax.jit,
+    static_argnames="task",
+    compiler_options={"xla_backend_optimization_level": 0},
+)
 def evidence(
     task: Task,
     variables: PyTree,
@@ -163,11 +168,14 @@ def worst_mistakes(
     if not len(worst):
         return []
     start = np.array([_clearest_start(task, data, scores, int(i)) for i in worst], np.int32)
-    seen = feed.cut(data, jnp.asarray(worst), jnp.asarray(start), task.frontend.window)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    pictures, heat = jax.device_get(
-        evidence(task, variables, seen, jnp.asarray(predictions[worst]))
+    # Always as many, so that one compiled program serves: the first stands in for what is missing.
+    index, start, taken_for = (
+        jnp.asarray(np.append(x, np.repeat(x[:1], most - len(worst))))
+        for x in (worst, start, predictions[worst])
     )
+    seen = feed.cut(data, index, start, task.frontend.window)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    pictures, heat = jax.device_get(evidence(task, variables, seen, taken_for))
     side = voices.indices(scores.side)
     return [
         Mistake(
@@ -179,7 +187,7 @@ def worst_mistakes(
             evidence=warmth,
             sound=voices.arrays[side[i]] if voices.kind == "sound" else None,
         )
-        for i, picture, warmth in zip(worst, pictures, heat, strict=True)
+        for i, picture, warmth in zip(worst, pictures, heat, strict=False)
     ]
 
 

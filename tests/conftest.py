@@ -1,7 +1,9 @@
 """A strict world, four emulated devices, and small voices of our own."""
 
+import fcntl
 import os
 import tempfile
+from collections.abc import Callable
 
 # Before JAX is imported. The devices serve the tests of several; all else takes one or all of them.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
@@ -44,34 +46,83 @@ def tone(pitch: float, seconds: float, seed: int, rate: int = 8000) -> np.ndarra
     return (0.2 * buzz + 0.05 * rng.normal(size=len(time))).astype(np.float32)
 
 
+def once(name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all workers of a test session."""
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "made" / name
+    folder.parent.mkdir(exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.with_suffix(".done").exists():
+            make(folder)
+            folder.with_suffix(".done").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
-def sounds(tmp_path_factory) -> Path:
+def sounds() -> Path:
     """Three classes of 14 short recordings of differing length, with things to be ignored."""
-    root = tmp_path_factory.mktemp("sounds")
+    return once("sounds", make_sounds)
+
+
+def make_sounds(root: Path) -> None:
     for c, pitch in enumerate((150, 400, 900)):
         folder = root / f"voice{c}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for i in range(14):
             samples = tone(pitch * (1 + 0.01 * i), 0.2 + 0.01 * i, seed=100 * c + i)
             soundfile.write(folder / f"{i:02}.wav", samples, 8000)
     (root / "LICENSE").write_text("ours")
     (root / "voice0" / ".DS_Store").write_bytes(b"\0")
-    return root
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory) -> Path:
+def pictures() -> Path:
     """Three classes of 14 small coloured pictures of differing width."""
-    root = tmp_path_factory.mktemp("pictures")
+    return once("pictures", make_pictures)
+
+
+def make_pictures(root: Path) -> None:
     rng = np.random.default_rng(0)
     for c in range(3):
         folder = root / f"voice{c}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         for i in range(14):
             image = rng.integers(0, 80, (20, 18 + i % 5, 3))
             image[5 * c + 2 : 5 * c + 6, :, c] += 150
             Image.fromarray(image.astype(np.uint8)).save(folder / f"{i:02}.png")
-    return root
+
+
+@pytest.fixture(scope="session")
+def sound_run(sounds) -> Path:
+    """A finished run of three epochs on recordings; not to be changed."""
+    return trained("cnn", sounds, "sound", train__epochs=3)
+
+
+@pytest.fixture(scope="session")
+def window_run(sounds) -> Path:
+    """A CNN on recordings, some of them longer than a window and a half; not to be changed."""
+    return trained("cnn", sounds, "windows", train__epochs=1, data__window=0.16)
+
+
+@pytest.fixture(scope="session")
+def picture_run(pictures) -> Path:
+    """A CNN on pictures as they are; not to be changed."""
+    return trained("cnn", pictures, "pictures_as_they_are", train__epochs=1)
+
+
+@pytest.fixture(scope="session")
+def square_run(pictures) -> Path:
+    """A ResNet on pictures that are resized; not to be changed."""
+    return trained("resnet", pictures, "square", train__epochs=1, data__image_size=24)
+
+
+def trained(config: str, data: Path, name: str, **keys) -> Path:
+    from meljax.main import main
+
+    def make(workdir: Path) -> None:
+        assert main(command(config, data, workdir, **keys)) == 0
+
+    return once(name, make)
 
 
 SMALL = {

@@ -12,31 +12,23 @@ from meljax.data import voices
 from meljax.main import main
 
 
-@pytest.fixture(scope="module")
-def run(sounds, tmp_path_factory):
-    """A CNN trained for two epochs."""
-    workdir = tmp_path_factory.mktemp("evaluate") / "run"
-    assert main(command("cnn", sounds, workdir)) == 0
-    return workdir
-
-
 def scores(run, tmp_path, *arguments, code=0) -> dict:
     out = tmp_path / "scores.json"
     assert evaluate.main([str(run), *map(str, arguments), "--json", str(out)]) == code
     return json.loads(out.read_text())
 
 
-def test_the_validation_split_has_the_scores_of_training(run, tmp_path, capsys):
-    found = scores(run, tmp_path)
+def test_the_validation_split_has_the_scores_of_training(sound_run, tmp_path, capsys):
+    found = scores(sound_run, tmp_path)
     best = max(
-        map(json.loads, (run / "metrics.jsonl").read_text().splitlines()),
+        map(json.loads, (sound_run / "metrics.jsonl").read_text().splitlines()),
         key=lambda row: (row["val_accuracy"], -row["val_loss"]),
     )
     assert found["epoch"] == best["epoch"]
     assert found["accuracy"] == pytest.approx(best["val_accuracy"])
     assert found["macro_f1"] == pytest.approx(best["val_f1"])
     assert found["uncalibrated"]["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
-    stored = json.loads((run / "calibration.json").read_text())
+    stored = json.loads((sound_run / "calibration.json").read_text())
     assert stored["temperature"] == found["temperature"] != 1
     assert stored["before"] == found["uncalibrated"]
     assert stored["after"]["loss"] == found["loss"]
@@ -46,8 +38,8 @@ def test_the_validation_split_has_the_scores_of_training(run, tmp_path, capsys):
     assert f"at temperature {found['temperature']:.2f}" in printed
 
 
-def test_scores_of_other_files_are_scikit_learns(run, sounds, tmp_path, capsys):
-    found = scores(run, tmp_path, "--data", sounds)
+def test_scores_of_other_files_are_scikit_learns(sound_run, sounds, tmp_path, capsys):
+    found = scores(sound_run, tmp_path, "--data", sounds)
     assert found["files"] == 42
     true = [item["label"] for item in found["items"]]
     predicted = [item["prediction"] for item in found["items"]]
@@ -59,7 +51,7 @@ def test_scores_of_other_files_are_scikit_learns(run, sounds, tmp_path, capsys):
             assert (row[name] or 0) == pytest.approx(score[i])
     assert np.sum(found["confusion"]) == 42
     assert found["top_k"].keys() == {"1"}
-    with open(run / "split.csv", newline="") as file:
+    with open(sound_run / "split.csv", newline="") as file:
         train = sum(row["split"] == "train" for row in csv.DictReader(file))
     assert found["trained_on"] == train
     assert f"{train} of these files are byte-identical" in capsys.readouterr().out
@@ -74,11 +66,13 @@ def test_top_k_is_scikit_learns():
         assert found == pytest.approx(expected)
 
 
-def test_some_of_the_classes_are_enough_and_the_others_are_named(run, sounds, tmp_path, capsys):
+def test_some_of_the_classes_are_enough_and_the_others_are_named(
+    sound_run, sounds, tmp_path, capsys
+):
     folder = tmp_path / "some"
     shutil.copytree(sounds / "voice1", folder / "voice1")
     (folder / "voice1" / "broken.wav").write_bytes(b"")
-    found = scores(run, tmp_path, "--data", folder, code=1)
+    found = scores(sound_run, tmp_path, "--data", folder, code=1)
     assert found["missing_classes"] == ["voice0", "voice2"]
     assert found["files"] == 14
     assert [error["error"] for error in found["errors"]] == ["empty file"]
@@ -88,7 +82,7 @@ def test_some_of_the_classes_are_enough_and_the_others_are_named(run, sounds, tm
     assert "broken.wav: empty file; left out" in printed
 
 
-def test_a_table_is_read_by_its_columns_and_split(run, sounds, tmp_path):
+def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path):
     table = sounds.parent / "evaluate.csv"
     rows = [
         ["path", "label", "split"],
@@ -100,8 +94,8 @@ def test_a_table_is_read_by_its_columns_and_split(run, sounds, tmp_path):
     ]
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(rows)
-    assert scores(run, tmp_path, "--data", table)["files"] == 15
-    found = scores(run, tmp_path, "--data", table, "--split", "test")
+    assert scores(sound_run, tmp_path, "--data", table)["files"] == 15
+    found = scores(sound_run, tmp_path, "--data", table, "--split", "test")
     assert found["files"] == 6
     assert found["split"] == "test"
 
@@ -117,7 +111,7 @@ def test_a_table_is_read_by_its_columns_and_split(run, sounds, tmp_path):
     ],
 )
 def test_a_folder_that_does_not_fit_is_explained(
-    change, message, run, sounds, pictures, tmp_path, capsys
+    change, message, sound_run, sounds, pictures, tmp_path, capsys
 ):
     data = tmp_path / "data"
     if change == "kind":
@@ -128,7 +122,7 @@ def test_a_folder_that_does_not_fit_is_explained(
         name = "voice11" if change == "unknown" else "voice1"
         shutil.copytree(sounds / "voice1", data / name)
     split = ["--split", "test"] if change == "split" else []
-    assert evaluate.main([str(run), "--data", str(data), *split]) == 2
+    assert evaluate.main([str(sound_run), "--data", str(data), *split]) == 2
     answer = capsys.readouterr().err
     assert message in answer
     assert "--data" in answer
@@ -152,11 +146,11 @@ def test_a_file_that_changed_since_training_is_left_out(sounds, tmp_path):
     assert len(errors) == 2
 
 
-def test_a_run_without_such_a_split_or_with_a_damaged_one_is_answered(run, tmp_path, capsys):
-    assert evaluate.main([str(run), "--split", "test"]) == 2
+def test_a_run_without_such_a_split_or_with_a_damaged_one_is_answered(sound_run, tmp_path, capsys):
+    assert evaluate.main([str(sound_run), "--split", "test"]) == 2
     assert "has no test files" in capsys.readouterr().err
     broken = tmp_path / "broken"
-    shutil.copytree(run, broken)
+    shutil.copytree(sound_run, broken)
     (broken / "split.csv").write_text("path,label\n")
     assert evaluate.main([str(broken)]) == 2
     (broken / "calibration.json").write_text("{}")

@@ -22,18 +22,9 @@ from meljax.models.weights import read_weights, write_weights
 DATA = Path(__file__).parent / "data"
 
 
-@pytest.fixture(scope="module")
-def run(pictures, tmp_path_factory) -> Path:
-    """A ResNet trained for an epoch."""
-    workdir = tmp_path_factory.mktemp("export") / "run"
-    arguments = command("resnet", pictures, workdir, train__epochs=1, data__image_size=24)
-    assert main(arguments) == 0
-    return workdir
-
-
-def test_a_run_is_written_under_torchvisions_names(run, tmp_path, capsys):
+def test_a_run_is_written_under_torchvisions_names(square_run, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
-    assert export.main([str(run), "--format", "torch", "--out", str(file)]) == 0
+    assert export.main([str(square_run), "--format", "torch", "--out", str(file)]) == 0
     assert "3 classes" in capsys.readouterr().out
     weights, _ = read_weights(file)
     reference, _ = read_weights(DATA / "tiny_resnet18.pth")
@@ -44,7 +35,7 @@ def test_a_run_is_written_under_torchvisions_names(run, tmp_path, capsys):
     assert weights["fc.weight"].shape == (3, 32)
     with safetensors.safe_open(file, "numpy") as opened:
         assert json.loads(opened.metadata()["classes"]) == ["voice0", "voice1", "voice2"]
-    kernel = saved.load(run).variables["params"]["conv1"]["kernel"]
+    kernel = saved.load(square_run).variables["params"]["conv1"]["kernel"]
     np.testing.assert_array_equal(weights["conv1.weight"], np.transpose(kernel, (3, 2, 0, 1)))
     assert weights["bn1.num_batches_tracked"] == 5
 
@@ -121,8 +112,8 @@ def test_a_check_against_what_does_not_fit_is_refused(tmp_path, fault):
 
 
 @pytest.mark.parametrize("out", ["/dev/null/x", "/", "."])
-def test_what_cannot_be_written_is_answered_in_one_line(run, out, capsys):
-    assert export.main([str(run), "--format", "torch", "--out", out]) == 2
+def test_what_cannot_be_written_is_answered_in_one_line(square_run, out, capsys):
+    assert export.main([str(square_run), "--format", "torch", "--out", out]) == 2
     answer = capsys.readouterr().err
     assert "cannot be written" in answer
     assert answer.count("\n") == 1

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
@@ -18,36 +19,11 @@ from meljax import evaluate, export, predict, saved
 from meljax.main import main
 
 
-@pytest.fixture(scope="module")
-def sound_run(sounds, tmp_path_factory):
-    """A CNN trained for two epochs on recordings; some are longer than a window and a half."""
-    workdir = tmp_path_factory.mktemp("predict") / "sound"
-    assert main(command("cnn", sounds, workdir, data__window=0.16)) == 0
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def picture_run(pictures, tmp_path_factory):
-    """A CNN trained for an epoch on pictures as they are."""
-    workdir = tmp_path_factory.mktemp("predict") / "pictures"
-    assert main(command("cnn", pictures, workdir, train__epochs=1)) == 0
-    return workdir
-
-
-@pytest.fixture(scope="module")
-def square_run(pictures, tmp_path_factory):
-    """A ResNet trained for an epoch on pictures that are resized."""
-    workdir = tmp_path_factory.mktemp("predict") / "square"
-    arguments = command("resnet", pictures, workdir, train__epochs=1, data__image_size=24)
-    assert main(arguments) == 0
-    return workdir
-
-
 def predicted(run, *arguments) -> list[dict]:
     """The rows of `meljax.predict`, from JSON lines."""
-    out = run.parent / "out.jsonl"
-    code = predict.main([str(run), *map(str, arguments), "--out", str(out)])
-    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as out:
+        code = predict.main([str(run), *map(str, arguments), "--out", out.name])
+        rows = [json.loads(line) for line in out]
     assert code == int(any(row["error"] for row in rows))
     return rows
 
@@ -59,10 +35,10 @@ def recorded(run) -> dict[str, dict]:
     return {row["path"]: row for row in rows}
 
 
-@pytest.mark.parametrize("kind", ["sound", "picture", "square"])
-def test_every_way_to_a_files_probabilities_gives_the_same_bits(kind, request, tmp_path):
-    run = request.getfixturevalue(f"{kind}_run")
-    root = request.getfixturevalue("sounds" if kind == "sound" else "pictures")
+@pytest.mark.parametrize("run", ["window_run", "picture_run", "square_run"])
+def test_every_way_to_a_files_probabilities_gives_the_same_bits(run, request, tmp_path):
+    root = request.getfixturevalue("sounds" if run == "window_run" else "pictures")
+    run = request.getfixturevalue(run)
     of_training = recorded(run)
     assert len(of_training) >= 3
     rows = predicted(run, root, "--top", 3)
@@ -71,10 +47,11 @@ def test_every_way_to_a_files_probabilities_gives_the_same_bits(kind, request, t
     report = tmp_path / "scores.json"
     assert evaluate.main([str(run), "--json", str(report)]) == 0
     of_evaluation = {item["path"]: item for item in json.loads(report.read_text())["items"]}
+    first = next(iter(of_training))
+    assert predicted(run, root / first, "--top", 3) == [in_bulk[str(root / first)]]
     for path, row in of_training.items():
         file = str(root / path)
-        (alone,) = predicted(run, file, "--top", 3)
-        assert alone == in_bulk[file]
+        alone = in_bulk[file]
         assert alone["label"] == row["prediction"] == of_evaluation[file]["prediction"]
         assert alone["probability"] == float(row["probability"])
         assert alone["probability"] == of_evaluation[file]["probability"]
@@ -82,11 +59,11 @@ def test_every_way_to_a_files_probabilities_gives_the_same_bits(kind, request, t
             assert alone[f"probability{k}"] == float(row[f"p:{alone[f'label{k}']}"])
 
 
-def test_a_long_recording_is_scored_window_by_window_and_on_average(sound_run, tmp_path):
+def test_a_long_recording_is_scored_window_by_window_and_on_average(window_run, tmp_path):
     file = tmp_path / "long.wav"
     soundfile.write(file, tone(400, 1.0, 7), 8000)
-    window = saved.load(sound_run).frontend.window / 8000
-    rows = predicted(sound_run, file, "--windows", "--top", 3)
+    window = saved.load(window_run).frontend.window / 8000
+    rows = predicted(window_run, file, "--windows", "--top", 3)
     assert rows[0]["start"] == 0
     assert rows[-1]["end"] == 1.0
     assert all(row["end"] - row["start"] == pytest.approx(window) for row in rows)
@@ -94,7 +71,7 @@ def test_a_long_recording_is_scored_window_by_window_and_on_average(sound_run, t
     assert (gaps <= window).all()
     assert (gaps >= window / 2 - 1e-9).all()
     assert len(rows) == 1 + int((1 - window) / (window / 2))
-    (whole,) = predicted(sound_run, file, "--top", 3)
+    (whole,) = predicted(window_run, file, "--top", 3)
     assert (whole["start"], whole["end"]) == (0, 1)
     for k in ("", "_2", "_3"):
         name = whole[f"label{k}"]
@@ -107,21 +84,21 @@ def test_a_long_recording_is_scored_window_by_window_and_on_average(sound_run, t
         assert whole[f"probability{k}"] == pytest.approx(np.mean(of_windows), rel=1e-12)
 
 
-def test_a_short_recording_ends_where_it_ends(sound_run, tmp_path):
+def test_a_short_recording_ends_where_it_ends(window_run, tmp_path):
     file = tmp_path / "short.wav"
     soundfile.write(file, tone(400, 0.1, 7), 8000)
     for flag in ([], ["--windows"]):
-        (row,) = predicted(sound_run, file, *flag)
+        (row,) = predicted(window_run, file, *flag)
         assert (row["start"], row["end"]) == (0, 0.1)
 
 
-def test_bad_files_are_rows_and_the_rest_is_scored(sound_run, sounds, tmp_path, capsys):
+def test_bad_files_are_rows_and_the_rest_is_scored(window_run, sounds, tmp_path, capsys):
     folder = tmp_path / "mixed"
     shutil.copytree(sounds / "voice1", folder)
     (folder / "00a.wav").write_bytes(b"")
     (folder / "13a.flac").write_bytes(b"no sound at all")
     (folder / "notes.txt").write_text("ours")
-    rows = predicted(sound_run, folder, tmp_path / "nowhere.wav", ROOT / "LICENSE")
+    rows = predicted(window_run, folder, tmp_path / "nowhere.wav", ROOT / "LICENSE")
     assert [row["path"] for row in rows[:2]] == [str(folder / "00.wav"), str(folder / "00a.wav")]
     errors = {row["path"].split("/")[-1]: row["error"] for row in rows if row["error"]}
     assert errors.keys() == {"00a.wav", "13a.flac", "nowhere.wav", "LICENSE"}
@@ -133,19 +110,19 @@ def test_bad_files_are_rows_and_the_rest_is_scored(sound_run, sounds, tmp_path, 
     assert "18 recordings in" in capsys.readouterr().err
 
 
-def test_formats_say_the_same(sound_run, sounds, tmp_path, capsys):
+def test_formats_say_the_same(window_run, sounds, tmp_path, capsys):
     folder = tmp_path / "voices"
     shutil.copytree(sounds / "voice1", folder)
     (folder / "bad,\nname.wav").write_bytes(b"")
-    lines = predicted(sound_run, folder, "--top", 2)
+    lines = predicted(window_run, folder, "--top", 2)
     capsys.readouterr()
-    assert predict.main([str(sound_run), str(folder), "--top", "2", "--format", "csv"]) == 1
+    assert predict.main([str(window_run), str(folder), "--top", "2", "--format", "csv"]) == 1
     reader = csv.DictReader(capsys.readouterr().out.splitlines(keepends=True))
     columns = ["path", "start", "end", "label", "probability", "error"]
     assert reader.fieldnames == [*columns, "label_2", "probability_2"]
     for row, line in zip(reader, lines, strict=True):
         assert row == {key: "" if value is None else str(value) for key, value in line.items()}
-    assert predict.main([str(sound_run), str(folder)]) == 1
+    assert predict.main([str(window_run), str(folder)]) == 1
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 16
     assert table[0].split() == ["path", "start", "end", "label", "probability"]
@@ -156,9 +133,9 @@ def test_formats_say_the_same(sound_run, sounds, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("run", "paths", "message"),
     [
-        ("sound_run", ["pictures"], "was trained on recordings, and there is no recording"),
+        ("window_run", ["pictures"], "was trained on recordings, and there is no recording"),
         ("picture_run", ["sounds"], "was trained on pictures, and there is no picture"),
-        ("sound_run", ["pictures/voice0/00.png"], "such as"),
+        ("window_run", ["pictures/voice0/00.png"], "such as"),
     ],
 )
 def test_files_of_the_other_kind_are_refused(run, paths, message, request, capsys):
@@ -197,19 +174,19 @@ def test_grey_pictures_pass_where_coloured_ones_were_learned_and_not_the_reverse
 
 
 @pytest.mark.parametrize("top", [0, 4])
-def test_more_names_than_classes_are_refused(top, sound_run, sounds, capsys):
-    assert predict.main([str(sound_run), str(sounds), "--top", str(top)]) == 2
+def test_more_names_than_classes_are_refused(top, window_run, sounds, capsys):
+    assert predict.main([str(window_run), str(sounds), "--top", str(top)]) == 2
     assert "--top must be 1 to 3" in capsys.readouterr().err
 
 
-def test_what_cannot_be_written_is_answered_in_one_line(sound_run, sounds, capsys):
-    assert predict.main([str(sound_run), str(sounds), "--out", "/dev/null/x"]) == 2
+def test_what_cannot_be_written_is_answered_in_one_line(window_run, sounds, capsys):
+    assert predict.main([str(window_run), str(sounds), "--out", "/dev/null/x"]) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0
 
 
-def test_rows_come_as_they_are_known(sound_run, sounds):
+def test_rows_come_as_they_are_known(window_run, sounds):
     """Whoever stops reading after the first rows ends the command, without a traceback."""
-    arguments = [sys.executable, "-m", "meljax.predict", sound_run, *[sounds] * 60]
+    arguments = [sys.executable, "-m", "meljax.predict", window_run, *[sounds] * 60]
     with subprocess.Popen(
         [*map(str, arguments)],
         cwd=ROOT,
@@ -269,28 +246,28 @@ def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp
     assert inputs.dtype == about["input"]["dtype"]
     assert list(inputs.shape[1:]) == about["input"]["shape"][1:]
     together = np.asarray(call(inputs))
+    np.testing.assert_allclose(call(inputs[2:3])[0], together[2], atol=1e-5)
     rows = predicted(run, *files, "--top", 3)
     tolerance = {"stablehlo": 1e-5, "onnx": 1e-4}[form]
-    for row, given, x in zip(rows, together, inputs, strict=True):
+    for row, given in zip(rows, together, strict=True):
         for k in ("", "_2", "_3"):
             number = about["classes"].index(row[f"label{k}"])
             assert given[number] == pytest.approx(row[f"probability{k}"], abs=tolerance)
-        np.testing.assert_allclose(call(x[None])[0], given, atol=1e-5)
 
 
 def test_without_the_extra_the_command_says_what_to_install(
-    sound_run, tmp_path, monkeypatch, capsys
+    window_run, tmp_path, monkeypatch, capsys
 ):
     for package in ("onnx", "onnxruntime"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            arguments = [str(sound_run), "--format", "onnx", "--out", str(tmp_path / "x.onnx")]
+            arguments = [str(window_run), "--format", "onnx", "--out", str(tmp_path / "x.onnx")]
             assert export.main(arguments) == 2
         assert "pip install 'meljax[onnx]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_that_is_off_is_not_written(sound_run, tmp_path, monkeypatch, capsys):
+def test_an_export_that_is_off_is_not_written(window_run, tmp_path, monkeypatch, capsys):
     real = export.onnx_model
     monkeypatch.setattr(
         export,
@@ -298,6 +275,6 @@ def test_an_export_that_is_off_is_not_written(sound_run, tmp_path, monkeypatch, 
         lambda *arguments: real(*arguments[:3], 1.5 * arguments[3], arguments[4]),
     )
     out = tmp_path / "model.onnx"
-    assert export.main([str(sound_run), "--format", "onnx", "--out", str(out)]) == 2
+    assert export.main([str(window_run), "--format", "onnx", "--out", str(out)]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -35,14 +35,6 @@ def start(arguments: list[str]) -> subprocess.Popen:
     )
 
 
-@pytest.fixture(scope="module")
-def sound_run(sounds, tmp_path_factory) -> Path:
-    """A finished run of three epochs on recordings."""
-    workdir = tmp_path_factory.mktemp("run") / "sounds"
-    assert main(command("cnn", sounds, workdir, train__epochs=3)) == 0
-    return workdir
-
-
 def test_a_run_leaves_what_it_promises(sound_run):
     facts = json.loads((sound_run / "config.json").read_text())
     assert facts["config"]["train.epochs"] == 3
