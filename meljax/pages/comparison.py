@@ -1,4 +1,4 @@
-"""The page of several runs beside each other: who scored higher, and whether by more than chance."""
+"""The page of several runs: which scored higher, and whether by more than chance."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,25 +118,24 @@ def headline(records: Sequence[RunRecord]) -> str:
 def _verdicts(records: Sequence[RunRecord], best: int) -> Iterator[str]:
     """Yields what is known of the best run against the others: three sentences at most."""
     tests = {frozenset(pair[:2]): pair.test.p for pair in pairs(records) if pair.side == "val"}
-    level = _level(records)
-    clear, unclear, apart = [], [], []
-    for i, record in enumerate(records):
-        p = tests.get(frozenset((best, i)))
-        if p is not None:
-            (clear if p < level else unclear).append(f"{record.name} ({_p(p)})")
-        elif i != best:
-            apart.append(record)
-    two = len(records) == 2
+    names, level = [record.name for record in records], _level(records)
+    found = {i: tests.get(frozenset((best, i))) for i in range(len(records)) if i != best}
+    clear = {names[i]: p for i, p in found.items() if p is not None and p < level}
+    unclear = {names[i]: p for i, p in found.items() if p is not None and p >= level}
+    apart = [records[i] for i, p in found.items() if p is None]
     if clear:
-        against = "" if two else f" from {_enumerated(clear)}"
-        p = clear[0][len(records[1 - best].name) :] if two else ""
-        yield f"The difference{against} is more than chance would make{p}."
+        yield f"The difference{_tested(clear, records)} is more than chance would make."
     if unclear:
-        p = f" ({unclear[0].rsplit('(', 1)[1]}" if two else ""
-        against = "" if two else f" from {_enumerated(unclear)}"
-        yield f"There is {_NONE}{against}{p}."
+        yield f"There is {_NONE}{_tested(unclear, records)}."
     if apart:
-        yield _apart(records[best], apart, two)
+        yield _apart(records[best], apart, len(records) == 2)
+
+
+def _tested(found: Mapping[str, float], records: Sequence[RunRecord]) -> str:
+    """Returns from which runs, if there are several, and p."""
+    if len(records) == 2:
+        return "".join(f" ({_p(p)})" for p in found.values())
+    return f" from {_enumerated([f'{name} ({_p(p)})' for name, p in found.items()])}"
 
 
 def _apart(best: RunRecord, others: Sequence[RunRecord], two: bool) -> str:
@@ -144,21 +143,15 @@ def _apart(best: RunRecord, others: Sequence[RunRecord], two: bool) -> str:
     low = best.scores[0].accuracy_interval[0]
     overlap = [r.name for r in others if r.scores[0].accuracy_interval[1] >= low]
     beyond = [r.name for r in others if r.name not in overlap]
-    of = (
-        "They do not share a split"
-        if two
-        else f"{_enumerated([r.name for r in others])} had other files"
-    )
     said = []
     if overlap:
-        said.append(
-            f"the 95 % intervals overlap{'' if two else f' with {_enumerated(overlap)}'}, {_NONE}"
-        )
+        which = "" if two else f" with {_enumerated(overlap)}"
+        said.append(f"the 95 % intervals overlap{which}, {_NONE}")
     if beyond:
-        said.append(
-            f"the 95 % intervals {'' if two else f'of {_enumerated(beyond)} '}lie apart, but other "
-            "files may be easier or harder"
-        )
+        which = "" if two else f" of {_enumerated(beyond)}"
+        said.append(f"the 95 % intervals{which} lie apart, but other files may be easier or harder")
+    names = _enumerated([record.name for record in others])
+    of = "They do not share a split" if two else f"{names} had other files"
     return f"{of}: {'; '.join(said)}."
 
 
@@ -259,9 +252,10 @@ def _scores(records: Sequence[RunRecord], links: Mapping[str, str]) -> str:
     words = (
         "In brackets: 95 % intervals, Wilson’s for accuracy, the bootstrap’s for macro-F1. The "
         "best epoch’s scores are flattering: it was chosen on these same files. Calibration error: "
-        "how far confidence and the share of right files lie apart, best epoch, validation."
+        "how far confidence and the share of right validation files lie apart, before and after "
+        "the logits are divided by the temperature, which was fitted on these same files."
     )
-    return section("Scores", table(header, rows, "k" + "t" * len(records)), parts.note(words))
+    return section("Scores", table(header, rows, "k" + "v" * len(records)), parts.note(words))
 
 
 def _name_cell(record: RunRecord, colour: str, number: str, links: Mapping[str, str]) -> str:
@@ -327,7 +321,7 @@ def _calibrated(record: RunRecord, cell: Callable[[dict[str, Any]], str]) -> str
 
 def _errors(facts: dict[str, Any]) -> str:
     before, after = (facts[when]["expected_calibration_error"] for when in ("before", "after"))
-    return f"{before:.1%} without temperature, {after:.1%} with it"
+    return f"{before:.1%} before, {after:.1%} after"
 
 
 def _epochs(record: RunRecord) -> str:
@@ -364,7 +358,7 @@ def _tests(records: Sequence[RunRecord]) -> str:
     tested, level, names = pairs(records), _level(records), [record.name for record in records]
     lines = [text(_sentence(pair, names, level)) for pair in tested]
     rows = [
-        (text(names[a]), text(names[b]), SIDES[side], *map(str, test[:4]), _p(test.p))
+        (text(names[a]), text(names[b]), SIDES[side], *(f"{n:,}" for n in test[:4]), _p(test.p))
         for a, b, side, test in tested
     ]
     header = ("A", "B", "files", "both right", "only A", "only B", "neither", "p")
@@ -392,8 +386,8 @@ def _sentence(pair: Pair, names: Sequence[str], level: float) -> str:
 def _test_words(tested: int, level: float) -> str:
     words = (
         "McNemar’s exact test of the last epochs’ predictions, two-sided: it counts the files that "
-        "one run alone got right. It is about these trained networks; another seed may turn a small "
-        "difference round."
+        "one run alone got right. It is about these trained networks; another seed may turn a "
+        "small difference round."
     )
     if tested > 1:
         words += (

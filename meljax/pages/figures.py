@@ -151,12 +151,12 @@ def _compared(curves: Sequence[RunCurves], title: str) -> tuple[Figure, Axes]:
 def reliability(sets: Mapping[str, Bins]) -> Figure:
     """Draws the share of right items by their confidence, for 'before' and 'after'."""
     figure = Figure(figsize=(4.6, 4.4), dpi=DPI)
-    axes = figure.add_axes((0.15, 0.13, 0.82, 0.78))
+    axes = figure.add_axes((0.15, 0.13, 0.79, 0.78))
     axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.9, linestyle=":")
     for name, (count, confidence, right) in sets.items():
         held = count > 0
         colour = {"before": BEFORE, "after": AFTER}[name]
-        axes.plot(confidence[held], right[held], color=colour, linewidth=1, alpha=0.6)
+        axes.plot(confidence[held], right[held], color=colour, linewidth=1, alpha=0.35)
         area = 12 + 300 * count[held] / count.sum()
         dots = {"s": area, "color": colour, "edgecolors": "white", "linewidths": 0.6}
         axes.scatter(confidence[held], right[held], label=name, zorder=3, clip_on=False, **dots)
@@ -228,7 +228,8 @@ def overlay(
     pixels: Float[np.ndarray, "rows columns channel"], warmth: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns 3"]:
     """Returns a picture in grey, the warmer in colour the higher `warmth`, in 0…1."""
-    grey = np.clip(pixels, 0, 1).mean(-1, keepdims=True).repeat(3, -1)
+    # Not quite to white, where the colour would not show.
+    grey = 0.85 * np.clip(pixels, 0, 1).mean(-1, keepdims=True).repeat(3, -1)
     share = 0.65 * warmth[:, :, None]
     return (1 - share) * grey + share * np.array(to_rgb(WARM), np.float32)
 

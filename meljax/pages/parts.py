@@ -201,5 +201,5 @@ a { color: #0072b2; }
   .lead { font-size: 1.02rem; }
   .grid { grid-template-columns: repeat(2, 1fr); gap: 14px; }
   table { font-size: 0.78rem; } th, td { padding: 4px 7px 4px 0; }
-  th, .number, .interval { white-space: normal; } .two { gap: 4px; } }
+  th, .number, .interval { white-space: normal; } .value { min-width: 8.5em; } .two { gap: 4px; } }
 """

@@ -287,16 +287,16 @@ def _calibration(results: RunResults) -> str:
         "fitted on the validation files."
     )
     alt = "Share of right files by confidence, before and after: on the diagonal they are equal."
+    note = parts.note(
+        "Calibration error: how far confidence (the highest probability) and the share of right "
+        "files lie apart, on average over the files, in 15 bins. Each dot is a bin, larger where "
+        "it holds more files; dots of few files scatter. On the dotted line the two are equal."
+    )
     return section(
         "Calibration",
         f"<p>{words} {_temperature_words(chosen[0].temperature)}</p>",
         table(header, rows, "trrrrr"),
-        img("calibration.png", alt),
-        parts.note(
-            "Calibration error: how far confidence (the highest probability) and the share of "
-            "right files lie apart, on average over the files, in 15 bins. Each dot is a bin, "
-            "larger where it holds more files; dots of few files scatter."
-        ),
+        f'<div class="pair">{img("calibration.png", alt)}{note}</div>',
     )
 
 
