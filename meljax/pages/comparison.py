@@ -19,6 +19,9 @@ from meljax.pages.parts import ABSENT, SIDES, count, duration, img, interval, se
 from meljax.paired import Paired
 from meljax.results import Predicted, RunRecord
 
+READ_PAIRS = 6
+"""Up to so many pairs the page has a sentence for each; beyond, they unfold."""
+
 _NETWORKS = {"resnet18": "ResNet-18", "cnn": "CNN"}
 _NONE = "no evidence of a difference"
 _CURVES = {
@@ -145,10 +148,10 @@ def _apart(best: RunRecord, others: Sequence[RunRecord], two: bool) -> str:
     beyond = [r.name for r in others if r.name not in overlap]
     said = []
     if overlap:
-        which = "" if two else f" with {_enumerated(overlap)}"
+        which = f" with {_enumerated(overlap)}" if beyond else ""
         said.append(f"the 95 % intervals overlap{which}, {_NONE}")
     if beyond:
-        which = "" if two else f" of {_enumerated(beyond)}"
+        which = f" of {_enumerated(beyond)}" if overlap else ""
         said.append(f"the 95 % intervals{which} lie apart, but other files may be easier or harder")
     names = _enumerated([record.name for record in others])
     of = "They do not share a split" if two else f"{names} had other files"
@@ -362,15 +365,19 @@ def _tests(records: Sequence[RunRecord]) -> str:
         for a, b, side, test in tested
     ]
     header = ("A", "B", "files", "both right", "only A", "only B", "neither", "p")
+    words = parts.listing(lines)
+    if len(lines) > READ_PAIRS:
+        words = f"<details><summary>In words, pair by pair</summary>{words}</details>"
     shared = sum(pair.side == "val" for pair in tested)
+    some = [table(header, rows, "tttrrrrr"), words, parts.note(_test_words(shared, level))]
     if shared < len(records) * (len(records) - 1) // 2:
-        which = "These runs do" if not shared else "Some of these runs do"
-        lines.append(
+        which = "Some of these runs do" if shared else "These runs do"
+        words = (
             f"{which} not share a split (files, labels and sides): there is no testing them file "
             "by file, and intervals are all there is to compare them by."
         )
-    some = [table(header, rows, "tttrrrrr"), parts.note(_test_words(shared, level))]
-    return section("More than chance?", parts.listing(lines), *(some if tested else []))
+        return section("More than chance?", *(some if tested else []), f"<p>{words}</p>")
+    return section("More than chance?", *some)
 
 
 def _sentence(pair: Pair, names: Sequence[str], level: float) -> str:

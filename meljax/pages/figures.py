@@ -121,8 +121,8 @@ def compared_scores(curves: Sequence[RunCurves], title: str) -> Figure:
 
 def _compared(curves: Sequence[RunCurves], title: str) -> tuple[Figure, Axes]:
     longest = max((curve.epochs for curve in curves), key=len)
-    lines = -(-len(curves) // 2)
-    figure, axes = _curve_axes(longest, title, legend_lines=lines)
+    columns = 2 if max(len(curve.label) for curve in curves) <= 26 else 1
+    figure, axes = _curve_axes(longest, title, legend_lines=-(-len(curves) // columns))
     for curve in curves:
         style = {"color": curve.colour, "marker": _marker(curve.epochs), "markersize": 3.5}
         if curve.dashed is not None:
@@ -137,7 +137,7 @@ def _compared(curves: Sequence[RunCurves], title: str) -> tuple[Figure, Axes]:
     legend = axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.01, 1),
-        ncols=2,
+        ncols=columns,
         frameon=False,
         fontsize=8.5,
         borderaxespad=0.3,
