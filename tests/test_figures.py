@@ -30,6 +30,17 @@ def test_best_epoch_is_marked_at_its_own_score():
     assert mark.get_label() == "best, epoch 3"
 
 
+def test_a_logarithmic_axis_has_plain_numbers_and_not_too_many():
+    for losses in ([3, 0.14, 0.3], [3, 0.002, 0.01], [3, 1e-6, 1e-4]):
+        figure = figures.loss_curve(np.arange(1, 4), np.array(losses, float), "training")
+        figure.canvas.draw()
+        axis = figure.axes[0].yaxis
+        texts = [t.get_text() for t in axis.get_ticklabels(which="both") if t.get_text()]
+        low, high = axis.get_view_interval()
+        shown = [t for t in texts if low <= float(t.replace("−", "-")) <= high]
+        assert 2 <= len(shown) <= 12
+
+
 @pytest.mark.parametrize(
     ("losses", "scale"), [([2, 1, 0.5], "linear"), ([2, 0.1, 0.01], "log"), ([0, 0, 0], "linear")]
 )

@@ -3,12 +3,13 @@
 import dataclasses
 import io
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 from samples import Page, make_results, scored
 
-from meljax import runs, summary
+from meljax import config, models, runs, summary
 from meljax.pages import figures, mistakes
 from meljax.pages import run as run_page
 
@@ -68,10 +69,38 @@ def test_evidence_is_colour_upon_grey():
     assert 0 <= drawn.min() <= drawn.max() <= 1
 
 
-@pytest.mark.parametrize(("network", "patch"), [("cnn", 16), ("resnet18", 32)])
-def test_the_page_says_how_coarse_the_evidence_is(network, patch):
-    shown = Page(run_page.page(make_results(settings={"model.name": network}), {})).shown
-    assert f"every {patch} × {patch} of the picture’s 8 × 6 pixels" in shown
+@pytest.mark.parametrize(
+    ("network", "shape", "words"),
+    [
+        ("cnn", (128, 129), "8 × 8 values for the picture’s 129 × 128 pixels"),
+        ("resnet18", (128, 129), "5 × 4 values for the picture’s 129 × 128 pixels"),
+        ("cnn", (6, 8), "1 × 1 values for the picture’s 8 × 6 pixels"),
+    ],
+)
+def test_the_page_says_how_coarse_the_evidence_is(network, shape, words):
+    results = make_results(settings={"model.name": network})
+    picture = np.zeros((*shape, 1), np.float32)
+    wrong = [
+        dataclasses.replace(each, picture=picture, evidence=picture[..., 0])
+        for each in results.mistakes
+    ]
+    assert words in Page(run_page.page(dataclasses.replace(results, mistakes=wrong), {})).shown
+
+
+@pytest.mark.parametrize("network", ["cnn", "resnet18"])
+def test_the_last_maps_have_as_many_values_as_the_page_says(network):
+    model = models.build(config.ModelConfig(name=network, width=4), 3)
+    for pixels in (20, 64, 100):
+        image = jax.ShapeDtypeStruct((1, pixels, 40, 1), np.float32)
+        weight = jax.ShapeDtypeStruct((1,), np.float32)
+
+        def features(image, weight):
+            variables = model.init(jax.random.key(0), image, weight, train=False)
+            names = ["intermediates"]
+            return model.apply(variables, image, weight, train=False, mutable=names)[1]
+
+        (maps,) = jax.eval_shape(features, image, weight)["intermediates"]["features"]
+        assert maps.shape[1] == mistakes._VALUES[network](pixels)
 
 
 def test_calibration_is_told_before_and_after_and_where_it_was_fitted():

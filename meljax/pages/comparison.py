@@ -249,16 +249,15 @@ def _scores(records: Sequence[RunRecord], links: Mapping[str, str]) -> str:
         "",
         *map(_name_cell, records, figures.RUNS, _numbers(records), itertools.repeat(links)),
     ]
-    rows = [
-        row for row in _rows(records) if isinstance(row, str) or any(c != ABSENT for c in row[1:])
-    ]
     words = (
         "In brackets: 95 % intervals, Wilson’s for accuracy, the bootstrap’s for macro-F1. The "
         "best epoch’s scores are flattering: it was chosen on these same files. Calibration error: "
         "how far confidence and the share of right validation files lie apart, before and after "
         "the logits are divided by the temperature, which was fitted on these same files."
     )
-    return section("Scores", table(header, rows, "k" + "v" * len(records)), parts.note(words))
+    return section(
+        "Scores", table(header, _rows(records), "k" + "v" * len(records)), parts.note(words)
+    )
 
 
 def _name_cell(record: RunRecord, colour: str, number: str, links: Mapping[str, str]) -> str:
@@ -361,7 +360,13 @@ def _tests(records: Sequence[RunRecord]) -> str:
     tested, level, names = pairs(records), _level(records), [record.name for record in records]
     lines = [text(_sentence(pair, names, level)) for pair in tested]
     rows = [
-        (text(names[a]), text(names[b]), SIDES[side], *(f"{n:,}" for n in test[:4]), _p(test.p))
+        (
+            text(names[a]),
+            text(names[b]),
+            SIDES[side],
+            *(f"{n:,}" for n in test[:4]),
+            _p(test.p).removeprefix("p").removeprefix(" = "),
+        )
         for a, b, side, test in tested
     ]
     header = ("A", "B", "files", "both right", "only A", "only B", "neither", "p")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.legend import Legend
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 # All colours are of Okabe & Ito's palette, which colour-blind readers tell apart.
 TRAINING = "#d55e00"
@@ -126,9 +126,10 @@ def _compared(curves: Sequence[RunCurves], title: str) -> tuple[Figure, Axes]:
     for curve in curves:
         style = {"color": curve.colour, "marker": _marker(curve.epochs), "markersize": 3.5}
         if curve.dashed is not None:
-            faint = style | {"marker": None, "linestyle": (0, (4, 2)), "linewidth": 0.8}
+            faint = style | {"marker": None, "linestyle": (0, (4, 2)), "linewidth": 0.7}
             axes.plot(curve.epochs, curve.dashed, alpha=0.75, **faint)
-        axes.plot(curve.epochs, curve.solid, linewidth=1.3, label=curve.label, **style)
+        width = 1.3 if style["marker"] else 0.9
+        axes.plot(curve.epochs, curve.solid, linewidth=width, label=curve.label, **style)
         if curve.best is not None:
             value = float(curve.solid[curve.epochs == curve.best][0])
             star = {"marker": "*", "markersize": 11, "markeredgewidth": 0.7}
@@ -285,7 +286,10 @@ def _scale_losses(axes: Axes, losses: Float[np.ndarray, " n"]) -> None:
     if finite.size and 0 < finite.min() < finite.max() / 20:
         axes.set_yscale("log")
         axes.set_ylabel("cross-entropy, nats (log scale)")
+        wide = finite.max() / finite.min() > 1000
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif finite.size:
         axes.set_ylim(0, 1.08 * finite.max() or 1)
 

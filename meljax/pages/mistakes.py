@@ -15,8 +15,11 @@ from meljax.results import MaskExample, Mistake, RunResults
 LONGEST_SECONDS = 30
 """Of a sound on the page; of a longer one the middle is taken."""
 
-# How many pixels of the picture, each way, one value of the last maps stands for.
-_PATCH = {"resnet18": 32, "cnn": 16}
+# How many values the last maps have along so many pixels: ResNet rounds up, the CNN down.
+_VALUES = {
+    "resnet18": lambda pixels: -(-pixels // 32),
+    "cnn": lambda pixels: max(1, pixels // 16),
+}
 
 
 def files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
@@ -65,16 +68,12 @@ def mistakes_section(results: RunResults) -> str:
 
 def _evidence_words(results: RunResults) -> str:
     rows, columns, _ = results.mistakes[0].picture.shape
-    patch = _PATCH.get(results.facts["config"]["model.name"])
-    coarse = (
-        f": one value for every {patch} × {patch} of the picture’s {columns} × {rows} pixels"
-        if patch
-        else ""
-    )
+    values = _VALUES[results.facts["config"]["model.name"]]
     return (
         "Each spectrogram is shown a second time in grey, with what spoke for the wrong class in "
-        f"orange (Grad-CAM on the network’s last maps). It is coarse{coarse}, smoothed in between; "
-        "it tells the region, not the line."
+        "orange (Grad-CAM on the network’s last maps). It is coarse, "
+        f"{values(columns)} × {values(rows)} values for the picture’s {columns} × {rows} pixels, "
+        "smoothed in between: it tells the region, not the line."
     )
 
 
