@@ -3,10 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from meljax import runs
 from meljax.errors import UserError
 from meljax.results import RunRecord
+
+_FACTS = {"config", "weights", "data", "versions", "device_count", "device_kind", "platform"}
+_DATA = {"kind", "classes", "files", "ignored", "skipped", "warnings", "fingerprint"}
 
 
 def read(paths: Sequence[Path]) -> list[RunRecord]:
@@ -50,7 +54,7 @@ def _read_one(path: Path, name: str) -> RunRecord:
     )
 
 
-def recorded_facts(path: Path) -> dict:
+def recorded_facts(path: Path) -> dict[str, Any]:
     """Returns what `config.json` of the run in `path` holds.
 
     Raises:
@@ -58,4 +62,7 @@ def recorded_facts(path: Path) -> dict:
     """
     if not (path / runs.CONFIG).is_file():
         raise UserError(f"{path} is no run: it holds no {runs.CONFIG}")
-    return runs.recorded(path)
+    facts = runs.recorded(path)
+    if not (facts.keys() >= _FACTS and facts["data"].keys() >= _DATA):
+        raise UserError(f"{path / runs.CONFIG} is damaged: it lacks what a run records")
+    return facts

@@ -305,6 +305,15 @@ def test_a_calibration_of_other_weights_is_not_shown(two):
     assert '<td class="key">temperature</td><td class="value">–</td>' in compared(two, "a", "b")[0]
 
 
+@pytest.mark.parametrize("lost", ["versions", "device_kind"])
+def test_a_record_that_lacks_something_is_refused(two, lost):
+    facts = json.loads((two / "a" / "config.json").read_text())
+    del facts[lost]
+    (two / "a" / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        compared(two, "a", "b")
+
+
 def test_what_is_no_run_or_no_place_is_refused_in_a_line(two, tmp_path, capsys):
     a, b, page = (str(two / name) for name in ("a", "b", "page"))
     (two / "mine").mkdir()

@@ -322,8 +322,8 @@ def _calibrated(record: RunRecord, cell: Callable[[dict[str, Any]], str]) -> str
 
 
 def _errors(facts: dict[str, Any]) -> str:
-    before, after = (facts[when]["expected_calibration_error"] for when in ("before", "after"))
-    return f"{before:.1%} before, {after:.1%} after"
+    errors = [facts.get(when, {}).get("expected_calibration_error") for when in ("before", "after")]
+    return ABSENT if None in errors else "{:.1%} before, {:.1%} after".format(*errors)
 
 
 def _epochs(record: RunRecord) -> str:
