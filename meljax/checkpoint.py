@@ -31,17 +31,25 @@ class Checkpoints:
     Each holds the state and, as JSON, what is needed to use it: config, classes and front end.
     orbax writes to a temporary directory and renames it, so a kill at any moment leaves the earlier
     ones whole. Nothing that cannot be read is ever removed.
+
+    Args:
+      directory: where they lie.
+      read_only: whether nothing at all may change there.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, read_only: bool = False):
         # The best must not go when newer ones come, nor the latest when it is not the best.
         keep = AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=rank, n=1)])
         self._directory = directory.absolute()
+        self._read_only = read_only
         with self._reading():
             self._manager = ocp.CheckpointManager(
                 self._directory,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=keep, best_fn=rank, enable_async_checkpointing=True
+                    preservation_policy=keep,
+                    best_fn=rank,
+                    enable_async_checkpointing=True,
+                    read_only=read_only,
                 ),
                 item_names=("state", "meta"),
             )
@@ -64,7 +72,8 @@ class Checkpoints:
     def restore_latest(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Returns the latest complete checkpoint and its meta; `None` if there is none.
 
-        Those after it, which cannot be read, are set aside under another name, with a warning.
+        Those after it, which cannot be read, are set aside under another name, with a warning;
+        where nothing may change, they stay.
 
         Args:
           like: a state, or its shapes; the restored one lies on the devices as it says.
@@ -114,7 +123,7 @@ class Checkpoints:
                 continue
             for bad, reason in unreadable.items():
                 progress.warn(f"checkpoint {bad} is damaged, {step} is taken instead ({reason})")
-                if set_aside:
+                if set_aside and not self._read_only:
                     os.rename(self._directory / str(bad), self._directory / f"damaged-{bad}")
             if unreadable:
                 self._manager.reload()
@@ -122,7 +131,7 @@ class Checkpoints:
         if unreadable:
             raise UserError(
                 f"no checkpoint in {self._directory} can be used: "
-                f"{next(iter(unreadable.values()))}; give another --workdir"
+                f"{next(iter(unreadable.values()))}; give another directory"
             )
         return None
 

@@ -3,7 +3,7 @@
 from meljax import progress, runs, scoring
 from meljax.checkpoint import rank
 from meljax.metrics import Row
-from meljax.report import write_report
+from meljax.pages.run import write_report
 from meljax.results import MaskExample, RunResults, Scored
 from meljax.session import Session
 from meljax.state import TrainState
@@ -18,10 +18,10 @@ def finish(session: Session, state: TrainState, history: list[Row]) -> RunResult
       state: after the last epoch.
       history: a row per epoch.
     """
-    results = _results(session, state, history)
+    results = score(session, state, history)
     runs.write_predictions(session.workdir, results, session.voices)
     runs.write_calibration(session.workdir, results)
-    write_report(session.workdir, results)
+    write_report(session.workdir, results, session.workdir)
     return results
 
 
@@ -31,8 +31,14 @@ def mask_examples(session: Session) -> list[MaskExample]:
     return scoring.mask_examples(session.task, session.voices, session.sets["train"], masks_key)
 
 
-def _results(session: Session, state: TrainState, history: list[Row]) -> RunResults:
-    """Scores the last and the best weights once more, item by item."""
+def score(session: Session, state: TrainState, history: list[Row]) -> RunResults:
+    """Returns the scores of the last and the best weights, item by item; writes nothing.
+
+    Args:
+      session: the run.
+      state: after the last epoch.
+      history: a row per epoch.
+    """
     weights = [(len(history), False, state)]
     best_epoch = max(history, key=rank)["epoch"]
     restored = session.checkpoints.restore_best(state)

@@ -2,17 +2,73 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int16
+from jaxtyping import Bool, Float, Int, Int16
 
 from meljax import calibration, intervals, metrics
 from meljax.metrics import Row
 
 
+class Judged:
+    """What true classes and probabilities tell, however they were come by.
+
+    Attributes:
+      side: 'train', 'val' or 'test'.
+      epoch: whose weights, from 1.
+      chosen: whether these weights were chosen for their score on the validation set.
+      labels: true class of every item.
+      probabilities: calibrated, of every class, for every item.
+    """
+
+    side: str
+    epoch: int
+    chosen: bool
+    labels: Int[np.ndarray, " items"]
+    probabilities: Float[np.ndarray, "items classes"]
+
+    @property
+    def predictions(self) -> Int[np.ndarray, " items"]:
+        """Returns the most probable class of every item."""
+        return self.probabilities.argmax(-1)
+
+    @property
+    def right(self) -> Bool[np.ndarray, " items"]:
+        """Returns which items were given their own class."""
+        return self.predictions == self.labels
+
+    @functools.cached_property
+    def confusion(self) -> Int[np.ndarray, "classes classes"]:
+        """Returns counts, true classes in rows."""
+        counts = np.zeros((self.probabilities.shape[1],) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+    @property
+    def accuracy(self) -> float:
+        """Returns the share of items predicted right."""
+        return metrics.accuracy(self.confusion)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Returns Wilson's 95 % interval."""
+        return intervals.wilson(int(self.right.sum()), len(self.labels))
+
+    @property
+    def macro_f1(self) -> float:
+        """Returns the mean of the classes' F1."""
+        return float(metrics.macro_f1(self.confusion))
+
+    @functools.cached_property
+    def macro_f1_interval(self) -> tuple[float, float] | None:
+        """Returns the bootstrap's 95 % interval; `None` where there are no mistakes to draw."""
+        return intervals.bootstrap_macro_f1(self.confusion)
+
+
 @dataclasses.dataclass(frozen=True)
-class Scored:
+class Scored(Judged):
     """A set scored with the weights of one epoch.
 
     Attributes:
@@ -48,38 +104,21 @@ class Scored:
         """Returns the mean cross-entropy, in nats, of the probabilities without temperature."""
         return calibration.log_loss(self.raw_probabilities, self.labels)
 
-    @property
-    def predictions(self) -> Int[np.ndarray, " items"]:
-        """Returns the most probable class of every item."""
-        return self.probabilities.argmax(-1)
 
-    @functools.cached_property
-    def confusion(self) -> Int[np.ndarray, "classes classes"]:
-        """Returns counts, true classes in rows."""
-        counts = np.zeros((self.probabilities.shape[1],) * 2, np.int64)
-        np.add.at(counts, (self.labels, self.predictions), 1)
-        return counts
+@dataclasses.dataclass(frozen=True)
+class Predicted(Judged):
+    """A set as `predictions.csv` has it; fields as in `Judged`.
 
-    @property
-    def accuracy(self) -> float:
-        """Returns the share of items predicted right."""
-        return metrics.accuracy(self.confusion)
+    Attributes:
+      paths: of the items.
+    """
 
-    @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """Returns Wilson's 95 % interval."""
-        hits = int((self.predictions == self.labels).sum())
-        return intervals.wilson(hits, len(self.labels))
-
-    @property
-    def macro_f1(self) -> float:
-        """Returns the mean of the classes' F1."""
-        return float(metrics.macro_f1(self.confusion))
-
-    @functools.cached_property
-    def macro_f1_interval(self) -> tuple[float, float] | None:
-        """Returns the bootstrap's 95 % interval; `None` where there are no mistakes to draw."""
-        return intervals.bootstrap_macro_f1(self.confusion)
+    side: str
+    epoch: int
+    chosen: bool
+    paths: tuple[str, ...]
+    labels: Int[np.ndarray, " items"]
+    probabilities: Float[np.ndarray, "items classes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,3 +176,26 @@ class RunResults:
     scores: list[Scored]
     mistakes: list[Mistake]
     mask_examples: list[MaskExample]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What a run's own files tell of it, without its data and weights.
+
+    Attributes:
+      name: of the run, told apart from the others beside it.
+      path: its directory.
+      facts: what `config.json` holds.
+      history: a row per epoch, up to the one that was scored last.
+      unscored: epochs that `metrics.jsonl` has beyond that.
+      scores: of the last epoch first, then of the best; validation before test.
+      calibration: what `calibration.json` holds; `None` where there is none.
+    """
+
+    name: str
+    path: Path
+    facts: dict[str, Any]
+    history: list[Row]
+    unscored: int
+    scores: list[Predicted]
+    calibration: dict[str, Any] | None

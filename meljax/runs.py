@@ -4,15 +4,18 @@ import contextlib
 import csv
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import meljax
 from meljax import calibration
@@ -22,7 +25,7 @@ from meljax.data.load import VoiceSet
 from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.paths import write_whole
-from meljax.results import RunResults, Scored
+from meljax.results import Predicted, RunResults, Scored
 
 try:
     import fcntl
@@ -37,6 +40,16 @@ PREDICTIONS = "predictions.csv"
 CALIBRATION = "calibration.json"
 CHECKPOINTS = "checkpoints"
 REPORT = "report.html"
+
+MEASURED = (
+    *(f"{side}_{name}" for side in ("train", "val") for name in ("loss", "accuracy", "f1")),
+    "seconds",
+    "images_per_second",
+)
+"""What every row of `metrics.jsonl` holds, beside epoch and step."""
+
+PREDICTION_COLUMNS = ("weights", "epoch", "split", "path", "label", "prediction", "probability")
+"""Of `predictions.csv`, before the probabilities of the classes."""
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "clu", "numpy")
 
@@ -56,7 +69,7 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
                 return facts
         except (ValueError, KeyError, TypeError, AttributeError, UserError):
             pass
-        raise UserError(f"{workdir / CONFIG} is damaged or not meljax's; give another --workdir")
+        raise UserError(f"{workdir / CONFIG} is damaged or not meljax's; give another directory")
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; give a directory")
     if workdir.is_dir() and any(not p.name.startswith(".") for p in workdir.iterdir()):
@@ -79,7 +92,7 @@ def locked(workdir: Path, facts: dict[str, Any] | None) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / LOCK, "w")  # noqa: SIM115 - open as long as the lock is held
     except OSError as error:
-        raise UserError(f"--workdir {workdir} cannot be written: {error.strerror}") from None
+        raise UserError(f"{workdir} cannot be written: {error.strerror}") from None
     with file:
         if fcntl:
             try:
@@ -87,7 +100,7 @@ def locked(workdir: Path, facts: dict[str, Any] | None) -> Iterator[None]:
             except BlockingIOError:
                 raise UserError(
                     f"another process is training in {workdir}; wait for it, or give "
-                    "another --workdir"
+                    "another directory"
                 ) from None
         if recorded(workdir) != facts:
             raise UserError(f"another process has just trained in {workdir}; start again")
@@ -118,7 +131,7 @@ def check_same_data(workdir: Path, facts: dict[str, Any], voice_set: VoiceSet) -
     if facts["data"]["fingerprint"] != voice_set.fingerprint:
         raise UserError(
             f"the data changed since the run in {workdir} was started: files, contents "
-            "or labels differ from its split.csv; give another --workdir"
+            "or labels differ from its split.csv; bring them back, or train in another directory"
         )
 
 
@@ -228,28 +241,43 @@ def split_csv(voice_set: VoiceSet) -> str:
 
 
 def read_history(workdir: Path, epochs: int) -> list[Row]:
-    """Returns the first `epochs` rows of `metrics.jsonl` and cuts away the rest.
-
-    What lies beyond belongs to epochs whose checkpoint was never finished; they are run again.
+    """Returns the first `epochs` rows of `metrics.jsonl`.
 
     Raises:
       UserError: rows of those epochs are missing or damaged.
     """
     path = workdir / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     try:
-        rows = [json.loads(line) for line in lines[:epochs]]
+        rows = [json.loads(line) for line in _lines(path)[:epochs]]
         fits = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+        fits = fits and all(math.isfinite(row[name]) for row in rows for name in MEASURED)
     except (ValueError, KeyError, TypeError):
         fits = False
     if not fits:
         raise UserError(
             f"{path} does not hold the {epochs} epochs that the checkpoint has behind "
-            "it; bring it back, or give another --workdir"
+            "it; bring it back, or give another directory"
         )
-    if len(lines) > epochs:
-        write_whole(path, "".join(f"{line}\n" for line in lines[:epochs]))
     return rows
+
+
+def cut_history(workdir: Path, epochs: int) -> None:
+    """Cuts away what `metrics.jsonl` holds beyond `epochs`.
+
+    Those are epochs whose checkpoint was never finished; they are run again.
+    """
+    lines = _lines(workdir / METRICS)
+    if len(lines) > epochs:
+        write_whole(workdir / METRICS, "".join(f"{line}\n" for line in lines[:epochs]))
+
+
+def count_history(workdir: Path) -> int:
+    """Returns how many rows `metrics.jsonl` has."""
+    return len(_lines(workdir / METRICS))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def append_history(workdir: Path, row: Row) -> None:
@@ -269,9 +297,7 @@ def write_predictions(workdir: Path, results: RunResults, voice_set: VoiceSet) -
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"p:{name}" for name in results.classes]
-    writer.writerow(
-        ["weights", "epoch", "split", "path", "label", "prediction", "probability", *names]
-    )
+    writer.writerow([*PREDICTION_COLUMNS, *names])
     for scored in results.scores:
         which = ["best" if scored.chosen else "last", scored.epoch, scored.side]
         items = [voice_set.items[i] for i in voice_set.indices(scored.side)]
@@ -280,6 +306,64 @@ def write_predictions(workdir: Path, results: RunResults, voice_set: VoiceSet) -
             prediction = results.classes[row.index(best)]
             writer.writerow([*which, item.path, item.label, prediction, best, *row])
     write_whole(workdir / PREDICTIONS, text.getvalue())
+
+
+def read_predictions(workdir: Path, facts: dict[str, Any]) -> list[Predicted]:
+    """Returns what `predictions.csv` holds, in its order.
+
+    Args:
+      workdir: of the run.
+      facts: what its `config.json` holds, which the predictions must fit.
+
+    Raises:
+      UserError: there are none, or they are damaged.
+    """
+    path = workdir / PREDICTIONS
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no {PREDICTIONS}; make it: {remedy(workdir)}")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = {name: number for number, name in enumerate(facts["data"]["classes"])}
+        if header != [*PREDICTION_COLUMNS, *(f"p:{name}" for name in classes)]:
+            raise ValueError
+        groups = itertools.groupby(rows, lambda row: tuple(row[:3]))
+        scores = [_predicted(*key, list(group), classes) for key, group in groups]
+        if (scores[0].chosen, scores[0].side) != (False, "val"):
+            raise ValueError
+        if any(len(each.labels) != facts["data"]["files"][each.side] for each in scores):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, IndexError, csv.Error):
+        raise UserError(
+            f"{path} is damaged or not of this run; make it anew: {remedy(workdir)}"
+        ) from None
+    return scores
+
+
+def _predicted(
+    weights: str, epoch: str, side: str, rows: list[list[str]], classes: dict[str, int]
+) -> Predicted:
+    """Returns rows of `predictions.csv` that belong together; `ValueError` or such if damaged."""
+    chosen = {"last": False, "best": True}[weights]
+    paths, labels, predictions = zip(*(row[3:6] for row in rows), strict=True)
+    probabilities = np.array([[float(value) for value in row[7:]] for row in rows])
+    predicted = Predicted(
+        side=side,
+        epoch=int(epoch),
+        chosen=chosen,
+        paths=paths,
+        labels=np.array([classes[label] for label in labels]),
+        probabilities=probabilities,
+    )
+    whole = np.isclose(probabilities.sum(-1), 1)  # which no nan and no infinity is
+    if [classes[p] for p in predictions] != predicted.predictions.tolist() or not whole.all():
+        raise ValueError
+    return predicted
+
+
+def remedy(workdir: Path) -> str:
+    """Returns the command that makes a run's predictions, calibration and report anew."""
+    return f"python -m meljax.report {shlex.quote(str(workdir))}"
 
 
 def write_calibration(workdir: Path, results: RunResults) -> None:
@@ -305,21 +389,30 @@ def calibration_facts(scored: Scored) -> dict[str, Any]:
     return facts
 
 
+def read_calibration(workdir: Path) -> dict[str, Any] | None:
+    """Returns what `calibration.json` holds; `None` where there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = workdir / CALIBRATION
+    if not path.exists():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        fits = type(facts["epoch"]) is int and 0 < float(facts["temperature"]) < math.inf
+    except (ValueError, KeyError, TypeError, OSError):
+        fits = False
+    if not fits:
+        raise UserError(f"{path} is damaged; remove it, and make it anew: {remedy(workdir)}")
+    return facts
+
+
 def read_temperature(workdir: Path, epoch: int) -> float:
     """Returns the temperature of the weights of `epoch`; 1 where none was fitted to them yet.
 
     Raises:
       UserError: what was recorded is damaged.
     """
-    path = workdir / CALIBRATION
-    if not path.exists():
-        return 1.0
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        temperature = float(facts["temperature"])
-        same = facts["epoch"] == epoch
-    except (ValueError, KeyError, TypeError, OSError):
-        temperature, same = math.nan, True
-    if not temperature > 0:
-        raise UserError(f"{path} is damaged; remove it, and make it anew: meljax.report {workdir}")
-    return temperature if same else 1.0
+    facts = read_calibration(workdir)
+    return float(facts["temperature"]) if facts and facts["epoch"] == epoch else 1.0

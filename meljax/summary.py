@@ -1,12 +1,28 @@
 """The scores of a run in a few lines of text."""
 
+from collections.abc import Iterator
+
+from meljax import runs
 from meljax.results import RunResults, Scored
 
 
 def text(results: RunResults) -> str:
-    """Returns a line per score, with its 95 % intervals."""
+    """Returns a line per score, with its 95 % intervals, and one for the calibration."""
     last = results.scores[0].epoch
-    return "\n".join(_line(scored, last) for scored in results.scores)
+    lines = [_line(scored, last) for scored in results.scores]
+    return "\n".join([*lines, *_calibration(results)])
+
+
+def _calibration(results: RunResults) -> Iterator[str]:
+    """Yields what the temperature changes; nothing where the best weights are gone."""
+    for scored in results.scores:
+        if scored.chosen and scored.side == "val":
+            facts = runs.calibration_facts(scored)
+            name = "expected_calibration_error"
+            yield (
+                f"calibration (best epoch): temperature {scored.temperature:.2f}; calibration "
+                f"error {facts['before'][name]:.1%} before, {facts['after'][name]:.1%} after"
+            )
 
 
 def _line(scored: Scored, last: int) -> str:

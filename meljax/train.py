@@ -77,6 +77,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
 def _run(session: Session, state: TrainState, done: int, continued: bool) -> RunResults:
     """Trains what is left after `done` epochs and writes the report."""
     history = runs.read_history(session.workdir, done)
+    runs.cut_history(session.workdir, done)
     runs.create(session.workdir, session.facts, session.voices)
     _announce(session, continued, done)
     state, history = _run_epochs(session, state, history)

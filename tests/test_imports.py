@@ -19,6 +19,7 @@ ORDER = [
     "frontend",
     "metrics",
     "intervals",
+    "paired",
     "calibration",
     "progress",
     "data.files",
@@ -51,8 +52,13 @@ ORDER = [
     "saved",
     "streaming",
     "summary",
-    "figures",
-    "report",
+    "record",
+    "pages",
+    "pages.parts",
+    "pages.figures",
+    "pages.mistakes",
+    "pages.run",
+    "pages.comparison",
     "session",
     "finish",
     "train",
@@ -61,6 +67,7 @@ ORDER = [
     "evaluate",
     "onnx_graph",
     "export",
+    "report",
 ]
 FILES = {
     ".".join(path.relative_to(ROOT / "meljax").with_suffix("").parts).removesuffix(

@@ -1,118 +1,31 @@
 """What a page holds for any run: true numbers, whole pictures, any name, nothing from outside."""
 
 import dataclasses
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
+from samples import ODD, Page, make_results, scored
 
-from meljax import config, figures, intervals, report, runs
-from meljax.report import confused_pairs, lowest_before_rise, page, write_report
-from meljax.results import MaskExample, Mistake, RunResults, Scored
+from meljax import config, intervals, runs
+from meljax.pages import figures, parts
+from meljax.pages import run as run_page
+from meljax.pages.run import confused_pairs, lowest_before_rise
+from meljax.results import MaskExample, Mistake
 
-ODD = ["<b>&\"'", "姓名", "🦉", "caf\udce9", "$x_$", "two\nlines", "W" * 300, ""]
 NOT_PRETRAINED = "was not pretrained"
 
 
-def scored(side, epoch, chosen, classes, items, wrong, seed=0):
-    """A set in which the first `wrong` items are taken for the next class."""
-    labels = np.arange(items) % classes
-    probabilities = np.random.default_rng(seed).uniform(0, 0.1, (items, classes))
-    predicted = (labels + (np.arange(items) < wrong)) % classes
-    probabilities[np.arange(items), predicted] += 1
-    probabilities /= probabilities.sum(1, keepdims=True)
-    return Scored(side, epoch, chosen, np.log(probabilities), np.arange(items), labels)
+LINKS = {name: name for name in run_page.FILES}
 
 
-def history(epochs):
-    """Curves that fall and rise evenly."""
-    share = np.arange(1, epochs + 1) / epochs
-    columns = {
-        "epoch": np.arange(1, epochs + 1),
-        "train_loss": 2 - 1.9 * share,
-        "val_loss": 2 - 1.5 * share,
-        "train_accuracy": share,
-        "val_accuracy": 0.8 * share,
-        "train_f1": 0.9 * share,
-        "val_f1": 0.7 * share,
-        "seconds": 0 * share + 2,
-        "images_per_second": 0 * share + 75,
-    }
-    return [{name: float(column[i]) for name, column in columns.items()} for i in range(epochs)]
+def page(results):
+    return run_page.page(results, LINKS)
 
 
-def make_facts(classes, settings=None, weights="imagenet", **data):
-    return {
-        "config": config.flat(config.Config()) | (settings or {}),
-        "seed": 0,
-        "weights": weights,
-        "data": {
-            "kind": "sound",
-            "classes": list(classes),
-            "files": {"train": 90, "val": 10, "test": 0},
-            "ignored": 3,
-            "skipped": [],
-            "warnings": [],
-            "fingerprint": "abc",
-        }
-        | data,
-        "device_kind": "cpu",
-        "platform": "cpu",
-        "device_count": 1,
-        "versions": {"python": "3.11"},
-    }
-
-
-def make_results(names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=None, **facts):
-    picture = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
-    count = len(names)
-    best = max(1, epochs - 1)
-    wrong = [
-        Mistake(f"{n}.wav", names[0], names[1], 0.9, picture, picture[:, :, 0], None)
-        for n in range(mistakes)
-    ]
-    return RunResults(
-        name="run",
-        facts=make_facts(names, **facts),
-        classes=tuple(names),
-        history=history(epochs),
-        scores=scores
-        or [
-            scored("val", epochs, False, count, 20, mistakes),
-            scored("val", best, True, count, 20, min(mistakes, 1)),
-        ],
-        mistakes=wrong,
-        mask_examples=[MaskExample("m.wav", names[0], picture, picture / 2)],
-    )
-
-
-class Page(HTMLParser):
-    """What a page refers to, shows and leaves open."""
-
-    VOID = ("meta", "img", "br", "link")
-
-    def __init__(self, text):
-        super().__init__()
-        self.images, self.links, self.alts, self.tags, self.open = [], [], [], set(), []
-        self.shown = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.add(tag)
-        self.images += [attrs["src"]] if "src" in attrs else []
-        self.links += [attrs["href"]] if "href" in attrs else []
-        self.alts += [attrs["alt"]] if tag == "img" else []
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.shown += data
+def write_report(workdir, results):
+    """Writes into the run itself, as training does."""
+    return run_page.write_report(workdir, results, workdir)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +33,8 @@ def odd_run(tmp_path_factory):
     """A report full of odd names, in a directory with one."""
     workdir = tmp_path_factory.mktemp("runs") / "<b>&姓\udce9"
     workdir.mkdir()
+    for name in run_page.FILES:
+        (workdir / name).write_text("")
     results = make_results(ODD, warnings=ODD, skipped=[f"{name}: bad" for name in ODD])
     picture = np.repeat(results.mistakes[0].picture, 3, 2)
     mistakes = [Mistake(f"{n}/a.wav", n, ODD[0], 0.9, picture, picture[..., 0], None) for n in ODD]
@@ -131,12 +46,12 @@ def odd_run(tmp_path_factory):
 def test_every_picture_lies_there_and_can_be_decoded(odd_run):
     workdir, path = odd_run
     seen = Page(path.read_text())
-    assert len(seen.images) == 5 + len(ODD) + 2
+    assert len(seen.images) == 6 + 2 * len(ODD) + 2
     for name in seen.images:
         with Image.open(workdir / name) as image:
             image.load()
             assert min(image.size) > 100
-    assert sorted(p.name for p in (workdir / report.FIGURES).iterdir()) == sorted(
+    assert sorted(p.name for p in (workdir / parts.FIGURES).iterdir()) == sorted(
         name.removeprefix("figures/") for name in seen.images
     )
 
@@ -144,8 +59,7 @@ def test_every_picture_lies_there_and_can_be_decoded(odd_run):
 def test_nothing_is_referred_to_but_the_runs_own_files(odd_run):
     text = odd_run[1].read_text()
     seen = Page(text)
-    own = {runs.CONFIG, runs.SPLIT, runs.METRICS, "figures/confusion.png"}
-    assert set(seen.links) == own
+    assert set(seen.links) == {*run_page.FILES, "figures/confusion.png"}
     assert all(name.startswith("figures/") for name in seen.images)
     assert not seen.tags & {"script", "link", "iframe", "object"}
     assert not any(word in text for word in ("http:", "https:", "url(", "@import", 'src="//'))
@@ -337,70 +251,7 @@ def test_page_is_written_last(tmp_path, monkeypatch):
         assert all((tmp_path / name).is_file() for name in Page(text).images)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "write_whole", write)
+    monkeypatch.setattr(parts, "write_whole", write)
     with pytest.raises(KeyboardInterrupt):
         write_report(tmp_path, make_results())
     assert not (tmp_path / runs.REPORT).exists()
-
-
-@pytest.mark.parametrize("epochs", [1, 8, 500])
-def test_curves_show_every_epoch_in_fixed_colours(epochs):
-    x = np.arange(1, epochs + 1)
-    y = x / (2 * epochs)
-    axes = figures.score_curves(x, y, y / 2, "Accuracy", epochs).axes[0]
-    train, val = axes.lines[:2]
-    assert (train.get_color(), val.get_color()) == (figures.TRAINING, figures.VALIDATION)
-    np.testing.assert_array_equal(val.get_ydata(), y / 2)
-    assert axes.get_xlim()[0] < 1 <= epochs < axes.get_xlim()[1]
-    assert (val.get_marker() == "o") == (epochs < 500)
-    ticks = [t for t in axes.get_xticks() if axes.get_xlim()[0] <= t <= axes.get_xlim()[1]]
-    assert ticks
-    assert all(t == round(t) for t in ticks)
-
-
-def test_best_epoch_is_marked_at_its_own_score():
-    x = np.arange(1, 6)
-    axes = figures.score_curves(x, x / 5, x / 10, "Accuracy", 3).axes[0]
-    mark = axes.lines[-1]
-    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([3], [0.3])
-    assert mark.get_label() == "best, epoch 3"
-
-
-@pytest.mark.parametrize(
-    ("losses", "scale"), [([2, 1, 0.5], "linear"), ([2, 0.1, 0.01], "log"), ([0, 0, 0], "linear")]
-)
-def test_loss_is_logarithmic_only_over_a_wide_range(losses, scale):
-    for side in ("training", "validation"):
-        axes = figures.loss_curve(np.arange(1, 4), np.array(losses, float), side).axes[0]
-        assert axes.get_yscale() == scale
-        low, high = axes.get_ylim()
-        assert low <= min(losses) <= max(losses) < high
-
-
-@pytest.mark.parametrize(("count", "counts", "labels"), [(2, 3, 2), (24, 25, 24), (100, 0, 50)])
-def test_confusion_matrix_drops_counts_and_names_that_would_not_fit(count, counts, labels):
-    confusion = 7 * np.eye(count, dtype=int)
-    confusion[0, 1] = 2
-    axes = figures.confusion_matrix(confusion, [f"class {i}" for i in range(count)]).axes[0]
-    assert len(axes.texts) == counts
-    assert len(axes.get_yticklabels()) == labels
-    np.testing.assert_allclose(axes.images[0].get_array()[0, :2], [7 / 9, 2 / 9])
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_keep_low_frequencies_at_the_bottom_and_their_pixels_sharp(tmp_path, channels):
-    pixels = np.zeros((4, 8, channels), np.float32)
-    pixels[-1, :2] = 1
-    figures.picture(pixels).savefig(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        drawn = np.asarray(image.convert("L"), float)
-    assert drawn.shape == (128, 256)
-    bright = drawn > 128
-    assert bright[96:, :64].all()
-    assert bright.sum() == 32 * 64
-
-
-def test_huge_pictures_are_shrunk(tmp_path):
-    figures.picture(np.zeros((128, 9000, 1), np.float32)).savefig(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (1024, 128)

@@ -1,19 +1,34 @@
-"""The figures of a run's report, drawn without a display and without global state."""
+"""The figures of the pages, drawn without a display and without global state."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.legend import Legend
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-# Vermillion and blue of Okabe & Ito's palette, which colour-blind readers tell apart.
+# All colours are of Okabe & Ito's palette, which colour-blind readers tell apart.
 TRAINING = "#d55e00"
 VALIDATION = "#0072b2"
+BEFORE = "#e69f00"
+AFTER = "#0072b2"
+WARM = "#e69f00"
+
+RUNS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7"),
+    *("#e69f00", "#56b4e9", "#000000", "#f0e442"),
+)
+"""A colour for each of several runs."""
+
+Bins = tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]
+"""Of confidence: how many items, their mean confidence, the share of them that is right."""
 
 MARKED_EPOCHS = 30
 """Up to so many epochs each is a dot; beyond, dots hide the curve."""
@@ -38,16 +53,9 @@ def loss_curve(
     """
     colour = {"training": TRAINING, "validation": VALIDATION}[side]
     figure, axes = _curve_axes(epochs, f"{side.capitalize()} loss")
-    axes.set_ylabel("cross-entropy, nats")
     axes.plot(epochs, losses, color=colour, marker=_marker(epochs), markersize=4, linewidth=1.4)
-    finite = losses[np.isfinite(losses)]
-    if finite.size and 0 < finite.min() < finite.max() / 20:
-        axes.set_yscale("log")
-        axes.set_ylabel("cross-entropy, nats (log scale)")
-        axes.yaxis.set_major_formatter("{x:g}")
-    elif finite.size:
-        axes.set_ylim(0, 1.08 * finite.max() or 1)
-    if side == "validation" and len(epochs) > 1 and finite.size:
+    _scale_losses(axes, losses)
+    if side == "validation" and len(epochs) > 1 and np.isfinite(losses).any():
         lowest = int(np.nanargmin(losses))
         label = f"lowest, epoch {epochs[lowest]}"
         _mark(axes, int(epochs[lowest]), float(losses[lowest]), "v", label)
@@ -73,6 +81,97 @@ def score_curves(
     axes.set_ylim(0, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     _legend(axes)
+    return figure
+
+
+class RunCurves(NamedTuple):
+    """What one run is drawn as beside others.
+
+    Attributes:
+      label: in the legend.
+      colour: of its curves.
+      epochs: 1, 2, …
+      solid: the values to be compared.
+      dashed: values drawn beside them; `None` where there are none.
+      best: epoch to be marked on `solid`; `None`: none.
+    """
+
+    label: str
+    colour: str
+    epochs: Int[np.ndarray, " epochs"]
+    solid: Float[np.ndarray, " epochs"]
+    dashed: Float[np.ndarray, " epochs"] | None = None
+    best: int | None = None
+
+
+def compared_losses(curves: Sequence[RunCurves], title: str) -> Figure:
+    """Draws the losses of several runs, in nats; logarithmic where `loss_curve` is."""
+    figure, axes = _compared(curves, title)
+    _scale_losses(axes, np.concatenate([curve.solid for curve in curves]))
+    return figure
+
+
+def compared_scores(curves: Sequence[RunCurves], title: str) -> Figure:
+    """Draws a score in 0…1 of several runs."""
+    figure, axes = _compared(curves, title)
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return figure
+
+
+def _compared(curves: Sequence[RunCurves], title: str) -> tuple[Figure, Axes]:
+    longest = max((curve.epochs for curve in curves), key=len)
+    columns = 2 if max(len(curve.label) for curve in curves) <= 26 else 1
+    figure, axes = _curve_axes(longest, title, legend_lines=-(-len(curves) // columns))
+    for curve in curves:
+        style = {"color": curve.colour, "marker": _marker(curve.epochs), "markersize": 3.5}
+        if curve.dashed is not None:
+            faint = style | {"marker": None, "linestyle": (0, (4, 2)), "linewidth": 0.7}
+            axes.plot(curve.epochs, curve.dashed, alpha=0.75, **faint)
+        width = 1.3 if style["marker"] else 0.9
+        axes.plot(curve.epochs, curve.solid, linewidth=width, label=curve.label, **style)
+        if curve.best is not None:
+            value = float(curve.solid[curve.epochs == curve.best][0])
+            star = {"marker": "*", "markersize": 11, "markeredgewidth": 0.7}
+            black = {"color": curve.colour, "markeredgecolor": "black", "linestyle": "none"}
+            axes.plot([curve.best], [value], zorder=5, clip_on=False, **star, **black)
+    legend = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1),
+        ncols=columns,
+        frameon=False,
+        fontsize=8.5,
+        borderaxespad=0.3,
+        handlelength=1.6,
+    )
+    for name in legend.get_texts():  # a run may be called '$x$'; names are no formulas
+        name.set_parse_math(False)
+    return figure, axes
+
+
+def reliability(sets: Mapping[str, Bins]) -> Figure:
+    """Draws the share of right items by their confidence, for 'before' and 'after'."""
+    figure = Figure(figsize=(4.6, 4.4), dpi=DPI)
+    axes = figure.add_axes((0.15, 0.13, 0.79, 0.78))
+    axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.9, linestyle=":")
+    for name, (count, confidence, right) in sets.items():
+        held = count > 0
+        colour = {"before": BEFORE, "after": AFTER}[name]
+        axes.plot(confidence[held], right[held], color=colour, linewidth=1, alpha=0.35)
+        area = 12 + 300 * count[held] / count.sum()
+        dots = {"s": area, "color": colour, "edgecolors": "white", "linewidths": 0.6}
+        axes.scatter(confidence[held], right[held], label=name, zorder=3, clip_on=False, **dots)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("right")
+    axes.set_title("Calibration", loc="left", fontsize=11, fontweight="bold", pad=9)
+    _style_axes(axes)
+    legend = _legend(axes)
+    for handle in legend.legend_handles:
+        handle.set_sizes([30])
     return figure
 
 
@@ -126,6 +225,16 @@ def picture(pixels: Float[np.ndarray, "rows columns channel"]) -> Figure:
     return figure
 
 
+def overlay(
+    pixels: Float[np.ndarray, "rows columns channel"], warmth: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "rows columns 3"]:
+    """Returns a picture in grey, the warmer in colour the higher `warmth`, in 0…1."""
+    # Not quite to white, where the colour would not show.
+    grey = 0.85 * np.clip(pixels, 0, 1).mean(-1, keepdims=True).repeat(3, -1)
+    share = 0.65 * warmth[:, :, None]
+    return (1 - share) * grey + share * np.array(to_rgb(WARM), np.float32)
+
+
 def drawable_name(classes: Sequence[str], index: int) -> str:
     """Returns the name of a class as figures show it: at most 20 characters.
 
@@ -147,19 +256,42 @@ def _characters() -> frozenset[int]:
     return frozenset(FT2Font(findfont(FontProperties())).get_charmap())
 
 
-def _curve_axes(epochs: Int[np.ndarray, " epochs"], title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, 3.6), dpi=DPI)
-    axes = figure.add_axes((0.125, 0.14, 0.85, 0.72))
+def _curve_axes(
+    epochs: Int[np.ndarray, " epochs"], title: str, legend_lines: int = 0
+) -> tuple[Figure, Axes]:
+    # Room for the legend's lines lies between title and curves.
+    height, legend = 3.6, 0.2 * legend_lines
+    whole = height + legend
+    figure = Figure(figsize=(5.6, whole), dpi=DPI)
+    axes = figure.add_axes((0.125, 0.14 * height / whole, 0.85, 0.72 * height / whole))
     first, last = int(epochs[0]), int(epochs[-1])
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9)
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9 + 72 * legend)
     axes.set_xlabel("epoch")
+    _style_axes(axes)
+    return figure, axes
+
+
+def _style_axes(axes: Axes) -> None:
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+
+
+def _scale_losses(axes: Axes, losses: Float[np.ndarray, " n"]) -> None:
+    axes.set_ylabel("cross-entropy, nats")
+    finite = losses[np.isfinite(losses)]
+    if finite.size and 0 < finite.min() < finite.max() / 20:
+        axes.set_yscale("log")
+        axes.set_ylabel("cross-entropy, nats (log scale)")
+        wide = finite.max() / finite.min() > 1000
+        axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif finite.size:
+        axes.set_ylim(0, 1.08 * finite.max() or 1)
 
 
 def _marker(epochs: Int[np.ndarray, " epochs"]) -> str | None:
@@ -183,8 +315,8 @@ def _mark(axes: Axes, epoch: int, value: float, marker: str, label: str) -> None
     )
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(
+def _legend(axes: Axes) -> Legend:
+    return axes.legend(
         loc="lower right",
         bbox_to_anchor=(1.01, 1),
         ncols=3,
