@@ -53,7 +53,7 @@ def scoring_batch(devices: int) -> int:
 def in_flight() -> int:
     """Returns how many such batches are best computed at the same time.
 
-    On a CPU two: single windows leave gaps in which a second one gets on. An accelerator queues
-    what it is given.
+    On a CPU three: single windows leave gaps in which others get on. An accelerator queues what it
+    is given.
     """
-    return 2 if jax.default_backend() == "cpu" else 1
+    return 3 if jax.default_backend() == "cpu" else 1

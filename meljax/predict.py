@@ -71,6 +71,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.top <= len(model.classes):
         raise UserError(f"--top must be 1 to {len(model.classes)}, the number of classes")
     found = find(arguments.paths, model)
+    streaming.prepare(model)
     begun, unusable = time.perf_counter(), 0
     with _writer(arguments, [str(each.path) for each in found]) as write:
         for result in progress.track(streaming.score(model, found), len(found), "predicting"):

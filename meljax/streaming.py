@@ -79,6 +79,7 @@ def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item |
     While some are computed the next ones are read. Whatever else an item is scored with, its scores
     are the same, bit for bit.
     """
+    prepare(model)
     with contextlib.closing(_Computer(model)) as computer:
         waiting: deque[_Pending | Bad] = deque()
         for path, array in _read_ahead(sources):
@@ -91,6 +92,25 @@ def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item |
             yield from _done(waiting)
         computer.finish()
         yield from _done(waiting)
+
+
+def prepare(model: SavedModel) -> None:
+    """Compiles what scores: once, ahead of the threads and of the clock."""
+    frontend, batch = model.frontend, backend.scoring_batch(model.mesh.size)
+    if frontend.kind == "sound":
+        blank = np.zeros((batch, frontend.window), np.int16)
+    else:
+        blank = np.zeros((batch, frontend.window, frontend.height, frontend.channels), np.uint8)
+    _logits(model, blank)
+
+
+def _logits(
+    model: SavedModel, seen: Shaped[np.ndarray, "batch window ..."]
+) -> Float[np.ndarray, "batch classes"]:
+    placed = jax.device_put(seen, split_batch(model.mesh))
+    return np.asarray(
+        steps.logits(model.network, model.frontend, model.mesh, model.variables, placed)
+    )
 
 
 @dataclasses.dataclass
@@ -113,7 +133,6 @@ class _Computer:
         self._pool = ThreadPoolExecutor(self._at_once)
         self._row: list[tuple[_Pending, np.ndarray]] = []
         self._computing: deque[tuple[list[_Pending], Future]] = deque()
-        self._compiled = False
 
     def add(self, pending: _Pending, array: Shaped[np.ndarray, "_ ..."]) -> None:
         """Takes all windows of an item; waits where there is enough to do."""
@@ -141,18 +160,7 @@ class _Computer:
         self._row = []
         padded = np.zeros((self._batch, *seen[0].shape), seen[0].dtype)
         padded[: len(seen)] = seen
-        self._computing.append((list(whose), self._pool.submit(self._logits, padded)))
-        if not self._compiled:  # once, not in every thread
-            self._collect(at_most=0)
-            self._compiled = True
-
-    def _logits(
-        self, seen: Shaped[np.ndarray, "batch window ..."]
-    ) -> Float[np.ndarray, "batch classes"]:
-        model = self._model
-        placed = jax.device_put(seen, split_batch(model.mesh))
-        logits = steps.logits(model.network, model.frontend, model.mesh, model.variables, placed)
-        return np.asarray(logits)
+        self._computing.append((list(whose), self._pool.submit(_logits, self._model, padded)))
 
     def _collect(self, at_most: int) -> None:
         """Waits for the first batches until `at_most` are left, and hands out their logits."""
@@ -174,6 +182,13 @@ def _done(waiting: deque[_Pending | Bad]) -> Iterator[Item | Bad]:
         yield first
 
 
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _read_ahead(sources: Iterable[Source | Bad]) -> Iterator[tuple[str, np.ndarray | Bad]]:
     """Yields what each source holds, in order, reading the next few meanwhile.
 
@@ -186,7 +201,7 @@ def _read_ahead(sources: Iterable[Source | Bad]) -> Iterator[tuple[str, np.ndarr
         except BadFileError as error:
             return Bad(source.path, str(error))
 
-    workers = os.cpu_count() or 1
+    workers = _cores()
     reading: deque[tuple[str, Future]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for source in sources:

@@ -32,6 +32,7 @@ ORDER = [
     "data.feed",
     "models.initialisers",
     "models.normalise",
+    "models.thin",
     "models.batchnorm",
     "models.cnn",
     "models.resnet",

@@ -5,7 +5,7 @@ import pytest
 
 from meljax import models
 from meljax.config import ModelConfig
-from meljax.models import normalise, resnet
+from meljax.models import normalise, resnet, thin
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.cnn import max_pool_2x2
 
@@ -151,3 +151,25 @@ def test_batchnorm_learns_nothing_from_a_single_value():
     np.testing.assert_array_equal(out, 0)
     np.testing.assert_array_equal(updated["batch_stats"]["var"], 1)
     np.testing.assert_array_equal(updated["batch_stats"]["mean"], 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_thin_convolution_is_the_convolution(channels):
+    """Values, gradients, and what is no number."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 7, 9, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels, 4)), jnp.float32)
+
+    def plain(x, kernel):
+        return jax.lax.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), "SAME")
+
+    np.testing.assert_allclose(
+        thin.convolve(x, kernel).transpose(0, 3, 1, 2), plain(x, kernel), atol=1e-5
+    )
+    gradients = jax.grad(lambda *a: (thin.convolve(*a) ** 2).sum(), (0, 1))(x, kernel)
+    expected = jax.grad(lambda *a: (plain(*a) ** 2).sum(), (0, 1))(x, kernel)
+    for a, b in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+    bad = thin.convolve(x.at[0, 3, 3, 0].set(jnp.nan), kernel)
+    assert jnp.isnan(bad[0, 2:5, 2:5]).all()
+    assert not jnp.isnan(bad[1]).any()

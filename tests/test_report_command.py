@@ -5,24 +5,14 @@ import shutil
 
 import pytest
 import soundfile
-from conftest import command
 from samples import Page
 
 from meljax import report, runs
-from meljax.main import main
-
-
-@pytest.fixture(scope="module")
-def finished(sounds, tmp_path_factory):
-    """A run of two epochs on recordings; never to be changed."""
-    workdir = tmp_path_factory.mktemp("run") / "sounds"
-    assert main(command("cnn", sounds, workdir, train__epochs=2)) == 0
-    return workdir
 
 
 @pytest.fixture
-def run(finished, tmp_path):
-    shutil.copytree(finished, tmp_path / "run")
+def run(sound_run, tmp_path):
+    shutil.copytree(sound_run, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -48,24 +38,24 @@ def refused(arguments, capsys):
     return captured.err
 
 
-def test_an_old_run_gets_its_predictions_and_the_page_that_training_wrote(finished, run, capsys):
+def test_an_old_run_gets_its_predictions_and_the_page_that_training_wrote(sound_run, run, capsys):
     for name in ("predictions.csv", "calibration.json", "report.html"):
         (run / name).unlink()
     shutil.rmtree(run / "figures")
     assert report.main([str(run)]) == 0
     for name in ("predictions.csv", "calibration.json", "config.json", "metrics.jsonl"):
-        assert (run / name).read_bytes() == (finished / name).read_bytes()
-    old, new = ((folder / "report.html").read_text() for folder in (finished, run))
-    assert new == old.replace("sounds – meljax", "run – meljax").replace("<h1>sounds", "<h1>run")
+        assert (run / name).read_bytes() == (sound_run / name).read_bytes()
+    old, new = ((folder / "report.html").read_text() for folder in (sound_run, run))
+    assert new == old.replace("sound – meljax", "run – meljax").replace("<h1>sound<", "<h1>run<")
     out = capsys.readouterr().out
-    assert "last epoch (2): validation accuracy" in out
+    assert "last epoch (3): validation accuracy" in out
     assert f"report: {run / 'report.html'}" in out
 
 
 def test_elsewhere_nothing_of_the_run_changes_and_links_lead_back(run, tmp_path, capsys):
     edit(run, train__epochs=9)  # so that it is unfinished
     with open(run / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3')  # and being trained
+        file.write('{"epoch": 4')  # and being trained
     (run / "predictions.csv").unlink()
     before, out = contents(run), tmp_path / "pages" / "of run"
     assert report.main([str(run), f"--out={out}"]) == 0
@@ -74,7 +64,7 @@ def test_elsewhere_nothing_of_the_run_changes_and_links_lead_back(run, tmp_path,
     links = [link for link in seen.links if not link.startswith("figures/")]
     assert links == [f"../../run/{name}" for name in runs_files(run)]
     assert all((out / link).exists() for link in links)
-    assert "After 2 epochs it" in seen.shown
+    assert "After 3 epochs it" in seen.shown
     for name in seen.images + seen.sounds:
         assert (out / name).is_file()
     for name in seen.sounds:
@@ -128,10 +118,10 @@ def test_a_folder_without_epochs_is_not_reported(run, tmp_path, capsys):
     assert "config.json is damaged" in refused([run], capsys)
 
 
-def test_two_runs_stand_beside_each_other_without_data_or_weights(run, finished, tmp_path, capsys):
+def test_two_runs_stand_beside_each_other_without_data_or_weights(run, sound_run, tmp_path, capsys):
     edit(run, data__path=str(tmp_path / "gone"))
     shutil.rmtree(run / "checkpoints")
-    assert report.main([str(run), str(finished), f"--out={tmp_path / 'out'}"]) == 0
+    assert report.main([str(run), str(sound_run), f"--out={tmp_path / 'out'}"]) == 0
     seen = Page((tmp_path / "out" / "report.html").read_text())
     assert "run got 0 files right that sounds got wrong" in seen.shown
     assert "data.path" in seen.shown

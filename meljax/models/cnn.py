@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, uniform_fan_in
 from meljax.models.normalise import normalise
+from meljax.models.thin import ThinConv
 
 
 class CNN(nn.Module):
@@ -34,20 +35,18 @@ class CNN(nn.Module):
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
         x = normalise(x, (0.5,), (0.5,))
         for layer in range(4):
-            x = nn.Conv(
-                self.width * 2**layer,
-                (3, 3),
-                padding=1,
-                use_bias=False,
-                kernel_init=uniform_fan_in,
-                name=f"conv{layer + 1}",
-            )(x)
+            name = f"conv{layer + 1}"
+            x = ThinConv(self.width, name=name)(x) if layer == 0 else self._conv(layer, name)(x)
             x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
             x = max_pool_2x2(jax.nn.relu(x))
         self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))
         bias = linear_bias(pooled.shape[-1])
         return nn.Dense(self.classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(pooled)
+
+    def _conv(self, layer: int, name: str) -> nn.Conv:
+        channels, start = self.width * 2**layer, uniform_fan_in
+        return nn.Conv(channels, (3, 3), padding=1, use_bias=False, kernel_init=start, name=name)
 
 
 def max_pool_2x2(
