@@ -85,7 +85,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_alone(run, tmp_path, capsy
     assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
     assert contents(run) == before
     assert "is damaged" in capsys.readouterr().out
-    assert "After 1 epoch it" in Page((tmp_path / "out" / "report.html").read_text()).shown
+    assert "After 2 epochs it" in Page((tmp_path / "out" / "report.html").read_text()).shown
 
 
 def test_a_run_that_is_being_trained_is_not_written_to(run, tmp_path, capsys):
@@ -123,6 +123,6 @@ def test_two_runs_stand_beside_each_other_without_data_or_weights(run, sound_run
     shutil.rmtree(run / "checkpoints")
     assert report.main([str(run), str(sound_run), f"--out={tmp_path / 'out'}"]) == 0
     seen = Page((tmp_path / "out" / "report.html").read_text())
-    assert "run got 0 files right that sounds got wrong" in seen.shown
+    assert "run got 0 files right that sound got wrong" in seen.shown
     assert "data.path" in seen.shown
     assert "both got" in capsys.readouterr().out
