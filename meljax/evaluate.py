@@ -66,7 +66,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     seen: set[str] = set()
     if arguments.data is None:
         side = arguments.split or "val"
-        labelled = _own_files(arguments.run, model, split, side)
+        labelled = own_files(arguments.run, model, split, side)
     else:
         side = arguments.split or "all"
         labelled = _other_files(arguments.data, model, arguments.split, seen)
@@ -136,9 +136,7 @@ def _read_split(run: Path) -> list[dict[str, str]]:
     raise UserError(f"{run / runs.SPLIT} is missing or damaged; name the files with --data")
 
 
-def _own_files(
-    run: Path, model: SavedModel, split: Sequence[dict[str, str]], side: str
-) -> Labelled:
+def own_files(run: Path, model: SavedModel, split: Sequence[dict[str, str]], side: str) -> Labelled:
     """Returns the files that stood on `side` when the run was trained, as they were then."""
     rows = [row for row in split if row["split"] == side]
     if not rows:

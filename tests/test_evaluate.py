@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -7,7 +8,8 @@ import pytest
 from conftest import command, tone
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
-from meljax import evaluate
+from meljax import evaluate, saved, streaming
+from meljax.config import DataConfig
 from meljax.data import voices
 from meljax.main import main
 
@@ -158,17 +160,18 @@ def test_a_run_without_such_a_split_or_with_a_damaged_one_is_answered(sound_run,
     assert "calibration.json is damaged" in capsys.readouterr().err
 
 
-def test_the_embedded_voices_are_scored_without_a_folder(sounds, tmp_path, monkeypatch):
-    """Whatever the clips are; here short ones stand in for the ones it would take long to make."""
-    clips = tuple(
-        (9000 * tone(150 + 90 * (i % 3), 0.3, i, 16000)).astype(np.int16) for i in range(30)
-    )
-    made = voices.Voices(
-        clips=clips,
-        names=tuple(f"voice{i % 3}/{i:02}" for i in range(30)),
-        labels=tuple(f"voice{i % 3}" for i in range(30)),
-    )
+def test_the_embedded_voices_are_found_without_a_folder(sound_run, monkeypatch):
+    """Whatever the clips are; here short ones stand in for those it would take long to make."""
+    clips = tuple((9000 * tone(150, 0.3, i)).astype(np.int16) for i in range(3))
+    names = tuple(f"voice0/{i:02}" for i in range(3))
+    made = voices.Voices(names, ("voice0",) * 3, clips)
     monkeypatch.setattr(voices, "load", lambda cache, progress: made)
-    run = tmp_path / "run"
-    assert main(command("cnn", "", run, train__epochs=1, mel__sample_rate=16000)) == 0
-    assert scores(run, tmp_path)["files"] == 3
+    model = saved.load(sound_run)
+    config = dataclasses.replace(model.config, data=DataConfig())
+    row = {"path": names[1], "label": "voice0", "split": "val", "sha256": "0"}
+    found = evaluate.own_files(sound_run, model._replace(config=config), [row], "val")
+    scored, used, bad = evaluate.score(model, found, "val")
+    assert used == [(names[1], "voice0")]
+    assert not bad
+    (alone,) = streaming.score(model, [streaming.Source("x", lambda: clips[1])])
+    np.testing.assert_array_equal(scored.logits, alone.logits)
