@@ -1,6 +1,6 @@
 """Scores a trained model on files whose classes are known:
 
-    python -m meljax.evaluate RUN [--data PATH] [--split SPLIT] [--json FILE]
+    python -m meljax.evaluate RUN [--data PATH] [--label COLUMN] [--split SPLIT] [--json FILE]
 
 By default on the validation files of its own run; with --data on any folder or CSV laid out like
 those for training, all of it or one split. The weights are those of the run's best epoch, the ones
@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument("--data", metavar="PATH", help="a folder or a CSV with known classes")
     parser.add_argument(
+        "--label", metavar="COLUMN", help="of a CSV, with the class; default: as in training"
+    )
+    parser.add_argument(
         "--split", choices=SPLITS, help="default: val of the run itself, everything of --data"
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="where all numbers are written")
@@ -69,7 +72,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labelled = own_files(arguments.run, model, split, side)
     else:
         side = arguments.split or "all"
-        labelled = _other_files(arguments.data, model, arguments.split, seen)
+        label = arguments.label or model.config.data.label
+        labelled = _other_files(arguments.data, label, model, arguments.split, seen)
     scored, used, bad = score(model, labelled, side)
     known = {row["sha256"] for row in split if row["split"] == "train"}
     trained_on = len(known & seen)
@@ -171,17 +175,23 @@ def _unchanged(digest: str) -> Any:
     return check
 
 
-def _other_files(data: str, model: SavedModel, side: str | None, seen: set[str]) -> Labelled:
-    """Returns the files of a folder or CSV; their digests will stand in `seen`.
+def _other_files(
+    data: str, label: str, model: SavedModel, side: str | None, seen: set[str]
+) -> Labelled:
+    """Returns the files of a folder, or of a CSV with classes in the column `label`.
+
+    Their digests will stand in `seen`.
 
     Raises:
       UserError: they are of another kind, or of classes the model does not know.
     """
-    label = "label" if os.path.isdir(os.path.expanduser(data)) else model.config.data.label
+    if os.path.isdir(os.path.expanduser(data)):
+        label = "label"  # which is to say the sub-folder
     try:
         listing = files.scan(data, label, group="", training=False)
     except UserError as error:
-        raise UserError(str(error).replace("data.path", "--data"), error.details) from None
+        message = str(error).replace("data.path", "--data").replace("data.label", "--label")
+        raise UserError(message, error.details) from None
     kind = model.frontend.kind
     if listing.kind != kind:
         raise UserError(
@@ -296,7 +306,10 @@ def text(facts: dict[str, Any], scored: Scored) -> str:
         )
         lines.append(f"{name:{width}}  {row['files']:5}  {shares}  {_taken(facts, name)}".rstrip())
     if missing:
-        lines.append(f"\nno files of {len(missing)} of the classes: {', '.join(missing)}")
+        lines.append(
+            f"\nno files of {len(missing)} of the classes: {', '.join(missing)}; one that some "
+            "file was taken for counts as 0 in macro-F1"
+        )
     if facts["trained_on"]:
         lines.append(
             f"\nWARNING: {facts['trained_on']} of these files are byte-identical to some that the "

@@ -210,12 +210,16 @@ def describe(model: SavedModel, form: str) -> dict[str, Any]:
 
 
 _WINDOWS = (
-    "What is shorter is padded on both sides, as much on each, with {padding}; of what is longer, "
-    "up to 1.5 times the window, the middle is taken; what is longer still is cut into "
-    "1 + (length - window) // (window // 2) windows, evenly spaced from its beginning to its end, "
-    "whose probabilities are averaged."
+    "What is not as long is cut or padded: a single window begins at (length - window) // 2, "
+    "rounded down also where that is negative, and {padding} stands before and after what is "
+    "shorter. What is 1.5 windows long or longer has 1 + (length - window) // (window // 2) "
+    "windows, evenly spaced from its beginning to its end (rounded), whose probabilities are "
+    "averaged."
 )
-_SOUND = f"mono samples in -1…1 at sample_rate, one window. {_WINDOWS.format(padding='zeros')}"
+_SOUND = (
+    "one window of mono samples (the mean of the channels) at sample_rate, of any loudness. "
+    f"{_WINDOWS.format(padding='silence, 0,')}"
+)
 _PICTURE = (
     "rows of pixels, the highest frequencies first, grey or RGB as the shape says, one window of "
     f"columns. {_WINDOWS.format(padding='its darkest colour')}"

@@ -54,9 +54,14 @@ def pictures(
 def spectrograms(
     frontend: Frontend, waveform: Float[Array, "batch window"]
 ) -> Float[Array, "batch rows columns 1"]:
-    """Returns the pictures of recordings whose samples are in -1…1; see `pictures`."""
-    decibel = log_mel(waveform, **dataclasses.asdict(frontend.mel))
-    silent = (waveform == 0).all(1)[:, None, None]
+    """Returns the pictures of recordings; see `pictures`.
+
+    Each is brought to a peak of 1 first, so that loudness plays no part: else a quiet one would
+    come near the smallest power that is told from silence.
+    """
+    peak = jnp.abs(waveform).max(1, keepdims=True)
+    decibel = log_mel(waveform / jnp.where(peak == 0, 1, peak), **dataclasses.asdict(frontend.mel))
+    silent = (peak == 0)[:, :, None]
     bright = jnp.where(silent, 0.0, jnp.maximum(1 + decibel / frontend.mel.top_db, 0))
     upright = bright[:, ::-1, :, None]
     if frontend.image_size == 0:

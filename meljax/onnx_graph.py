@@ -173,6 +173,12 @@ def _sound(graph: _Graph, frontend: Frontend) -> tuple[str, int, int]:
     mel = frontend.mel
     doc = f"mono, {mel.sample_rate} Hz, samples in -1…1 (int16 / 32768)"
     waveform = graph.input("waveform", np.float32, [frontend.window], doc)
+    # To a peak of 1; digital silence, whose peak is 0, stays as it is.
+    peak = graph.add("ReduceMax", graph.add("Abs", waveform), axes=[1])
+    heard = graph.add("Sign", peak)
+    waveform = graph.add(
+        "Div", waveform, graph.add("Add", peak, graph.add("Sub", np.float32(1), heard))
+    )
     frames, columns = _frames(graph, waveform, frontend)
     power = graph.add("MatMul", _power(graph, frames, columns, mel.n_fft), _filterbank(mel))
     level = graph.add("Log", graph.add("Max", power, np.float32(POWER_FLOOR)))
@@ -180,8 +186,7 @@ def _sound(graph: _Graph, frontend: Frontend) -> tuple[str, int, int]:
     share = np.float32(10 / math.log(10) / mel.top_db)
     relative = graph.add("Mul", graph.add("Sub", level, loudest), share)
     bright = graph.add("Relu", graph.add("Add", relative, np.float32(1)))
-    # 0 for digital silence, whose level is its own maximum, and 1 for all else.
-    heard = graph.add("Sign", graph.add("ReduceMax", graph.add("Abs", waveform), axes=[1]))
+    # Of silence the level is its own maximum; it is dark all the same.
     bright = graph.add("Mul", bright, graph.add("Unsqueeze", heard, np.array([2])))
     upright = graph.add("Transpose", bright, perm=[0, 2, 1])
     size, rows = frontend.image_size, mel.n_mels

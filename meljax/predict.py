@@ -2,11 +2,13 @@
 
     python -m meljax.predict RUN PATH... [--top K] [--windows] [--format FORMAT] [--out FILE]
 
-A row for each file: path, start, end, label, probability, error. start and end are seconds of a
-recording, columns of a picture; of a picture that is resized there are none. What is longer than
-the window that the network sees is scored on overlapping windows; its probabilities are the mean of
-theirs, or, with --windows, there is a row for each. A file that cannot be read has its reason in
-the column error; the others are scored all the same, and the exit code is 1.
+A row for each file: path, start, end, label, probability, error. start and end tell which part was
+seen, in seconds of a recording and columns of a picture; a picture that is resized is seen whole.
+Up to one and a half windows, as long as the network sees at once, that is the middle; what is
+longer is scored on overlapping windows from end to end, and its probabilities are the mean of
+theirs; with --windows there is a row for each. A file that cannot be read has its reason in the
+column error; the others are scored all the same, and the exit code is 1. The weights are those of
+the run's best epoch.
 """
 
 import argparse
@@ -79,9 +81,9 @@ def _predict(arguments: argparse.Namespace) -> int:
             for row in rows(model, result, arguments.top, arguments.windows):
                 write(row)
     seconds = time.perf_counter() - begun
-    noun = files.NOUNS[model.frontend.kind]
+    noun = files.NOUNS[model.frontend.kind] + ("" if len(found) == 1 else "s")
     print(
-        f"{len(found)} {noun}s in {seconds:.1f} s ({len(found) / seconds:.0f} a second)"
+        f"{len(found)} {noun} in {seconds:.1f} s ({len(found) / seconds:.0f} a second)"
         + (f"; {unusable} could not be used" if unusable else ""),
         file=sys.stderr,
     )
@@ -128,21 +130,21 @@ def rows(model: SavedModel, result: Item | Bad, top: int, by_window: bool) -> li
     """
     if isinstance(result, Bad):
         return [{"path": result.path, "error": result.reason}]
-    if not by_window:
-        span = _span(model, 0, result.length)
-        named = _named(model, result.probabilities(model.temperature), top)
-        return [{"path": result.path} | span | named]
-    window, probabilities = model.frontend.window, result.window_probabilities(model.temperature)
+    starts = result.starts.tolist()
+    if by_window:
+        parts = zip(starts, starts, result.window_probabilities(model.temperature), strict=True)
+    else:
+        parts = [(starts[0], starts[-1], result.probabilities(model.temperature))]
     return [
-        {"path": result.path}
-        | _span(model, max(start, 0), min(start + window, result.length))
-        | _named(model, each, top)
-        for start, each in zip(result.starts.tolist(), probabilities, strict=True)
+        {"path": result.path} | _span(model, result.length, *ends) | _named(model, each, top)
+        for *ends, each in parts
     ]
 
 
-def _span(model: SavedModel, start: int, end: int) -> Row:
+def _span(model: SavedModel, length: int, first: int, last: int) -> Row:
+    """Returns what was seen of an item from its window at `first` to that at `last`."""
     frontend = model.frontend
+    start, end = max(first, 0), min(last + frontend.window, length)
     if frontend.kind == "sound":
         rate = frontend.mel.sample_rate
         return {"start": start / rate, "end": end / rate}
@@ -176,16 +178,31 @@ def _writer(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Cal
       names: of all files, for the width of a table's first column.
     """
     out, columns = arguments.out, _columns(arguments.top)
-    suffix = out.suffix[1:].lower() if out else ""
-    kind = arguments.format or (suffix if suffix in FORMATS else "table")
+    kind = arguments.format or _format_of(out)
     line = {"table": _table_line, "csv": _csv_line, "jsonl": _json_line}[kind]
     width = max(len("path"), *map(len, names))
     if out:
         # As they came: names of files need not be valid UTF-8.
-        with open(out, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        try:
+            file = open(out, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
+        with file:
             yield _begun(lambda text: file.write(text + "\n"), line, columns, width)
     else:
         yield _begun(progress.say, line, columns, width)
+
+
+def _format_of(out: Path | None) -> str:
+    """Returns the format that a file's suffix stands for."""
+    suffix = out.suffix.lower() if out else ""
+    kind = {"": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl"}.get(suffix)
+    if kind is None:
+        raise UserError(
+            f"--out {out}: what {suffix} should hold is not clear; end the name in .csv, .jsonl or "
+            ".txt, or give --format"
+        )
+    return kind
 
 
 def _begun(

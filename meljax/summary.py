@@ -19,9 +19,11 @@ def _calibration(results: RunResults) -> Iterator[str]:
         if scored.chosen and scored.side == "val":
             facts = runs.calibration_facts(scored)
             name = "expected_calibration_error"
+            before, after = facts["before"], facts["after"]
             yield (
-                f"calibration (best epoch): temperature {scored.temperature:.2f}; calibration "
-                f"error {facts['before'][name]:.1%} before, {facts['after'][name]:.1%} after"
+                f"calibration (best epoch): temperature {scored.temperature:.2f}; loss "
+                f"{before['loss']:.3f} without it, {after['loss']:.3f} with it; calibration error "
+                f"{before[name]:.1%} without, {after[name]:.1%} with"
             )
 
 

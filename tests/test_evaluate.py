@@ -84,7 +84,7 @@ def test_some_of_the_classes_are_enough_and_the_others_are_named(
     assert "broken.wav: empty file; left out" in printed
 
 
-def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path):
+def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path, capsys):
     table = sounds.parent / "evaluate.csv"
     rows = [
         ["path", "label", "split"],
@@ -97,6 +97,12 @@ def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path):
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(rows)
     assert scores(sound_run, tmp_path, "--data", table)["files"] == 15
+    text = table.read_text()
+    table.write_text(text.replace("path,label", "path,voice"))
+    assert evaluate.main([str(sound_run), "--data", str(table)]) == 2
+    assert "--label: " in capsys.readouterr().err
+    assert scores(sound_run, tmp_path, "--data", table, "--label", "voice")["files"] == 15
+    table.write_text(text)
     found = scores(sound_run, tmp_path, "--data", table, "--split", "test")
     assert found["files"] == 6
     assert found["split"] == "test"

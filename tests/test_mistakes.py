@@ -132,9 +132,10 @@ def test_the_summary_tells_the_calibration_in_a_line():
     results = make_results(scores=[scored("val", 4, False, 4, 40, 9), best])
     facts = runs.calibration_facts(best)
     errors = [f"{facts[w]['expected_calibration_error']:.1%}" for w in ("before", "after")]
+    losses = [f"{facts[w]['loss']:.3f}" for w in ("before", "after")]
     assert summary.text(results).splitlines()[-1] == (
-        "calibration (best epoch): temperature 2.00; calibration error "
-        f"{errors[0]} before, {errors[1]} after"
+        f"calibration (best epoch): temperature 2.00; loss {losses[0]} without it, {losses[1]} "
+        f"with it; calibration error {errors[0]} without, {errors[1]} with"
     )
 
 

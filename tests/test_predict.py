@@ -9,6 +9,7 @@ import sys
 import tempfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
@@ -170,6 +171,35 @@ def test_grey_pictures_pass_where_coloured_ones_were_learned_and_not_the_reverse
     with pytest.raises(BadFileError, match="coloured, but the model was trained on grey pictures"):
         reader.fit(coloured, frontend)
     assert reader.fit(coloured[..., :1], frontend).shape == (18, frontend.height, 1)
+
+
+def test_a_row_tells_which_part_was_seen(window_run, tmp_path):
+    file = tmp_path / "longer.wav"
+    soundfile.write(file, tone(400, 0.2, 7), 8000)
+    for flag in ([], ["--windows"]):
+        (row,) = predicted(window_run, file, *flag)
+        assert (row["start"], row["end"]) == (0.02, 0.18)
+
+
+def test_loudness_plays_no_part(window_run, tmp_path):
+    """A quiet recording of 24 bits is told like a loud one, by the model and by what it exports."""
+    voice = tone(400, 0.16, 7)
+    for name, gain in (("loud", 1), ("quiet", 1e-3)):
+        soundfile.write(tmp_path / f"{name}.wav", gain * voice, 8000, subtype="FLOAT")
+    loud, quiet = (predicted(window_run, tmp_path / f"{n}.wav")[0] for n in ("loud", "quiet"))
+    assert loud["label"] == quiet["label"]
+    assert loud["probability"] == pytest.approx(quiet["probability"], abs=1e-4)
+    classify = export.classifier(saved.load(window_run))
+    own, soft = np.asarray(classify(jnp.stack([voice, 1e-3 * voice])))
+    np.testing.assert_allclose(own, soft, atol=1e-4)
+    assert own.max() == pytest.approx(loud["probability"], abs=1e-3)
+
+
+def test_a_suffix_that_says_nothing_is_refused(window_run, sounds, tmp_path, capsys):
+    out = tmp_path / "names.json"
+    assert predict.main([str(window_run), str(sounds), "--out", str(out)]) == 2
+    assert "give --format" in capsys.readouterr().err
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("top", [0, 4])

@@ -119,19 +119,24 @@ def headline(records: Sequence[RunRecord]) -> str:
 
 
 def _verdicts(records: Sequence[RunRecord], best: int) -> Iterator[str]:
-    """Yields what is known of the best run against the others: three sentences at most."""
+    """Yields what is known of the best run against the others: four sentences at most."""
     tests = {frozenset(pair[:2]): pair.test.p for pair in pairs(records) if pair.side == "val"}
     names, level = [record.name for record in records], _level(records)
     found = {i: tests.get(frozenset((best, i))) for i in range(len(records)) if i != best}
     clear = {names[i]: p for i, p in found.items() if p is not None and p < level}
     unclear = {names[i]: p for i, p in found.items() if p is not None and p >= level}
     apart = [records[i] for i, p in found.items() if p is None]
+    others = [r for r in apart if _classes(r) != _classes(records[best])]
+    apart = [r for r in apart if r not in others]
     if clear:
         yield f"The difference{_tested(clear, records)} is more than chance would make."
     if unclear:
         yield f"There is {_NONE}{_tested(unclear, records)}."
     if apart:
         yield _apart(records[best], apart, len(records) == 2)
+    if others:
+        names = _enumerated([record.name for record in others])
+        yield f"{names} had other classes to tell apart, which is another task: do not compare."
 
 
 def _tested(found: Mapping[str, float], records: Sequence[RunRecord]) -> str:
@@ -156,6 +161,10 @@ def _apart(best: RunRecord, others: Sequence[RunRecord], two: bool) -> str:
     names = _enumerated([record.name for record in others])
     of = "They do not share a split" if two else f"{names} had other files"
     return f"{of}: {'; '.join(said)}."
+
+
+def _classes(record: RunRecord) -> list[str]:
+    return record.facts["data"]["classes"]
 
 
 def _share_split(a: RunRecord, b: RunRecord) -> bool:
@@ -276,6 +285,7 @@ def _rows(records: Sequence[RunRecord]) -> Iterator[str | Sequence[str]]:
     yield row("network", _network)
     yield row("weights began", lambda r: text(r.facts["weights"]))
     yield row("parameters", lambda r: _number(r.facts.get("parameters")))
+    yield row("classes", lambda r: str(len(_classes(r))))
     yield row("files", _files)
     for side, chosen, title in (
         ("val", False, "Last epoch, validation files"),
