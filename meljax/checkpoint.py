@@ -25,6 +25,10 @@ def rank(scores: Row) -> tuple[float, float, int]:
     return scores["val_accuracy"], -scores["val_loss"], -scores["epoch"]
 
 
+META = ("epoch", "config", "classes", "frontend")
+"""What must stand in the meta of every checkpoint."""
+
+
 class Checkpoints:
     """Checkpoints in a directory, by global step; saving goes on in the background.
 
@@ -86,19 +90,32 @@ class Checkpoints:
 
     def restore_best(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
         """Returns the checkpoint of the best epoch that can be read; see `restore_latest`."""
-        ranked = {step: self._manager.metrics(step) for step in self._manager.all_steps()}
-        steps = [step for step, scores in ranked.items() if scores]
-        steps.sort(key=lambda step: rank(ranked[step]), reverse=True)
-        return self._first_readable(steps, like, set_aside=False)
+        return self._first_readable(self._best_first(), like, set_aside=False)
 
     def best_meta(self) -> dict[str, Any] | None:
-        """Returns the meta of the best epoch; `None` if there is no checkpoint."""
-        step = self._manager.best_step()
-        if step is None:
-            return None
+        """Returns the meta of the best epoch that can be read; `None` if there is no checkpoint.
+
+        Raises:
+          UserError: none can be read.
+        """
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        with self._reading():
-            return self._manager.restore(step, args=args).meta
+        failure = None
+        for step in self._best_first():
+            try:
+                with self._reading():
+                    return _checked(self._manager.restore(step, args=args).meta)
+            except UserError as error:
+                failure = failure or error
+        if failure:
+            raise failure
+        return None
+
+    def _best_first(self) -> list[int]:
+        ranked = {}
+        for step in self._manager.all_steps():
+            with contextlib.suppress(UserError), self._reading():
+                ranked[step] = rank(self._manager.metrics(step))
+        return sorted(ranked, key=ranked.get, reverse=True)
 
     def wait(self) -> None:
         """Waits until everything is on the disk."""
@@ -143,9 +160,7 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
             ),
         )
-        if not isinstance(restored.meta.get("epoch"), int):
-            raise ValueError("its meta names no epoch")
-        return restored.state, restored.meta
+        return restored.state, _checked(restored.meta)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -164,6 +179,12 @@ class Checkpoints:
                 f"({_first_line(error)}); the same command goes on from the one "
                 "before"
             ) from None
+
+
+def _checked(meta: dict[str, Any]) -> dict[str, Any]:
+    if missing := [name for name in META if name not in meta]:
+        raise ValueError(f"its meta lacks {', '.join(missing)}")
+    return meta
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
     """Runs a command's `body`; returns its exit code.
 
     That is what `body` returns, 2 for something the caller can mend, said in one line, or 128 and
-    the signal's number for a command that was stopped.
+    the signal's number for a command that was stopped or whose reader has gone.
 
     Args:
       body: the command.
@@ -27,7 +27,10 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end
     hint = f"; {when_stopped}" if when_stopped else ""
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         return body()
     except UserError as error:
@@ -40,11 +43,17 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
     except BrokenPipeError:
         # Whoever read the output has gone; what is still in its buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 128 + signal.SIGPIPE
     except OSError as error:
         # A full disk, a vanished directory: nothing that a traceback would help to mend.
-        print(f"\nmeljax: {error}{hint}", file=sys.stderr)
+        print(f"meljax: {error}{hint}", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(signum: int, _: object) -> None:
+    raise KeyboardInterrupt(signum)
 
 
 def leave(code: int) -> None:

@@ -13,7 +13,7 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from meljax.paths import cache_dir, use_compilation_cache, write_whole
 from meljax.results import Scored
 from meljax.saved import SavedModel
 from meljax.streaming import Item, Source
+from meljax.table import read_csv
 
 SPLITS = ("train", "val", "test")
 TOP = (1, 3, 5)
@@ -35,11 +36,12 @@ TOP = (1, 3, 5)
 
 
 class Labelled(NamedTuple):
-    """What is scored, the class it belongs to, and in words what it all is."""
+    """What is scored, the class it belongs to, in words what it all is, and what cannot be had."""
 
     sources: list[Source]
     labels: list[str]
     what: str
+    bad: tuple[Bad, ...] = ()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     use_compilation_cache()
     model = saved.load(arguments.run)
-    split = _read_split(arguments.run)
+    split = _read_split(arguments.run, needed=arguments.data is None)
     seen: set[str] = set()
     if arguments.data is None:
         side = arguments.split or "val"
@@ -75,6 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         label = arguments.label or model.config.data.label
         labelled = _other_files(arguments.data, label, model, arguments.split, seen)
     scored, used, bad = score(model, labelled, side)
+    bad = [*labelled.bad, *bad]
     known = {row["sha256"] for row in split if row["split"] == "train"}
     trained_on = len(known & seen)
     facts = describe(model, scored, used) | {
@@ -83,14 +86,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         "trained_on": trained_on,
         "errors": [{"path": each.path, "error": each.reason} for each in bad],
     }
+    progress.say(text(facts, scored))
+    if arguments.data is None and side == "val":
+        progress.say("the epoch was chosen on these same files: expect less on new ones")
     if arguments.json:
         try:
             write_whole(arguments.json, json.dumps(facts, indent=2) + "\n")
         except OSError as error:
             raise UserError(f"--json {arguments.json}: {error.strerror}") from None
-    progress.say(text(facts, scored))
-    if arguments.data is None and side == "val":
-        progress.say("the epoch was chosen on these same files: expect less on new ones")
     return 1 if bad else 0
 
 
@@ -129,15 +132,18 @@ def score(
     return scored, used, bad
 
 
-def _read_split(run: Path) -> list[dict[str, str]]:
+def _read_split(run: Path, needed: bool) -> list[dict[str, str]]:
+    """Returns the rows of the run's `split.csv`; none, with a warning, if it is not needed."""
     try:
-        text = (run / runs.SPLIT).read_text(encoding="utf-8", errors="surrogateescape")
-        rows = list(csv.DictReader(text.splitlines(keepends=True)))
+        rows = read_csv(run / runs.SPLIT)
         if all(row["path"] and row["label"] and row["split"] and row["sha256"] for row in rows):
             return rows
     except (OSError, KeyError, ValueError, csv.Error):
         pass
-    raise UserError(f"{run / runs.SPLIT} is missing or damaged; name the files with --data")
+    if needed:
+        raise UserError(f"{run / runs.SPLIT} is missing or damaged; name the files with --data")
+    progress.warn(f"{run / runs.SPLIT} is missing or damaged: files trained on are not recognised")
+    return []
 
 
 def own_files(run: Path, model: SavedModel, split: Sequence[dict[str, str]], side: str) -> Labelled:
@@ -165,7 +171,7 @@ def _clip(name: str, clips: dict[str, Int[np.ndarray, " samples"]]) -> Source:
     return Source(name, lambda: clips[name])
 
 
-def _unchanged(digest: str) -> Any:
+def _unchanged(digest: str) -> Callable[[bytes], None]:
     """Returns what refuses a file that is no longer the one the run was trained with."""
 
     def check(data: bytes) -> None:
@@ -210,7 +216,7 @@ def _other_files(
 
     sources = [streaming.file_source(str(listing.root / item.path), model, note) for item in items]
     what = data if side is None else f"{data}, {side}"
-    return Labelled(sources, [item.label for item in items], what)
+    return Labelled(sources, [item.label for item in items], what, listing.bad)
 
 
 def _check_classes(data: str, found: Sequence[str], classes: Sequence[str]) -> None:

@@ -34,12 +34,18 @@ def use_compilation_cache() -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes `content` so that `path` holds either what it held before or all of it.
 
+    A link is followed; a device or a pipe is written to.
+
     Raises:
       OSError: it cannot be written; nothing is left behind.
     """
+    path = Path(os.path.realpath(path))
     if isinstance(content, str):
         # File names need not be valid UTF-8; they are written as they came.
         content = content.encode("utf-8", "surrogateescape")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(content)
+        return
     temporary = path.parent / f".meljax-{os.getpid()}"
     try:
         with open(temporary, "wb") as file:

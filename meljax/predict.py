@@ -13,8 +13,6 @@ the run's best epoch.
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import os
 import sys
@@ -33,6 +31,7 @@ from meljax.errors import UserError
 from meljax.paths import use_compilation_cache
 from meljax.saved import SavedModel
 from meljax.streaming import Item
+from meljax.table import csv_line
 
 FORMATS = ("table", "csv", "jsonl")
 COLUMNS = ("path", "start", "end", "label", "probability", "error")
@@ -73,6 +72,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.top <= len(model.classes):
         raise UserError(f"--top must be 1 to {len(model.classes)}, the number of classes")
     found = find(arguments.paths, model)
+    _check_out(arguments.out, arguments.run, [each.path for each in found])
     streaming.prepare(model)
     begun, unusable = time.perf_counter(), 0
     with _writer(arguments, [str(each.path) for each in found]) as write:
@@ -90,6 +90,17 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 1 if unusable else 0
 
 
+def _check_out(out: Path | None, run: Path, inputs: Sequence[str]) -> None:
+    """Raises `UserError` where writing to `out` would destroy what is read."""
+    if not out or not out.is_file():
+        return
+    if run.resolve() in out.resolve().parents:
+        raise UserError(f"--out {out} is a file of the run; give another one")
+    for path in inputs:
+        if os.path.exists(path) and os.path.samefile(path, out):
+            raise UserError(f"--out {out} is one of the files to be scored; give another one")
+
+
 def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad]:
     """Returns what is to be scored: each file of `paths`, and those of its kind in each folder.
 
@@ -101,20 +112,27 @@ def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad
     others: list[str] = []
     for path in paths:
         if os.path.isdir(path):
-            below = sorted((os.path.join(path, name), its) for name, its in files.walk(path))
-            found += [streaming.file_source(name, model) for name, its in below if its == kind]
-            others += [name for name, its in below if its in files.NOUNS and its != kind]
+            unreadable: list[OSError] = []
+            below = files.walk(path, path.rstrip("/") + "/", unreadable=unreadable)
+            for name, its in sorted(below):
+                if its == kind:
+                    found.append(streaming.file_source(name, model))
+                elif its == "missing":
+                    found.append(Bad(name, "no such file"))
+                elif its in files.NOUNS:
+                    others.append(name)
+            found += [Bad(str(error.filename), str(error.strerror)) for error in unreadable]
         elif files.kind_of(path) not in (kind, None):
             others.append(path)
             found.append(Bad(path, f"no {files.NOUNS[kind]}, which the model was trained on"))
         else:
             found.append(streaming.file_source(path, model))
-    if all(isinstance(each, Bad) for each in found):
+    if not found or (others and all(isinstance(each, Bad) for each in found)):
         noun = files.NOUNS[kind]
-        reason = f"such as {others[0]!r}" if others else "nor anything like it"
+        instead = f", but {len(others)} such as {others[0]!r}" if others else ""
         raise UserError(
             f"the model was trained on {noun}s, and there is no {noun} in "
-            f"{', '.join(map(repr, paths))}, but {len(others)} other files, {reason}"
+            f"{', '.join(map(repr, paths[:3]))}{' …' if len(paths) > 3 else ''}{instead}"
         )
     return found
 
@@ -180,11 +198,13 @@ def _writer(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Cal
     out, columns = arguments.out, _columns(arguments.top)
     kind = arguments.format or _format_of(out)
     line = {"table": _table_line, "csv": _csv_line, "jsonl": _json_line}[kind]
-    width = max(len("path"), *map(len, names))
+    width = min(max(len("path"), *(len(_shown(name)) for name in names)), 60)
     if out:
-        # As they came: names of files need not be valid UTF-8.
         try:
-            file = open(out, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+            # Line by line, and names as they came: they need not be valid UTF-8.
+            file = open(  # noqa: SIM115 - closed below
+                out, "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1
+            )
         except OSError as error:
             raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
         with file:
@@ -215,9 +235,7 @@ def _begun(
 
 
 def _csv_line(row: Row, columns: list[str], _: int) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([row.get(column) for column in columns])
-    return text.getvalue()
+    return csv_line(row.get(column) for column in columns)
 
 
 def _json_line(row: Row, columns: list[str], _: int) -> str:

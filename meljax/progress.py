@@ -21,8 +21,8 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Prints a line that must not be missed."""
-    say(f"WARNING: {line}")
+    """Prints a line that must not be missed, apart from what a program may read."""
+    tqdm.write(f"WARNING: {line}", file=sys.stderr)
 
 
 def track(iterable: Iterable[T], total: int, what: str) -> Iterator[T]:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import importlib.metadata
-import io
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ import jax
 import numpy as np
 
 import meljax
-from meljax import calibration
+from meljax import calibration, progress
 from meljax import config as config_lib
 from meljax.config import Config
 from meljax.data.load import VoiceSet
@@ -26,6 +25,7 @@ from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.paths import write_whole
 from meljax.results import Predicted, RunResults, Scored
+from meljax.table import csv_line
 
 try:
     import fcntl
@@ -232,12 +232,12 @@ def write_facts(workdir: Path, facts: dict[str, Any]) -> None:
 
 def split_csv(voice_set: VoiceSet) -> str:
     """Returns the split as CSV: path, label, group, split, sha256; sorted by path."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "group", "split", "sha256"])
-    for item, side, digest in zip(voice_set.items, voice_set.sides, voice_set.digests, strict=True):
-        writer.writerow([item.path, item.label, item.group, side, digest])
-    return text.getvalue()
+    rows = zip(voice_set.items, voice_set.sides, voice_set.digests, strict=True)
+    lines = [
+        csv_line(["path", "label", "group", "split", "sha256"]),
+        *(csv_line([i.path, i.label, i.group, side, digest]) for i, side, digest in rows),
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def read_history(workdir: Path, epochs: int) -> list[Row]:
@@ -294,18 +294,15 @@ def write_predictions(workdir: Path, results: RunResults, voice_set: VoiceSet) -
     A row per file: weights ('last', 'best'), epoch, split, path, label, prediction, probability,
     and the calibrated probability of every class, at full precision.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = [f"p:{name}" for name in results.classes]
-    writer.writerow([*PREDICTION_COLUMNS, *names])
+    lines = [csv_line([*PREDICTION_COLUMNS, *(f"p:{name}" for name in results.classes)])]
     for scored in results.scores:
         which = ["best" if scored.chosen else "last", scored.epoch, scored.side]
         items = [voice_set.items[i] for i in voice_set.indices(scored.side)]
         for item, row in zip(items, scored.probabilities.tolist(), strict=True):
             best = max(row)
             prediction = results.classes[row.index(best)]
-            writer.writerow([*which, item.path, item.label, prediction, best, *row])
-    write_whole(workdir / PREDICTIONS, text.getvalue())
+            lines.append(csv_line([*which, item.path, item.label, prediction, best, *row]))
+    write_whole(workdir / PREDICTIONS, "".join(f"{line}\n" for line in lines))
 
 
 def read_predictions(workdir: Path, facts: dict[str, Any]) -> list[Predicted]:
@@ -400,7 +397,9 @@ def read_calibration(workdir: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        fits = type(facts["epoch"]) is int and 0 < float(facts["temperature"]) < math.inf
+        low, high = calibration.BOUNDS
+        fits = type(facts["epoch"]) is int and type(facts["temperature"]) is float
+        fits = fits and 0.9 * low < facts["temperature"] < 1.1 * high
     except (ValueError, KeyError, TypeError, OSError):
         fits = False
     if not fits:
@@ -415,4 +414,10 @@ def read_temperature(workdir: Path, epoch: int) -> float:
       UserError: what was recorded is damaged.
     """
     facts = read_calibration(workdir)
-    return float(facts["temperature"]) if facts and facts["epoch"] == epoch else 1.0
+    if facts and facts["epoch"] == epoch:
+        return facts["temperature"]
+    progress.warn(
+        f"no temperature was fitted to epoch {epoch} of {workdir} yet; its probabilities are not "
+        f"calibrated. To fit one: {remedy(workdir)}"
+    )
+    return 1.0

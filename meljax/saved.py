@@ -53,7 +53,7 @@ def load(run: Path) -> SavedModel:
         raise UserError(f"{run} is no run: it holds no {runs.CONFIG}")
     if not (run / runs.CHECKPOINTS).is_dir():
         raise UserError(f"{run} holds no {runs.CHECKPOINTS}: it has not finished an epoch")
-    with contextlib.closing(Checkpoints(run / runs.CHECKPOINTS)) as checkpoints:
+    with contextlib.closing(Checkpoints(run / runs.CHECKPOINTS, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
         if meta is None:
             raise UserError(f"{run / runs.CHECKPOINTS} is empty: the run has not finished an epoch")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -63,6 +64,8 @@ def file_source(
 
     def load() -> Shaped[np.ndarray, "_ ..."]:
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep us waiting
+                raise BadFileError("not a file")
             with open(path, "rb") as file:
                 data = file.read()
         except OSError as error:
@@ -200,13 +203,15 @@ def _read_ahead(sources: Iterable[Source | Bad]) -> Iterator[tuple[str, np.ndarr
             return source if isinstance(source, Bad) else source.read()
         except BadFileError as error:
             return Bad(source.path, str(error))
+        except MemoryError:
+            return Bad(source.path, "too large for the memory that is left")
 
     workers = _cores()
     reading: deque[tuple[str, Future]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for source in sources:
             reading.append((source.path, pool.submit(read, source)))
-            if len(reading) > 2 * workers:
+            if len(reading) > workers:
                 path, future = reading.popleft()
                 yield path, future.result()
         for path, future in reading:

@@ -3,9 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from meljax.checkpoint import Checkpoints, rank
+from meljax.checkpoint import META, Checkpoints, rank
 from meljax.errors import UserError
 from meljax.state import TrainState
+
+
+def meta(epoch: int) -> dict:
+    return dict.fromkeys(META) | {"epoch": epoch}
 
 
 def state(step: int) -> TrainState:
@@ -21,7 +25,7 @@ def save(directory, accuracies: list[float]) -> None:
     checkpoints = Checkpoints(directory)
     for epoch, accuracy in enumerate(accuracies, 1):
         scores = {"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1.0}
-        checkpoints.save(state(epoch * 10), {"epoch": epoch}, scores)
+        checkpoints.save(state(epoch * 10), meta(epoch), scores)
     checkpoints.close()
 
 
@@ -35,11 +39,11 @@ def test_latest_and_best_are_kept_bit_by_bit(tmp_path):
     save(tmp_path, [0.1, 0.9, 0.5, 0.4, 0.6, 0.3])
     assert sorted(int(p.name) for p in tmp_path.iterdir() if p.name.isdigit()) == [20, 50, 60]
     checkpoints = Checkpoints(tmp_path)
-    latest, meta = checkpoints.restore_latest(state(0))
-    assert meta == {"epoch": 6}
+    latest, found = checkpoints.restore_latest(state(0))
+    assert found == meta(6)
     for a, b in zip(jax.tree.leaves(latest), jax.tree.leaves(state(60)), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert checkpoints.restore_best(state(0))[1] == {"epoch": 2}
+    assert checkpoints.restore_best(state(0))[1] == meta(2)
     checkpoints.close()
 
 
@@ -74,11 +78,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, damage, caps
             if damage == "empty" or "state" in path.relative_to(latest).parts:
                 path.unlink() if path.is_file() else path.rmdir()
     checkpoints = Checkpoints(tmp_path)
-    restored, meta = checkpoints.restore_latest(state(0))
+    restored, found = checkpoints.restore_latest(state(0))
     checkpoints.close()
-    assert meta == {"epoch": 2}
+    assert found == meta(2)
     assert int(restored.step) == 20
-    assert "checkpoint 30 is damaged" in capsys.readouterr().out
+    assert "checkpoint 30 is damaged" in capsys.readouterr().err
 
 
 def test_checkpoints_that_do_not_fit_are_refused_and_kept(tmp_path):
@@ -96,16 +100,16 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_step_can_be_saved_again(tmp_p
     save(tmp_path, [0.1, 0.2, 0.3])
     spoil(tmp_path / "30")
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.restore_latest(state(0))[1] == {"epoch": 2}
+    assert checkpoints.restore_latest(state(0))[1] == meta(2)
     assert (tmp_path / "damaged-30").is_dir()
-    checkpoints.save(state(30), {"epoch": 3}, {"epoch": 3, "val_accuracy": 0.3, "val_loss": 1.0})
+    checkpoints.save(state(30), meta(3), {"epoch": 3, "val_accuracy": 0.3, "val_loss": 1.0})
     checkpoints.close()
-    assert Checkpoints(tmp_path).restore_latest(state(0))[1] == {"epoch": 3}
+    assert Checkpoints(tmp_path).restore_latest(state(0))[1] == meta(3)
 
 
 def test_a_damaged_best_gives_way_to_the_next(tmp_path):
     save(tmp_path, [0.9, 0.2, 0.3])
     spoil(tmp_path / "10")
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.restore_best(state(0))[1] == {"epoch": 3}
+    assert checkpoints.restore_best(state(0))[1] == meta(3)
     checkpoints.close()

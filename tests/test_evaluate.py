@@ -79,9 +79,9 @@ def test_some_of_the_classes_are_enough_and_the_others_are_named(
     assert found["files"] == 14
     assert [error["error"] for error in found["errors"]] == ["empty file"]
     assert found["per_class"]["voice0"]["recall"] is None
-    printed = capsys.readouterr().out
-    assert "no files of 2 of the classes: voice0, voice2" in printed
-    assert "broken.wav: empty file; left out" in printed
+    printed = capsys.readouterr()
+    assert "no files of 2 of the classes: voice0, voice2" in printed.out
+    assert "broken.wav: empty file; left out" in printed.err
 
 
 def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path, capsys):
@@ -181,3 +181,20 @@ def test_the_embedded_voices_are_found_without_a_folder(sound_run, monkeypatch):
     assert not bad
     (alone,) = streaming.score(model, [streaming.Source("x", lambda: clips[1])])
     np.testing.assert_array_equal(scored.logits, alone.logits)
+
+
+def test_without_the_split_other_files_are_scored_and_missing_ones_count(
+    sound_run, sounds, tmp_path, capsys
+):
+    run, table = tmp_path / "run", tmp_path / "table.csv"
+    shutil.copytree(sound_run, run)
+    (run / "split.csv").unlink()
+    table.write_text(f"path,label\n{sounds}/voice0/00.wav,voice0\n{sounds}/nowhere.wav,voice0\n")
+    found = scores(run, tmp_path, "--data", table, code=1)
+    assert found["files"] == 1
+    assert [error["error"] for error in found["errors"]] == ["no such file"]
+    assert "not recognised" in capsys.readouterr().err
+    assert evaluate.main([str(run), "--data", str(table), "--json", "/nowhere/x.json"]) == 2
+    captured = capsys.readouterr()
+    assert f"accuracy    {found['accuracy']:.1%}" in captured.out
+    assert "--json /nowhere/x.json" in captured.err

@@ -10,6 +10,7 @@ ORDER = [
     "cli",
     "config",
     "paths",
+    "table",
     "streams",
     "backend",
     "mesh",

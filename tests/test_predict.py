@@ -2,11 +2,15 @@
 
 import csv
 import dataclasses
+import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +230,7 @@ def test_rows_come_as_they_are_known(window_run, sounds):
         assert process.stdout.readline().startswith("path")
         assert "voice0/00.wav" in process.stdout.readline()
         process.stdout.close()
-        assert process.wait(60) == 1
+        assert process.wait(60) == 128 + signal.SIGPIPE
         assert "Traceback" not in process.stderr.read()
 
 
@@ -307,3 +311,91 @@ def test_an_export_that_is_off_is_not_written(window_run, tmp_path, monkeypatch,
     assert export.main([str(window_run), "--format", "onnx", "--out", str(out)]) == 2
     assert "nothing was written" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_names_with_ends_of_lines_come_back(window_run, sounds, tmp_path, capsys):
+    names = ["a\nb.wav", "a\rb.wav", "a\u2028b.wav"]
+    for name in names:
+        shutil.copy(sounds / "voice0" / "00.wav", tmp_path / name)
+    assert predict.main([str(window_run), str(tmp_path), "--format", "csv"]) == 0
+    rows = csv.DictReader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert sorted(row["path"] for row in rows) == sorted(str(tmp_path / name) for name in names)
+
+
+def test_what_is_no_file_is_a_row_and_keeps_nobody_waiting(window_run, sounds, tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "gone.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder.wav").mkdir()
+    rows = predicted(window_run, tmp_path, tmp_path / "pipe.wav", sounds / "voice0" / "00.wav")
+    assert [row["error"] for row in rows] == ["no such file", "not a file", None]
+
+
+def test_a_folder_that_cannot_be_read_costs_nothing_else(window_run, sounds, tmp_path, monkeypatch):
+    shutil.copytree(sounds / "voice0", tmp_path / "good")
+    (tmp_path / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = predicted(window_run, tmp_path)
+    assert len(rows) == 15
+    assert rows[-1]["path"].endswith("locked")
+    assert rows[-1]["error"] == "Permission denied"
+
+
+@pytest.mark.parametrize("own", ["input", "run"])
+def test_out_does_not_destroy_what_is_read(own, window_run, sounds, tmp_path, capsys):
+    run, file = tmp_path / "run", tmp_path / "a.wav"
+    shutil.copytree(window_run, run)
+    shutil.copy(sounds / "voice0" / "00.wav", file)
+    out = file if own == "input" else run / "config.json"
+    before = out.read_bytes()
+    arguments = [str(run), str(file), "--out", str(out), "--format", "csv"]
+    assert predict.main(arguments) == 2
+    assert "give another one" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_rows_that_were_written_outlive_a_kill(window_run, sounds, tmp_path):
+    out = tmp_path / "rows.csv"
+    arguments = [sys.executable, "-m", "meljax.predict", window_run, *[sounds] * 200, "--out", out]
+    with subprocess.Popen(
+        [*map(str, arguments)], cwd=ROOT, text=True, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None and not (out.exists() and out.read_text().count("\n") > 5):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert "meljax: stopped" in process.stderr.read()
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert 5 <= len(rows) < 200 * 42
+    assert all(row["label"] for row in rows)
+
+
+def test_a_run_without_a_temperature_says_so(window_run, sounds, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(window_run, run)
+    (run / "calibration.json").unlink()
+    file = str(sounds / "voice0" / "00.wav")
+    assert predict.main([str(run), file, "--format", "csv"]) == 0
+    captured = capsys.readouterr()
+    assert "not calibrated" in captured.err
+    assert captured.out.startswith("path,")
+    for damage in ('{"epoch": 1, "temperature": 1e-320}', '{"epoch": 1, "temperature": true}', "["):
+        (run / "calibration.json").write_text(damage)
+        assert predict.main([str(run), file]) == 2
+        assert "calibration.json is damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_best_checkpoint_gives_way_to_another(sound_run, sounds, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(sound_run, run)
+    best = saved.load(run)
+    (folder,) = (run / "checkpoints").glob(str(best.step))
+    (folder / "meta" / "metadata").write_text('{"epoch": 8}')
+    assert predict.main([str(run), str(sounds / "voice0" / "00.wav")]) == 0
+    assert f"checkpoint {best.step} is damaged" in capsys.readouterr().err

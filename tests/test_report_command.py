@@ -84,7 +84,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_alone(run, tmp_path, capsy
     before = contents(run)
     assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
     assert contents(run) == before
-    assert "is damaged" in capsys.readouterr().out
+    assert "is damaged" in capsys.readouterr().err
     assert "After 2 epochs it" in Page((tmp_path / "out" / "report.html").read_text()).shown
 
 

@@ -126,21 +126,32 @@ def _scan_folder(root: Path, training: bool) -> Listing:
     return _listing(root, root, kind, found, len(loose) + len(others), bad, training)
 
 
-def walk(folder: str, prefix: str = "", above: tuple = ()) -> Iterator[tuple[str, str]]:
-    """Yield (relative path, 'image' | 'sound' | 'missing' | 'other') for all that lies below."""
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a link to a folder that holds it
+def walk(
+    folder: str, prefix: str = "", above: tuple = (), unreadable: list[OSError] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield (relative path, 'image' | 'sound' | 'missing' | 'other') for all that lies below.
+
+    A folder that cannot be read raises `OSError`, or is left out and noted in `unreadable`.
+    """
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        if here in above:  # a link to a folder that holds it
+            return
+        with os.scandir(folder) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if unreadable is None:
+            raise
+        unreadable.append(error)
         return
-    with os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         path = prefix + entry.name
         kind = kind_of(entry.name)
         if _hidden(entry.name):
             yield path, "other"
         elif os.path.isdir(entry.path):  # false, not an error, for a link to itself
-            yield from walk(entry.path, path + "/", (*above, here))
+            yield from walk(entry.path, path + "/", (*above, here), unreadable)
         elif kind and os.path.isfile(entry.path):
             yield path, kind
         else:
