@@ -12,31 +12,25 @@ the run's best epoch.
 """
 
 import argparse
-import contextlib
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from meljax import cli, progress, saved, streaming
+from meljax import cli, progress, rows, saved, streaming
 from meljax.data import files
 from meljax.data.files import Bad
 from meljax.errors import UserError
 from meljax.paths import use_compilation_cache
+from meljax.rows import Row
 from meljax.saved import SavedModel
 from meljax.streaming import Item
-from meljax.table import csv_line
 
-FORMATS = ("table", "csv", "jsonl")
 COLUMNS = ("path", "start", "end", "label", "probability", "error")
-
-Row = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--windows", action="store_true", help="a row for each window")
     parser.add_argument(
-        "--format", choices=FORMATS, help="default: by the suffix of --out, else table"
+        "--format", choices=rows.FORMATS, help="default: by the suffix of --out, else table"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="default: standard output")
     arguments = parser.parse_args(argv)
@@ -72,13 +66,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.top <= len(model.classes):
         raise UserError(f"--top must be 1 to {len(model.classes)}, the number of classes")
     found = find(arguments.paths, model)
-    _check_out(arguments.out, arguments.run, [each.path for each in found])
-    streaming.prepare(model)
+    form = arguments.format or rows.format_of(arguments.out)
+    names = [each.path for each in found]
+    _check_out(arguments.out, arguments.run, names)
+    results = streaming.score(model, found)
     begun, unusable = time.perf_counter(), 0
-    with _writer(arguments, [str(each.path) for each in found]) as write:
-        for result in progress.track(streaming.score(model, found), len(found), "predicting"):
+    with rows.writer(form, arguments.out, _columns(arguments.top), names) as write:
+        for result in progress.track(results, len(found), "predicting"):
             unusable += isinstance(result, Bad)
-            for row in rows(model, result, arguments.top, arguments.windows):
+            for row in rows_of(model, result, arguments.top, arguments.windows):
                 write(row)
     seconds = time.perf_counter() - begun
     noun = files.NOUNS[model.frontend.kind] + ("" if len(found) == 1 else "s")
@@ -137,7 +133,7 @@ def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad
     return found
 
 
-def rows(model: SavedModel, result: Item | Bad, top: int, by_window: bool) -> list[Row]:
+def rows_of(model: SavedModel, result: Item | Bad, top: int, by_window: bool) -> list[Row]:
     """Returns the rows of one file.
 
     Args:
@@ -185,86 +181,6 @@ def _column(name: str, place: int) -> str:
 def _columns(top: int) -> list[str]:
     more = range(2, top + 1)
     return [*COLUMNS, *(_column(name, k) for k in more for name in ("label", "probability"))]
-
-
-@contextlib.contextmanager
-def _writer(arguments: argparse.Namespace, names: Sequence[str]) -> Iterator[Callable[[Row], None]]:
-    """Gives a function that writes a row at once, so that nothing is lost if more is not to come.
-
-    Args:
-      arguments: of the command line.
-      names: of all files, for the width of a table's first column.
-    """
-    out, columns = arguments.out, _columns(arguments.top)
-    kind = arguments.format or _format_of(out)
-    line = {"table": _table_line, "csv": _csv_line, "jsonl": _json_line}[kind]
-    width = min(max(len("path"), *(len(_shown(name)) for name in names)), 60)
-    if out:
-        try:
-            # Line by line, and names as they came: they need not be valid UTF-8.
-            file = open(  # noqa: SIM115 - closed below
-                out, "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1
-            )
-        except OSError as error:
-            raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
-        with file:
-            yield _begun(lambda text: file.write(text + "\n"), line, columns, width)
-    else:
-        yield _begun(progress.say, line, columns, width)
-
-
-def _format_of(out: Path | None) -> str:
-    """Returns the format that a file's suffix stands for."""
-    suffix = out.suffix.lower() if out else ""
-    kind = {"": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl"}.get(suffix)
-    if kind is None:
-        raise UserError(
-            f"--out {out}: what {suffix} should hold is not clear; end the name in .csv, .jsonl or "
-            ".txt, or give --format"
-        )
-    return kind
-
-
-def _begun(
-    write: Callable[[str], Any], line: Callable[..., str], columns: list[str], width: int
-) -> Callable[[Row], None]:
-    """Writes the header, if there is one; returns what writes a row."""
-    if line is not _json_line:
-        write(line({column: column for column in columns}, columns, width))
-    return lambda row: write(line(row, columns, width)) and None
-
-
-def _csv_line(row: Row, columns: list[str], _: int) -> str:
-    return csv_line(row.get(column) for column in columns)
-
-
-def _json_line(row: Row, columns: list[str], _: int) -> str:
-    return json.dumps({column: row.get(column) for column in columns})
-
-
-def _table_line(row: Row, columns: list[str], width: int) -> str:
-    """Returns a row in columns; the error takes the place of what could not be told."""
-    cells = [_shown(row["path"]).ljust(width)]
-    if row.get("error") not in (None, "error"):
-        return f"{cells[0]}  ERROR: {_shown(row['error'])}"
-    for column in columns[1:]:
-        value = row.get(column)
-        if column in ("start", "end"):
-            cells.append((f"{value:.2f}" if isinstance(value, float) else _text(value)).rjust(8))
-        elif column.startswith("probability"):
-            cells.append((f"{value:.1%}" if isinstance(value, float) else _text(value)).rjust(13))
-        elif column != "error":
-            cells.append(_shown(_text(value)).ljust(20))
-    return "  ".join(cells).rstrip()
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _shown(text: str) -> str:
-    """Returns text that stays on its line."""
-    return text if text.isprintable() else repr(text)
 
 
 if __name__ == "__main__":

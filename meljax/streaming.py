@@ -77,12 +77,16 @@ def file_source(
 
 
 def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item | Bad]:
-    """Yields the scores of each source, in order; of one that cannot be used, the reason.
+    """Returns the scores of each source, in order and as they come; or why there are none.
 
     While some are computed the next ones are read. Whatever else an item is scored with, its scores
     are the same, bit for bit.
     """
-    prepare(model)
+    _prepare(model)
+    return _scores(model, sources)
+
+
+def _scores(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item | Bad]:
     with contextlib.closing(_Computer(model)) as computer:
         waiting: deque[_Pending | Bad] = deque()
         for path, array in _read_ahead(sources):
@@ -97,8 +101,8 @@ def score(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item |
         yield from _done(waiting)
 
 
-def prepare(model: SavedModel) -> None:
-    """Compiles what scores: once, ahead of the threads and of the clock."""
+def _prepare(model: SavedModel) -> None:
+    """Compiles what scores, once, ahead of the threads."""
     frontend, batch = model.frontend, backend.scoring_batch(model.mesh.size)
     if frontend.kind == "sound":
         blank = np.zeros((batch, frontend.window), np.int16)

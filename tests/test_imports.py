@@ -23,6 +23,7 @@ ORDER = [
     "paired",
     "calibration",
     "progress",
+    "rows",
     "data.files",
     "data.split",
     "data.images",
