@@ -258,7 +258,7 @@ def test_weights_that_cannot_be_kept_are_used_all_the_same(server, tmp_path, cap
     server.content = b"weights"
     (tmp_path / "file").write_bytes(b"")
     assert initial.imagenet_weights(tmp_path / "file" / "cache", PATIENCE) == b"weights"
-    assert "could not be kept" in capsys.readouterr().out
+    assert "could not be kept" in capsys.readouterr().err
 
 
 def test_without_a_connection_imagenet_stops_and_auto_goes_on_with_random_weights(tmp_path):
