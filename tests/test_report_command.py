@@ -1,7 +1,9 @@
 """The command on real small runs: pages made anew from weights and data, in place or elsewhere."""
 
 import json
+import re
 import shutil
+import subprocess
 
 import pytest
 import soundfile
@@ -126,3 +128,34 @@ def test_two_runs_stand_beside_each_other_without_data_or_weights(run, sound_run
     assert "run got 0 files right that sound got wrong" in seen.shown
     assert "data.path" in seen.shown
     assert "both got" in capsys.readouterr().out
+
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_shows_the_page_with_all_its_pictures(sound_run, tmp_path):
+    """Scripts are none of the page's; one is added to a copy, to tell what became of its parts."""
+    shutil.copytree(sound_run / "figures", tmp_path / "figures")
+    told = (
+        "<script>addEventListener('load', () => { const shown = [...document.images].filter("
+        "i => i.naturalWidth > 0).length; document.title = `${shown} of "
+        "${document.images.length}, ${document.body.scrollWidth} wide`; })</script></body>"
+    )
+    page = (sound_run / "report.html").read_text().replace("</body>", told)
+    (tmp_path / "report.html").write_text(page)
+    shown = subprocess.run(
+        [
+            *(BROWSER, "--headless", "--no-sandbox", "--no-first-run", "--window-size=600,900"),
+            *(f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000"),
+            *("--dump-dom", f"file://{tmp_path / 'report.html'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stdout
+    title = re.search("<title>(.*?)</title>", shown)[1]
+    images = len(Page(page).images)
+    assert title.startswith(f"{images} of {images}, ")
+    assert int(title.split()[-2]) <= 600

@@ -66,9 +66,16 @@ def _reason(error: soundfile.LibsndfileError) -> str:
 
 def _check_length(file: soundfile.SoundFile, sample_rate: int) -> None:
     """Refuse what a header claims before anything of that size is allocated."""
+    if file.frames == 2**63 - 1:  # libsndfile's word for a FLAC that was piped
+        raise BadFileError("its header gives no length")
     longest = file.frames * file.channels * max(1, sample_rate / file.samplerate)
-    if longest > MAX_SAMPLES:  # libsndfile puts 2^63 - 1 where a FLAC was piped
-        raise BadFileError(f"its header gives no length, or one beyond {MAX_SAMPLES} samples")
+    if longest > MAX_SAMPLES:
+        minutes = file.frames / file.samplerate / 60
+        most = minutes * MAX_SAMPLES / longest
+        raise BadFileError(
+            f"{minutes:,.0f} minutes long, if its header is right; at most {most:,.0f} minutes of "
+            "such a recording can be read, cut it into parts"
+        )
 
 
 def _read(
