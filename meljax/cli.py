@@ -1,5 +1,6 @@
 """What all commands share: how they answer a person, and how they end."""
 
+import argparse
 import io
 import os
 import signal
@@ -9,6 +10,15 @@ from collections.abc import Callable
 from absl import logging
 
 from meljax.errors import UserError
+
+
+def parser(command: str, doc: str) -> argparse.ArgumentParser:
+    """Returns the parser of `python -m meljax.COMMAND`, which `doc` describes."""
+    return argparse.ArgumentParser(
+        prog=f"python -m meljax.{command}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def run(body: Callable[[], int], when_stopped: str = "") -> int:
@@ -43,7 +53,7 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
     except BrokenPipeError:
         # Whoever read the output has gone; what is still in its buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # as if SIGPIPE, which Windows does not know, had ended us
     except OSError as error:
         # A full disk, a vanished directory: nothing that a traceback would help to mend.
         print(f"meljax: {error}{hint}", file=sys.stderr)

@@ -46,11 +46,7 @@ class Labelled(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: some files could not be used)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m meljax.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument("--data", metavar="PATH", help="a folder or a CSV with known classes")
     parser.add_argument(

@@ -10,7 +10,6 @@ The weights are those of the run's best epoch. FILE.json, beside FILE, holds the
 classes and what goes in and comes out.
 """
 
-import argparse
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
@@ -41,11 +40,7 @@ TOLERANCE = {"stablehlo": 1e-5, "onnx": 1e-4}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m meljax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("export", __doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument("--format", choices=["stablehlo", "onnx", "torch"], required=True)
     parser.add_argument("--out", metavar="FILE", type=Path, required=True)
@@ -141,7 +136,7 @@ def classifier(
         if model.frontend.kind == "sound":
             pictures = frontend_lib.spectrograms(model.frontend, x)
         else:
-            pictures = x.astype(jnp.float32) / 255
+            pictures = frontend_lib.pictures(model.frontend, jnp.swapaxes(x, 1, 2))
         weight = jnp.ones(x.shape[0])
         logits = model.network.apply(model.variables, pictures, weight, train=False)
         return jax.nn.softmax(logits / model.temperature)

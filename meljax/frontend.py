@@ -35,6 +35,13 @@ class Frontend:
     image_size: int
     mel: MelConfig
 
+    def windows(self, batch: int) -> jax.ShapeDtypeStruct:
+        """Returns shape and type of `batch` windows of raw data, as `pictures` takes them."""
+        if self.kind == "sound":
+            return jax.ShapeDtypeStruct((batch, self.window), jnp.int16)
+        shape = (batch, self.window, self.height, self.channels)
+        return jax.ShapeDtypeStruct(shape, jnp.uint8)
+
 
 def pictures(
     frontend: Frontend,

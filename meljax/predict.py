@@ -35,11 +35,7 @@ COLUMNS = ("path", "start", "end", "label", "probability", "error")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: some files could not be used)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m meljax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("predict", __doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, or a folder with all that lies below"

@@ -60,8 +60,7 @@ def recorded_facts(path: Path) -> dict[str, Any]:
     Raises:
       UserError: no run lies there, or its `config.json` is damaged.
     """
-    if not (path / runs.CONFIG).is_file():
-        raise UserError(f"{path} is no run: it holds no {runs.CONFIG}")
+    runs.check_is_run(path)
     facts = runs.recorded(path)
     if not (facts.keys() >= _FACTS and facts["data"].keys() >= _DATA):
         raise UserError(f"{path / runs.CONFIG} is damaged: it lacks what a run records")

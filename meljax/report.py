@@ -7,7 +7,6 @@ weights and data. Without --out in RUN itself, where predictions.csv and calibra
 anew too. Several runs: beside each other, from what they have left. Without --out in 'report'.
 """
 
-import argparse
 import contextlib
 import os
 from collections.abc import Sequence
@@ -31,11 +30,7 @@ from meljax.state import TrainState
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (2: something the caller can mend)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m meljax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = cli.parser("report", __doc__)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="directory of a run")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="where report.html and figures/ are written"

@@ -69,15 +69,11 @@ class Judged:
 
 @dataclasses.dataclass(frozen=True)
 class Scored(Judged):
-    """A set scored with the weights of one epoch.
+    """A set scored with the weights of one epoch; fields as in `Judged`, and more.
 
     Attributes:
-      side: 'train', 'val' or 'test'.
-      epoch: whose weights, from 1.
-      chosen: whether these weights were chosen for their score on the validation set.
       logits: of every window.
       item: which item each window belongs to.
-      labels: true class of every item.
       temperature: what logits are divided by on the way to probabilities.
     """
 

@@ -77,6 +77,12 @@ def recorded(workdir: Path) -> dict[str, Any] | None:
     return None
 
 
+def check_is_run(path: Path) -> None:
+    """Raises `UserError` unless a run lies in `path`."""
+    if not (path / CONFIG).is_file():
+        raise UserError(f"{path} is no run: it holds no {CONFIG}")
+
+
 @contextlib.contextmanager
 def locked(workdir: Path, facts: dict[str, Any] | None) -> Iterator[None]:
     """Holds `workdir`, created if need be, for this process alone; a kill lets go of it too.

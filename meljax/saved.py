@@ -49,8 +49,7 @@ def load(run: Path) -> SavedModel:
     Raises:
       UserError: there is no run, or it has not finished an epoch.
     """
-    if not (run / runs.CONFIG).is_file():
-        raise UserError(f"{run} is no run: it holds no {runs.CONFIG}")
+    runs.check_is_run(run)
     if not (run / runs.CHECKPOINTS).is_dir():
         raise UserError(f"{run} holds no {runs.CHECKPOINTS}: it has not finished an epoch")
     with contextlib.closing(Checkpoints(run / runs.CHECKPOINTS, read_only=True)) as checkpoints:

@@ -192,10 +192,5 @@ def measure(
 
 def _blank(frontend: Frontend) -> Float[Array, "1 rows columns channel"]:
     """Returns one black picture, in the shape that the network will see."""
-    if frontend.kind == "sound":
-        windows = jax.ShapeDtypeStruct((1, frontend.window), jnp.int16)
-    else:
-        shape = (1, frontend.window, frontend.height, frontend.channels)
-        windows = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    image = jax.eval_shape(functools.partial(frontend_lib.pictures, frontend), windows)
+    image = jax.eval_shape(functools.partial(frontend_lib.pictures, frontend), frontend.windows(1))
     return jnp.zeros(image.shape, image.dtype)

@@ -103,12 +103,8 @@ def _scores(model: SavedModel, sources: Iterable[Source | Bad]) -> Iterator[Item
 
 def _prepare(model: SavedModel) -> None:
     """Compiles what scores, once, ahead of the threads."""
-    frontend, batch = model.frontend, backend.scoring_batch(model.mesh.size)
-    if frontend.kind == "sound":
-        blank = np.zeros((batch, frontend.window), np.int16)
-    else:
-        blank = np.zeros((batch, frontend.window, frontend.height, frontend.channels), np.uint8)
-    _logits(model, blank)
+    like = model.frontend.windows(backend.scoring_batch(model.mesh.size))
+    _logits(model, np.zeros(like.shape, like.dtype))
 
 
 def _logits(
