@@ -366,8 +366,11 @@ def test_rows_that_were_written_outlive_a_kill(window_run, sounds, tmp_path):
     with subprocess.Popen(
         [*map(str, arguments)], cwd=ROOT, text=True, stderr=subprocess.PIPE
     ) as process:
-        while process.poll() is None and not (out.exists() and out.read_text().count("\n") > 5):
+        seen = ""
+        while process.poll() is None and seen.count("\n") < 5:
             time.sleep(0.05)
+            seen = out.read_text() if out.exists() else ""
+        assert seen.endswith("\n")  # line by line: a full buffer would end anywhere
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
         assert "meljax: stopped" in process.stderr.read()
