@@ -1,11 +1,12 @@
 """What all commands share: how they answer a person, and how they end."""
 
 import argparse
+import contextlib
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from absl import logging
 
@@ -60,6 +61,18 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def renamed(words: Mapping[str, str]) -> Iterator[None]:
+    """Lets errors name a command's own flags where they speak of training's keys."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for key, flag in words.items():
+            message = message.replace(key, flag)
+        raise UserError(message, error.details) from None
 
 
 def _stop(signum: int, _: object) -> None:

@@ -44,10 +44,21 @@ def _number(default: float, doc: str, allowed: str, check: Callable[[float], boo
 class DataConfig:
     """What is learned from, and how it is divided."""
 
-    path: str = _text("", "folder with one sub-folder per class, or a CSV; empty: embedded voices")
-    label: str = _text("label", "CSV column that holds the class", "the name of a CSV column")
+    path: str = _text(
+        "",
+        "folder with one sub-folder per class, a CSV, or a TFDS set as "
+        "tfds:NAME[/CONFIG][:VERSION]; empty: embedded voices",
+    )
+    tfds_dir: str = _text("", "folder of TFDS sets; empty: where TFDS keeps them", "a folder")
+    label: str = _text(
+        "label",
+        "CSV column or TFDS feature that holds the class",
+        "the name of a column or feature",
+    )
     group: str = _text(
-        "group", "CSV column whose values never stand on both sides of the split; empty: none"
+        "group",
+        "CSV column or TFDS feature whose values never stand on both sides of the split; "
+        "empty: none",
     )
     val_fraction: float = _number(
         0.1,

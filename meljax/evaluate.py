@@ -2,18 +2,21 @@
 
     python -m meljax.evaluate RUN [--data PATH] [--label COLUMN] [--split SPLIT] [--json FILE]
 
-By default on the validation files of its own run; with --data on any folder or CSV laid out like
-those for training, all of it or one split. The weights are those of the run's best epoch, the ones
-that predict uses. A file that cannot be read is listed and left out, and the exit code is 1.
+By default on the validation files of its own run; with --data on any folder, CSV or TFDS set laid
+out like those for training, all of it or one split. The weights are those of the run's best epoch,
+the ones that predict uses. A file that cannot be read is listed and left out, and the exit code
+is 1.
 """
 
 import argparse
 import csv
+import dataclasses
 import difflib
 import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +24,9 @@ import numpy as np
 from jaxtyping import Int
 
 from meljax import calibration, cli, metrics, progress, runs, saved, streaming, summary
-from meljax.data import files, voices
+from meljax.data import files, tfds, voices
 from meljax.data.files import Bad
+from meljax.data.load import find
 from meljax.errors import BadFileError, UserError
 from meljax.paths import cache_dir, use_compilation_cache, write_whole
 from meljax.results import Scored
@@ -31,6 +35,7 @@ from meljax.streaming import Item, Source
 from meljax.table import read_csv
 
 SPLITS = ("train", "val", "test")
+FLAGS = {"data.path": "--data", "data.tfds_dir": "--tfds-dir", "data.label": "--label"}
 TOP = (1, 3, 5)
 """Within how many of the most probable classes the true one is looked for."""
 
@@ -48,9 +53,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: some files could not be used)."""
     parser = cli.parser("evaluate", __doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
-    parser.add_argument("--data", metavar="PATH", help="a folder or a CSV with known classes")
     parser.add_argument(
-        "--label", metavar="COLUMN", help="of a CSV, with the class; default: as in training"
+        "--data", metavar="PATH", help="folder, CSV or tfds:NAME with known classes"
+    )
+    parser.add_argument(
+        "--tfds-dir", metavar="DIR", help="folder of TFDS sets; default: as in training"
+    )
+    parser.add_argument(
+        "--label",
+        metavar="COLUMN",
+        help="of a CSV, or feature of a TFDS set, with the class; default: as in training",
     )
     parser.add_argument(
         "--split", choices=SPLITS, help="default: val of the run itself, everything of --data"
@@ -65,13 +77,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     model = saved.load(arguments.run)
     split = _read_split(arguments.run, needed=arguments.data is None)
     seen: set[str] = set()
+    if arguments.tfds_dir:
+        model = _with_tfds_dir(model, arguments.tfds_dir)
     if arguments.data is None:
         side = arguments.split or "val"
         labelled = own_files(arguments.run, model, split, side)
     else:
         side = arguments.split or "all"
         label = arguments.label or model.config.data.label
-        labelled = _other_files(arguments.data, label, model, arguments.split, seen)
+        if os.path.isdir(os.path.expanduser(arguments.data)):
+            label = "label"  # which is to say the sub-folder
+        with cli.renamed(FLAGS):
+            listing = find(
+                arguments.data, model.config.data.tfds_dir, label, group="", training=False
+            )
+        labelled = _other_files(arguments.data, listing, model, arguments.split, seen)
     scored, used, bad = score(model, labelled, side)
     bad = [*labelled.bad, *bad]
     known = {row["sha256"] for row in split if row["split"] == "train"}
@@ -142,6 +162,11 @@ def _read_split(run: Path, needed: bool) -> list[dict[str, str]]:
     return []
 
 
+def _with_tfds_dir(model: SavedModel, tfds_dir: str) -> SavedModel:
+    data = dataclasses.replace(model.config.data, tfds_dir=tfds_dir)
+    return model._replace(config=dataclasses.replace(model.config, data=data))
+
+
 def own_files(run: Path, model: SavedModel, split: Sequence[dict[str, str]], side: str) -> Labelled:
     """Returns the files that stood on `side` when the run was trained, as they were then."""
     rows = [row for row in split if row["split"] == side]
@@ -155,12 +180,31 @@ def own_files(run: Path, model: SavedModel, split: Sequence[dict[str, str]], sid
             made = voices.load(cache_dir(), progress=count)
         clips = dict(zip(made.names, made.clips, strict=True))
         return Labelled([_clip(row["path"], clips) for row in rows], labels, what)
-    root = Path(path) if os.path.isdir(path) else Path(path).parent
+    root, content = "", files.read_file
+    if tfds.is_name(path):
+        content = _reader_of_set(model)
+    else:
+        root = path if os.path.isdir(path) else os.path.dirname(path)
     sources = [
-        streaming.file_source(str(root / row["path"]), model, _unchanged(row["sha256"]))
+        streaming.source(name, model, partial(content, name), _unchanged(row["sha256"]))
         for row in rows
+        for name in [os.path.join(root, row["path"])]
     ]
     return Labelled(sources, labels, what)
+
+
+def _reader_of_set(model: SavedModel) -> Callable[[str], bytes]:
+    """Returns what reads an example, by its path, of the TFDS set that a model was trained on."""
+    data = model.config.data
+    listing = find(data.path, data.tfds_dir, data.label, data.group, training=False)
+    items = {item.path: item for item in listing.items}
+
+    def read(path: str) -> bytes:
+        if path not in items:
+            raise BadFileError("no longer there, or damaged")
+        return listing.read(items[path])
+
+    return read
 
 
 def _clip(name: str, clips: dict[str, Int[np.ndarray, " samples"]]) -> Source:
@@ -178,22 +222,13 @@ def _unchanged(digest: str) -> Callable[[bytes], None]:
 
 
 def _other_files(
-    data: str, label: str, model: SavedModel, side: str | None, seen: set[str]
+    data: str, listing: files.Listing, model: SavedModel, side: str | None, seen: set[str]
 ) -> Labelled:
-    """Returns the files of a folder, or of a CSV with classes in the column `label`.
-
-    Their digests will stand in `seen`.
+    """Returns the files of --data, all or those of one side; their digests will stand in `seen`.
 
     Raises:
       UserError: they are of another kind, or of classes the model does not know.
     """
-    if os.path.isdir(os.path.expanduser(data)):
-        label = "label"  # which is to say the sub-folder
-    try:
-        listing = files.scan(data, label, group="", training=False)
-    except UserError as error:
-        message = str(error).replace("data.path", "--data").replace("data.label", "--label")
-        raise UserError(message, error.details) from None
     kind = model.frontend.kind
     if listing.kind != kind:
         raise UserError(
@@ -204,13 +239,18 @@ def _other_files(
     if not items:
         raise UserError(f"--data {data!r} has no split {side!r}")
     _check_classes(data, sorted({item.label for item in items}), model.classes)
-    for each in listing.bad:
-        progress.warn(f"{each.path}: {each.reason}; left out")
+    for line in (*listing.warnings, *(f"{b.path}: {b.reason}; left out" for b in listing.bad)):
+        progress.warn(line)
 
     def note(content: bytes) -> None:
         seen.add(hashlib.sha256(content).hexdigest())
 
-    sources = [streaming.file_source(str(listing.root / item.path), model, note) for item in items]
+    sources = [
+        streaming.source(
+            os.path.join(listing.root, item.path), model, partial(listing.read, item), note
+        )
+        for item in items
+    ]
     what = data if side is None else f"{data}, {side}"
     return Labelled(sources, [item.label for item in items], what, listing.bad)
 

@@ -3,9 +3,17 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+
+from meljax.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none, and goes without the lock
+    fcntl = None
 
 
 def cache_dir() -> Path:
@@ -29,6 +37,31 @@ def use_compilation_cache() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextlib.contextmanager
+def locked_file(path: Path, taken: str) -> Iterator[None]:
+    """Holds `path`, made if need be, for this process alone; a kill lets go of it too.
+
+    Args:
+      path: an empty file; the folders above it are made too.
+      taken: what to say if another process holds it.
+
+    Raises:
+      UserError: another process holds it, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 - open as long as the lock is held
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written: {error.strerror}") from None
+    with file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(taken) from None
+        yield
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

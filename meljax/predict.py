@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad
             below = files.walk(path, path.rstrip("/") + "/", unreadable=unreadable)
             for name, its in sorted(below):
                 if its == kind:
-                    found.append(streaming.file_source(name, model))
+                    found.append(streaming.source(name, model, partial(files.read_file, name)))
                 elif its == "missing":
                     found.append(Bad(name, "no such file"))
                 elif its in files.NOUNS:
@@ -118,7 +119,7 @@ def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad
             others.append(path)
             found.append(Bad(path, f"no {files.NOUNS[kind]}, which the model was trained on"))
         else:
-            found.append(streaming.file_source(path, model))
+            found.append(streaming.source(path, model, partial(files.read_file, path)))
     if not found or (others and all(isinstance(each, Bad) for each in found)):
         noun = files.NOUNS[kind]
         instead = f", but {len(others)} such as {others[0]!r}" if others else ""

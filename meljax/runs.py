@@ -20,17 +20,13 @@ import meljax
 from meljax import calibration, progress
 from meljax import config as config_lib
 from meljax.config import Config
+from meljax.data import tfds
 from meljax.data.load import VoiceSet
 from meljax.errors import UserError
 from meljax.metrics import Row
-from meljax.paths import write_whole
+from meljax.paths import locked_file, write_whole
 from meljax.results import Predicted, RunResults, Scored
 from meljax.table import csv_line
-
-try:
-    import fcntl
-except ImportError:  # Windows has none, and goes without the lock
-    fcntl = None
 
 CONFIG = "config.json"
 LOCK = ".lock"
@@ -94,20 +90,8 @@ def locked(workdir: Path, facts: dict[str, Any] | None) -> Iterator[None]:
     Raises:
       UserError: another process trains there, or it cannot be written.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = open(workdir / LOCK, "w")  # noqa: SIM115 - open as long as the lock is held
-    except OSError as error:
-        raise UserError(f"{workdir} cannot be written: {error.strerror}") from None
-    with file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(
-                    f"another process is training in {workdir}; wait for it, or give "
-                    "another directory"
-                ) from None
+    taken = f"another process is training in {workdir}; wait for it, or give another directory"
+    with locked_file(workdir / LOCK, taken):
         if recorded(workdir) != facts:
             raise UserError(f"another process has just trained in {workdir}; start again")
         yield
@@ -118,12 +102,12 @@ def check_same(workdir: Path, facts: dict[str, Any], config: Config) -> None:
 
     More epochs are no difference: the run goes on to that number.
     """
-    old, new = facts["config"], as_recorded(config)
+    # Keys that are newer than the run have kept their defaults in it.
+    old, new = config_lib.flat(config_lib.from_flat(facts["config"])), as_recorded(config)
     changed = [
-        f"{key} (was {old.get(key)!r}, now {new.get(key)!r})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-        and not (key == "train.epochs" and new[key] > old.get(key, new[key]))
+        f"{key} (was {old[key]!r}, now {new[key]!r})"
+        for key in sorted(new)
+        if old[key] != new[key] and not (key == "train.epochs" and new[key] > old[key])
     ]
     if changed:
         raise UserError(
@@ -144,8 +128,10 @@ def check_same_data(workdir: Path, facts: dict[str, Any], voice_set: VoiceSet) -
 def as_recorded(config: Config) -> dict[str, str | int | float]:
     """Returns the settings as `config.json` holds them: paths absolute, so that they stay true."""
     values = config_lib.flat(config)
-    for name, words in (("data.path", ("",)), ("model.init", ("auto", "imagenet", "scratch"))):
-        if values[name] not in words:
+    words = {"model.init": ("auto", "imagenet", "scratch")}
+    for name in ("data.path", "data.tfds_dir", "model.init"):
+        value = values[name]
+        if value and value not in words.get(name, ()) and not tfds.is_name(value):
             values[name] = os.path.abspath(os.path.expanduser(values[name]))
     return values
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,21 +54,25 @@ class Item:
         return calibration.item_probabilities(self.logits, each, temperature)
 
 
-def file_source(
-    path: str, model: SavedModel, check: Callable[[bytes], None] = lambda data: None
+def source(
+    path: str,
+    model: SavedModel,
+    content: Callable[[], bytes],
+    check: Callable[[bytes], None] = lambda data: None,
 ) -> Source:
-    """Returns a file as the model takes it; `check` sees its bytes and may refuse them."""
+    """Returns what reads a file as the model takes it.
+
+    Args:
+      path: its name.
+      model: that is to take it.
+      content: gives its bytes, or raises `BadFileError`.
+      check: sees the bytes, and may refuse them.
+    """
     frontend = model.frontend
     read = reader.make_reader(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
 
     def load() -> Shaped[np.ndarray, "_ ..."]:
-        try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep us waiting
-                raise BadFileError("not a file")
-            with open(path, "rb") as file:
-                data = file.read()
-        except OSError as error:
-            raise BadFileError(error.strerror or str(error)) from None
+        data = content()
         check(data)
         return reader.fit(read(data), frontend)
 

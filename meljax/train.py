@@ -14,7 +14,7 @@ from meljax import finish, logs, metrics, progress, runs, scoring, steps, summar
 from meljax.checkpoint import Checkpoints
 from meljax.config import Config
 from meljax.data import feed
-from meljax.data.load import VoiceSet, load
+from meljax.data.load import VoiceSet, load, pinned
 from meljax.errors import UserError
 from meljax.mesh import replicated
 from meljax.metrics import Metrics, Row
@@ -39,6 +39,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
       UserError: the data, the directory or the settings do not allow it.
     """
     facts = runs.recorded(workdir)
+    config = pinned(config, facts["config"]["data.path"] if facts else "")
     if facts:
         runs.check_same(workdir, facts, config)
         if runs.finished(workdir, facts, config):

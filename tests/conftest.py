@@ -116,7 +116,7 @@ def square_run(pictures) -> Path:
     return trained("resnet", pictures, "square", train__epochs=1, data__image_size=24)
 
 
-def trained(config: str, data: Path, name: str, **keys) -> Path:
+def trained(config: str, data: Path | str, name: str, **keys) -> Path:
     from meljax.main import main
 
     def make(workdir: Path) -> None:
@@ -138,7 +138,7 @@ SMALL = {
 """Settings that make a run a matter of seconds."""
 
 
-def command(config: str, data: Path, workdir: Path, **keys) -> list[str]:
+def command(config: str, data: Path | str, workdir: Path, **keys) -> list[str]:
     """The command line of a small run; keys are written `train__epochs=3`."""
     settings = SMALL | {key.replace("__", "."): value for key, value in keys.items()}
     overrides = [f"--config.{key}={value}" for key, value in settings.items()]

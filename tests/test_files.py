@@ -1,6 +1,7 @@
 """What a folder or a CSV may look like, and how a wrong one is explained."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_classes_are_the_sub_folders_and_files_are_found_at_any_depth(touch):
         Item("b/deep/er/2.flac", "b"),
     )
     assert (listing.kind, listing.ignored, listing.bad) == ("sound", 0, ())
-    assert all((listing.root / path).is_file() for path in paths(listing))
+    assert all((Path(listing.root) / path).is_file() for path in paths(listing))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_csv_gives_paths_labels_and_groups_as_text(table, touch):
         Item("b.wav", "01", "s1"),
         Item("c.wav", "1", "s1"),
     )
-    assert (str(listing.root), listing.kind, listing.ignored) == (touch(), "sound", 0)
+    assert (listing.root, listing.kind, listing.ignored) == (touch(), "sound", 0)
 
 
 def test_other_columns_are_named_by_the_arguments(table):
@@ -247,7 +248,7 @@ def test_absolute_paths_and_parent_folders_are_allowed(table, touch):
     other = os.path.join(touch("a.wav"), "a.wav")
     listing = scan(table(f"path,label\n{other},x\n./b.wav,y\n../set/c.wav,y\n"))
     assert sorted(paths(listing)) == sorted([other, "b.wav", "../set/c.wav"])
-    assert all((listing.root / path).is_file() for path in paths(listing))
+    assert all((Path(listing.root) / path).is_file() for path in paths(listing))
 
 
 def test_rows_without_a_usable_file_are_bad_entries(table):

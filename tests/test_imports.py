@@ -29,6 +29,8 @@ ORDER = [
     "data.images",
     "data.audio",
     "data.reader",
+    "data.tfds",
+    "data.records",
     "data.voices",
     "data.load",
     "data.feed",

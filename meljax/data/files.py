@@ -4,12 +4,13 @@ import csv
 import difflib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from meljax.errors import UserError
+from meljax.errors import BadFileError, UserError
 
 KINDS: dict[str, Literal["image", "sound"]] = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"), "image"),
@@ -42,11 +43,13 @@ class Bad:
 class Listing:
     """What a path holds: files of one kind in two classes or more, and what was left out."""
 
-    root: Path
+    root: str  # that the paths are relative to; '' where they name no files
     kind: Literal["image", "sound"]
     items: tuple[Item, ...]  # sorted by path
     ignored: int  # files of other kinds; a hidden folder counts as one
     bad: tuple[Bad, ...]  # sorted by path
+    read: Callable[[Item], bytes]  # an item's content; may raise BadFileError
+    warnings: tuple[str, ...] = ()  # one line each
 
 
 def scan(path: str, label: str = "label", group: str = "group", training: bool = True) -> Listing:
@@ -158,6 +161,21 @@ def walk(
             yield path, "missing" if kind and entry.is_symlink() else "other"
 
 
+def read_file(path: str) -> bytes:
+    """Returns what a file holds.
+
+    Raises:
+      BadFileError: it is none, or cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would keep us waiting
+            raise BadFileError("not a file")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadFileError(error.strerror or str(error)) from None
+
+
 def kind_of(path: str) -> Literal["image", "sound"] | None:
     """Returns what a file is by its suffix; `None` if that is unknown."""
     return KINDS.get(os.path.splitext(path)[1].lower())
@@ -237,7 +255,7 @@ class _Row:
 def _scan_csv(file: Path, label: str, group: str, training: bool) -> Listing:
     (_, header), *table = _read_table(file)
     rows = _rows(file, header, table, _columns(file, header, label, group))
-    _check_groups(file, rows, group)
+    check_groups(file, rows, group)
     found, bad = [], []
     for row, split in zip(rows, _splits(file, rows, training), strict=True):
         path = Path(row.path).as_posix()
@@ -296,7 +314,7 @@ def _columns(file: Path, header: Sequence[str], label: str, group: str) -> dict[
         if header.count(name) != 1:
             problem = "more than one column" if name in header else "no column"
             raise UserError(
-                f"{key}: {str(file)!r} has {problem} {name!r}{_nearest(name, header)};"
+                f"{key}: {str(file)!r} has {problem} {name!r}{nearest(name, header)};"
                 f" its columns, between commas, are {', '.join(map(repr, header))}"
             )
     if group == label and group:
@@ -332,16 +350,6 @@ def _rows(
     return rows
 
 
-def _check_groups(file: Path, rows: Sequence[_Row], group: str) -> None:
-    labels, groups = {row.label for row in rows}, {row.group for row in rows}
-    pairs = {(row.label, row.group) for row in rows}
-    if "" not in groups and len(labels) == len(groups) == len(pairs):
-        raise UserError(
-            f"data.group: column {group!r} of {str(file)!r} says the same as the label: a class"
-            " could be on one side only; name another column or set data.group=''"
-        )
-
-
 def _splits(file: Path, rows: Sequence[_Row], training: bool) -> list[str]:
     """The side of each row; '' for the rows to be divided in training, where no row says val."""
     for row in rows:
@@ -370,7 +378,8 @@ def _splits(file: Path, rows: Sequence[_Row], training: bool) -> list[str]:
 # Both
 
 
-def _nearest(name: str, names: Iterable[str]) -> str:
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ' (the nearest is …)', or nothing where none of `names` is near."""
     near = difflib.get_close_matches(name, sorted(names), n=1)
     return f" (the nearest is {near[0]!r})" if near else ""
 
@@ -394,11 +403,26 @@ def _listing(
 ) -> Listing:
     items = tuple(sorted((item for item, _ in found), key=lambda item: item.path))
     if training:
-        _check_classes(source, items)
-    return Listing(root, kind, items, ignored, tuple(sorted(bad, key=lambda one: one.path)))
+        check_classes(source, items)
+    bad = tuple(sorted(bad, key=lambda one: one.path))
+    return Listing(
+        str(root), kind, items, ignored, bad, read=lambda item: read_file(str(root / item.path))
+    )
 
 
-def _check_classes(source: Path, items: Iterable[Item]) -> None:
+def check_groups(source: Path | str, rows: Sequence[Item] | Sequence[_Row], group: str) -> None:
+    """Raises `UserError` if the groups, read from `group`, are the classes under another name."""
+    labels, groups = {row.label for row in rows}, {row.group for row in rows}
+    pairs = {(row.label, row.group) for row in rows}
+    if rows and "" not in groups and len(labels) == len(groups) == len(pairs):
+        raise UserError(
+            f"data.group: {group!r} of {str(source)!r} says the same as the label: a class"
+            " could be on one side only; name another or set data.group=''"
+        )
+
+
+def check_classes(source: Path | str, items: Iterable[Item]) -> None:
+    """Raises `UserError` unless there are two classes to learn, and none is only scored."""
     labels = {
         side: {item.label for item in items if item.split == side} for side in ("val", "test")
     }
@@ -407,7 +431,7 @@ def _check_classes(source: Path, items: Iterable[Item]) -> None:
         for name in sorted(names - trained):
             raise UserError(
                 f"data.path: {str(source)!r} has class {name!r} in {side} but not in"
-                f" train{_nearest(name, trained)}"
+                f" train{nearest(name, trained)}"
             )
     if len(trained) < 2:
         raise UserError(

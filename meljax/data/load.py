@@ -1,21 +1,23 @@
-"""A folder, a CSV or the embedded voices → arrays on the host, labelled and divided."""
+"""Any set – folder, CSV, TFDS or the embedded voices – as arrays, labelled and divided."""
 
 import dataclasses
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
 
 from meljax import progress
 from meljax.config import Config
-from meljax.data import files, images, reader, split, voices
+from meljax.data import files, images, reader, records, split, tfds, voices
 from meljax.data.files import Bad, Item
 from meljax.errors import BadFileError, UserError
 
+T = TypeVar("T")
 Side = Literal["train", "val", "test"]
 
 
@@ -74,6 +76,7 @@ class _Read(NamedTuple):
     floors: tuple[np.ndarray, ...] | None = None
     ignored: int = 0
     skipped: tuple[Bad, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load(config: Config, cache: Path) -> VoiceSet:
@@ -82,16 +85,36 @@ def load(config: Config, cache: Path) -> VoiceSet:
     Raises:
       UserError: nothing to learn from, or files that cannot be used.
     """
-    read = _from_files(config) if config.data.path else _embedded(config, cache)
+    read = _from_listing(config) if config.data.path else _embedded(config, cache)
     items, digests = read.items, read.digests
     sides = split.split_items(items, digests, config.data.val_fraction, config.train.seed)
     warnings = split.conflicting_duplicates(items, digests) + split.leaks(items, digests, sides)
+    facts = read._asdict() | {"warnings": (*read.warnings, *warnings)}
     return VoiceSet(
-        **read._asdict(),
-        classes=tuple(sorted({item.label for item in items})),
-        sides=tuple(sides),
-        warnings=tuple(warnings),
+        **facts, classes=tuple(sorted({item.label for item in items})), sides=tuple(sides)
     )
+
+
+def pinned(config: Config, recorded: str) -> Config:
+    """Returns settings that name the version of a TFDS set, which is fetched if need be.
+
+    Args:
+      config: the settings.
+      recorded: the `data.path` that the run began with, whose version is kept; '' for a new run.
+    """
+    path = config.data.path
+    if not tfds.is_name(path):
+        return config
+    if recorded != path and not recorded.startswith((path + ":", path + "/")):
+        recorded = tfds.pin(path, config.data.tfds_dir)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=recorded))
+
+
+def find(path: str, tfds_dir: str, label: str, group: str, training: bool = True) -> files.Listing:
+    """Lists what a folder, a CSV or a TFDS set holds; see `files.scan` and `records.scan`."""
+    if tfds.is_name(path):
+        return records.scan(path, tfds_dir, label, group, training)
+    return files.scan(path, label, group, training)
 
 
 def _embedded(config: Config, cache: Path) -> _Read:
@@ -102,8 +125,8 @@ def _embedded(config: Config, cache: Path) -> _Read:
         )
     if config.data.label != "label" or config.data.group not in ("", "group"):
         raise UserError(
-            "data.label and data.group name columns of a CSV, but data.path is empty, "
-            "which means the embedded voices"
+            "data.label and data.group name columns of a CSV or features of a TFDS set, but "
+            "data.path is empty, which means the embedded voices"
         )
     with progress.counter("making the embedded voices, once") as count:
         made = voices.load(cache, progress=count)
@@ -112,18 +135,19 @@ def _embedded(config: Config, cache: Path) -> _Read:
     return _Read("sound", items, digests, made.clips)
 
 
-def _from_files(config: Config) -> _Read:
+def _from_listing(config: Config) -> _Read:
     data = config.data
-    listing = files.scan(data.path, data.label, data.group)
+    listing = find(data.path, data.tfds_dir, data.label, data.group)
     if listing.kind == "image" and data.image_size and data.window:
         raise UserError(
             "data.window is for recordings, and for pictures as they are "
             "(data.image_size=0); resized pictures are seen whole"
         )
     read = reader.make_reader(listing.kind, data.image_size, config.mel.sample_rate)
-    results = _read_all(listing, read)
+    results = read_all(listing, read)
     bad = (*listing.bad, *(result for result in results if isinstance(result, Bad)))
-    _check_bad(config, bad)
+    if data.on_bad_file == "stop":
+        check_bad(data.path, bad, "--config.data.on_bad_file=skip")
     good = [(i, r) for i, r in zip(listing.items, results, strict=True) if not isinstance(r, Bad)]
     if len({item.label for item, _ in good}) < 2:
         raise UserError(
@@ -137,17 +161,29 @@ def _from_files(config: Config) -> _Read:
         arrays = _same_channels(arrays)
         _check_heights(items, arrays)
         floors = tuple(images.floor_colour(array) for array in arrays)
-    return _Read(listing.kind, items, digests, arrays, floors, listing.ignored, bad)
+    return _Read(
+        listing.kind, items, digests, arrays, floors, listing.ignored, bad, listing.warnings
+    )
 
 
-def _check_bad(config: Config, bad: tuple[Bad, ...]) -> None:
-    """Raises `UserError`, listing all files that cannot be used, unless they are to be skipped."""
-    if bad and config.data.on_bad_file == "stop":
-        raise UserError(
-            f"{len(bad)} files or folders in {config.data.path} cannot be used (listed above); "
-            "mend or remove them, or train without them: --config.data.on_bad_file=skip",
-            map(_shown, bad),
-        )
+def check_bad(path: str, bad: Sequence[Bad], skip: str) -> None:
+    """Raises `UserError`, listing all that cannot be used, if there is any.
+
+    Args:
+      path: what was read.
+      bad: what cannot be used.
+      skip: what to say in order to do without them.
+    """
+    if not bad:
+        return
+    what, remedy = "files or folders", "mend or remove them"
+    if tfds.is_name(path):
+        what, remedy = "examples", "make or fetch the set anew"
+    raise UserError(
+        f"{len(bad)} {what} in {path} cannot be used (listed above); {remedy}, or do without "
+        f"them: {skip}",
+        map(_shown, bad),
+    )
 
 
 def _shown(bad: Bad) -> str:
@@ -156,21 +192,24 @@ def _shown(bad: Bad) -> str:
     return f"{path}: {bad.reason}"
 
 
-def _read_all(listing: files.Listing, read: reader.Reader) -> list[tuple[str, np.ndarray] | Bad]:
-    """Reads every file, in parallel: the decoders release Python's lock."""
+def read_all(
+    listing: files.Listing, read: Callable[[bytes], T], what: str = "reading"
+) -> list[tuple[str, T] | Bad]:
+    """Returns each item's sha256 and what `read` makes of it, or why it cannot be used.
 
-    def one(item: Item) -> tuple[str, np.ndarray] | Bad:
+    In parallel: the decoders release Python's lock.
+    """
+
+    def one(item: Item) -> tuple[str, T] | Bad:
         try:
-            data = (listing.root / item.path).read_bytes()
+            data = listing.read(item)
             return hashlib.sha256(data).hexdigest(), read(data)
         except BadFileError as error:
             return Bad(item.path, str(error))
-        except OSError as error:
-            return Bad(item.path, error.strerror or str(error))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(one, listing.items)
-        return list(progress.track(results, len(listing.items), "reading"))
+        return list(progress.track(results, len(listing.items), what))
 
 
 def _same_channels(

@@ -1,0 +1,273 @@
+"""Makes a TFDS set of a folder or CSV of voices, without TensorFlow.
+
+    python scripts/build_tfds.py SOURCE --name NAME [--out DIR]
+
+SOURCE is whatever meljax trains on: a folder with one sub-folder per class, one with train/, val/
+and test/, or a CSV. The set lies in DIR/NAME/VERSION, in array_record format. An example holds the
+picture or recording as its file does, the class (`label`), what must not be on two sides (`group`),
+where it came from (`path`, which a split of ours depends on) and the file's `sha256`. Any program
+reads it with tensorflow-datasets; meljax trains on it as on SOURCE, to the same weights:
+
+    python -m meljax.main --config configs/cnn.py --config.data.path=tfds:NAME
+
+A set is made anew only where something changed, and stands there whole or not at all. meljax must
+be installed.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import meljax
+from meljax import cli, paths, progress
+from meljax.data import files, load, reader, records, tfds
+from meljax.data.files import Bad, Item, Listing
+from meljax.data.records import Signature
+from meljax.errors import UserError
+
+SPLITS = {"": "train", "train": "train", "val": "validation", "test": "test"}
+"""What TFDS calls each side; files whose side is to be decided are all 'train'."""
+CONTENT = {"image": "image", "sound": "audio"}
+"""The feature of each kind."""
+SOURCE = "source"
+"""In a set's metadata: what it was made from, to tell whether that changed."""
+FLAGS = {"data.path": "SOURCE", "data.label": "--label", "data.group": "--group"}
+ANY_RATE = 16_000  # Hz: whether a recording can be read does not depend on it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a folder or a CSV")
+    parser.add_argument("--name", required=True, help="of the set: a-z, 0-9 and _")
+    parser.add_argument(
+        "--out", metavar="DIR", default="", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
+    )
+    parser.add_argument("--version", default="1.0.0", help="default: 1.0.0")
+    parser.add_argument("--description", metavar="TEXT", default="", help="what the set is")
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="of a CSV: the class")
+    parser.add_argument(
+        "--group", metavar="COLUMN", default="group", help="of a CSV: what stays on one side"
+    )
+    parser.add_argument(
+        "--on-bad-file", choices=("stop", "skip"), default="stop", help="default: stop"
+    )
+    arguments = parser.parse_args(argv)
+    return cli.run(lambda: build(arguments))
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Makes the set that `arguments` ask for, unless it is there; returns the exit code."""
+    name = tfds.Name(arguments.name, "", arguments.version)
+    root = tfds.root_of(arguments.out)
+    _check_name(name)
+    with cli.renamed(FLAGS):
+        listing = files.scan(arguments.source, arguments.label, arguments.group)
+    _check_labels(listing)
+    hashed = dict(zip(listing.items, load.read_all(listing, lambda data: None), strict=True))
+    source = _source(arguments, listing, hashed)
+    if _is_there(name, root, source):
+        progress.say(f"unchanged: {_told(name, root, listing, len(hashed))}")
+        return 0
+    good = _readable(arguments, listing)
+    description = arguments.description or _describe(listing, len(good))
+    metadata = {
+        "made_by": f"meljax {meljax.__version__}",
+        records.FINGERPRINT: records.fingerprint(good.values()),
+        SOURCE: source,
+    }
+    with _replacing(root, name) as place:
+        _write(place, name, listing, good, description, metadata)
+    progress.say(_told(name, root, listing, len(good)))
+    where = f" --config.data.tfds_dir={arguments.out}" if arguments.out else ""
+    progress.say(
+        "to train on it: python -m meljax.main --config configs/cnn.py "
+        f"--config.data.path={tfds.PREFIX}{name.name}{where}"
+    )
+    return 0
+
+
+# What may be made
+
+
+def _check_name(name: tfds.Name) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name.name):
+        raise UserError(
+            f"--name must be a letter and then letters, digits or _ (a-z), not {name.name!r}"
+        )
+    if not re.fullmatch(tfds.VERSION, name.version):
+        raise UserError(f"--version must be three numbers such as 1.0.0, not {name.version!r}")
+    if name.name in tfds.known():
+        raise UserError(f"--name {name.name}: TFDS itself has a set of that name; choose another")
+
+
+def _check_labels(listing: Listing) -> None:
+    """TFDS keeps the names of classes in a text file, a line each."""
+    for label in sorted({item.label for item in listing.items}):
+        if label != label.strip() or not label.isprintable():
+            raise UserError(f"the class {label!r} cannot be written to a TFDS set; rename it")
+
+
+def _is_there(name: tfds.Name, root: Path, source: str) -> bool:
+    """Returns whether the set was made of the same, and is whole."""
+    if name not in tfds.prepared(root):
+        return False
+    try:
+        metadata = dict(tfds.open_set(str(name), str(root)).info.metadata.items())
+        whole = not records.scan(str(name), str(root), "label", "group", training=False).bad
+        return whole and metadata.get(SOURCE) == source
+    except (UserError, AttributeError):  # damaged, or not ours
+        return False
+
+
+def _source(arguments: argparse.Namespace, listing: Listing, hashed: Mapping[Item, Any]) -> str:
+    """Returns what changes with anything that the set is made of."""
+    facts = [
+        [item.path, item.label, item.group, item.split, str(result)]
+        for item, result in hashed.items()
+    ]
+    bad = [[bad.path, bad.reason] for bad in listing.bad]
+    text = json.dumps([records.FORMAT, facts, bad, arguments.description, arguments.on_bad_file])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _readable(arguments: argparse.Namespace, listing: Listing) -> dict[Item, Signature]:
+    """Returns what is to be written of each file that can be used.
+
+    Raises:
+      UserError: some cannot, and are not to be skipped; all are listed.
+    """
+    decode = reader.make_reader(listing.kind, 0, ANY_RATE)
+    results = load.read_all(listing, lambda data: bool(decode(data).size), "checking")
+    bad = [*listing.bad, *(result for result in results if isinstance(result, Bad))]
+    if arguments.on_bad_file == "stop":
+        load.check_bad(arguments.source, bad, "--on-bad-file=skip")
+    for each in bad:
+        progress.warn(f"{each.path}: {each.reason}; left out")
+    return {
+        item: Signature(item.path, item.label, item.group, SPLITS[item.split], result[0])
+        for item, result in zip(listing.items, results, strict=True)
+        if not isinstance(result, Bad)
+    }
+
+
+def _describe(listing: Listing, number: int) -> str:
+    classes = len({item.label for item in listing.items})
+    return f"{number} {files.NOUNS[listing.kind]}s of {classes} classes."
+
+
+def _told(name: tfds.Name, root: Path, listing: Listing, number: int) -> str:
+    folder = tfds.folder_of(root, name)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return f"{folder}: {_describe(listing, number)[:-1]}, {size / 1e6:,.1f} MB"
+
+
+# Writing
+
+
+@contextlib.contextmanager
+def _replacing(root: Path, name: tfds.Name) -> Iterator[Path]:
+    """Gives a folder in which a set is made, and puts the set in its place once it is whole."""
+    place = root / f".meljax-{name.name}"
+    made, old, target = place / "made", place / "old", tfds.folder_of(root, name)
+    with paths.locked_file(place / "lock", f"another process is making {name.name} in {root}"):
+        for left in (made, old):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield made
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists():
+                target.rename(old)
+            tfds.folder_of(made, name).rename(target)
+        finally:
+            shutil.rmtree(place)
+
+
+def _write(
+    place: Path,
+    name: tfds.Name,
+    listing: Listing,
+    examples: Mapping[Item, Signature],
+    description: str,
+    metadata: dict[str, str],
+) -> None:
+    """Lets TFDS write a set in the folder `place`."""
+    library = tfds.library()
+    content = CONTENT[listing.kind]
+    written = itertools.count(1)
+
+    class VoiceSet(library.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = library.core.Version(name.version)
+
+        def _info(self) -> Any:
+            return library.core.DatasetInfo(
+                builder=self,
+                description=description,
+                features=_features(listing),
+                supervised_keys=(content, "label"),
+                metadata=library.core.MetadataDict(metadata),
+            )
+
+        def _split_generators(self, _: Any) -> dict[str, Iterator[Any]]:
+            splits = sorted({signature.split for signature in examples.values()})
+            return {split: self._generate_examples(split) for split in splits}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+            for item, signature in examples.items():
+                if signature.split == split:
+                    count(next(written), len(examples))
+                    yield os.fsencode(item.path), _example(listing, item, signature)
+
+    VoiceSet.name = name.name
+    library.disable_progress_bar()
+    with progress.counter("writing") as count, contextlib.redirect_stdout(io.StringIO()):
+        VoiceSet(data_dir=place, file_format="array_record").download_and_prepare(
+            download_config=library.download.DownloadConfig(try_download_gcs=False)
+        )
+
+
+def _features(listing: Listing) -> Any:
+    """Returns what an example of the set holds."""
+    features = tfds.library().features
+    content = {
+        "image": features.Image(doc="a picture's file, as it is"),
+        "sound": features.Text(doc="a recording's file, as it is"),
+    }
+    return features.FeaturesDict(
+        {
+            CONTENT[listing.kind]: content[listing.kind],
+            "label": features.ClassLabel(names=sorted({item.label for item in listing.items})),
+            "group": features.Text(doc="what must not be on two sides of a split; '' stands alone"),
+            "path": features.Text(doc="where the file lay"),
+            "sha256": features.Text(doc="of the file, hexadecimal"),
+        }
+    )
+
+
+def _example(listing: Listing, item: Item, signature: Signature) -> dict[str, Any]:
+    """Returns a file as an example of the set."""
+    data = listing.read(item)
+    if hashlib.sha256(data).hexdigest() != signature.sha256:
+        raise UserError(f"{item.path} changed while the set was made; start again")
+    return {
+        CONTENT[listing.kind]: io.BytesIO(data) if listing.kind == "image" else data,
+        "label": item.label,
+        "group": os.fsencode(item.group),
+        "path": os.fsencode(item.path),
+        "sha256": signature.sha256,
+    }
+
+
+if __name__ == "__main__":
+    cli.leave(main())

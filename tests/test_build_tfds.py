@@ -1,0 +1,329 @@
+"""A folder as a TFDS set: anybody can read it, and training on it is training on the folder."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, command, once, small_config, trained
+
+from meljax import evaluate, saved
+from meljax.data import load
+from meljax.errors import BadFileError
+from meljax.main import main
+
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "build_tfds.py"))
+
+
+def build(source, out, name="voices", *flags) -> int:
+    return SCRIPT["main"]([str(source), "--name", name, "--out", str(out), *map(str, flags)])
+
+
+@pytest.fixture(scope="session")
+def sets(sounds, pictures) -> Path:
+    """The folders of the tests as sets; not to be changed."""
+
+    def make(root: Path) -> None:
+        assert build(sounds, root, "sounds") == 0
+        assert build(pictures, root, "pictures") == 0
+
+    return once("sets", make)
+
+
+def read(path, **keys):
+    return load.load(small_config(data__path=str(path), **keys), Path("unused"))
+
+
+def assert_same(folder, of_set):
+    """All but what is not part of the data: which files were ignored."""
+    assert of_set.fingerprint == folder.fingerprint
+    assert of_set.kind == folder.kind
+    assert of_set.classes == folder.classes
+    assert [item.path for item in of_set.items] == [item.path for item in folder.items]
+    assert of_set.sides == folder.sides
+    assert of_set.warnings == folder.warnings
+    for a, b in zip(folder.arrays, of_set.arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(folder.floors or (), of_set.floors or (), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["sounds", "pictures"])
+def test_a_set_reads_as_its_folder(request, sets, name):
+    folder = request.getfixturevalue(name)
+    assert_same(read(folder), read(f"tfds:{name}", data__tfds_dir=str(sets)))
+
+
+def test_given_splits_and_odd_names_come_through(sounds, tmp_path):
+    for side, numbers in (("train", range(8)), ("val", range(8, 11)), ("test", range(11, 14))):
+        for voice in ("voice0", "voice 1é"):
+            (tmp_path / "data" / side / voice).mkdir(parents=True)
+            for i in numbers:
+                source = sounds / voice.replace(" 1é", "1") / f"{i:02}.wav"
+                shutil.copy(source, tmp_path / "data" / side / voice / f"{i:02} ü.wav")
+    strange = tmp_path / "data" / "train" / "voice0" / "no\udcff.wav"
+    shutil.copy(sounds / "voice0" / "13.wav", strange)
+    assert build(tmp_path / "data", tmp_path) == 0
+    of_set = read("tfds:voices", data__tfds_dir=str(tmp_path))
+    assert_same(read(tmp_path / "data"), of_set)
+    assert [len(of_set.indices(side)) for side in ("train", "val", "test")] == [17, 6, 6]
+
+
+def test_a_table_keeps_its_labels_and_groups(sounds, tmp_path):
+    rows = [
+        f"{sounds}/voice{c}/{i:02}.wav,word{i % 2},person{c}{i // 4}"
+        for c in range(3)
+        for i in range(12)
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["path,word,who", *rows]))
+    columns = ["--label", "word", "--group", "who"]
+    assert build(tmp_path / "table.csv", tmp_path, "voices", *columns) == 0
+    table = read(tmp_path / "table.csv", data__label="word", data__group="who")
+    of_set = read("tfds:voices", data__tfds_dir=str(tmp_path))
+    assert_same(table, of_set)
+    assert {item.group for item in of_set.items} == {f"person{c}{i}" for c in "012" for i in "012"}
+
+
+def test_training_on_a_set_is_training_on_its_folder(sound_run, sets, tmp_path, capsys):
+    run = trained("cnn", "tfds:sounds", "on_a_set", train__epochs=3, data__tfds_dir=sets)
+    assert (run / "split.csv").read_bytes() == (sound_run / "split.csv").read_bytes()
+    assert (run / "predictions.csv").read_bytes() == (sound_run / "predictions.csv").read_bytes()
+    rows = [
+        [json.loads(line) for line in (each / "metrics.jsonl").read_text().splitlines()]
+        for each in (run, sound_run)
+    ]
+    timings = ("seconds", "images_per_second")
+    ours, theirs = [[{k: r[k] for k in r if k not in timings} for r in each] for each in rows]
+    assert ours == theirs
+    weights = [jax.tree.leaves(saved.load(each).variables) for each in (run, sound_run)]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    # What was trained says what it was trained on, and is scored on it.
+    assert (
+        json.loads((run / "config.json").read_text())["config"]["data.path"] == "tfds:sounds:1.0.0"
+    )
+    assert "tfds:sounds:1.0.0" in (run / "report.html").read_text()
+    capsys.readouterr()
+    scores = []
+    for each in (run, sound_run):
+        assert evaluate.main([str(each), "--json", str(tmp_path / "scores.json")]) == 0
+        scores.append(json.loads((tmp_path / "scores.json").read_text()))
+    assert scores[0]["accuracy"] == scores[1]["accuracy"]
+    assert [i["probability"] for i in scores[0]["items"]] == [
+        i["probability"] for i in scores[1]["items"]
+    ]
+
+
+def test_a_run_goes_on_with_its_version_and_is_scored_where_its_set_lies(
+    sets, sounds, tmp_path, capsys
+):
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(
+        trained("cnn", "tfds:sounds", "on_a_set", train__epochs=3, data__tfds_dir=sets), run
+    )
+    shutil.copytree(sets, moved)
+    shutil.copytree(sounds, tmp_path / "more")
+    shutil.copy(sounds / "voice0" / "00.wav", tmp_path / "more" / "voice0" / "99.wav")
+    assert build(tmp_path / "more", moved, "sounds", "--version", "1.1.0") == 0
+    assert load.find("tfds:sounds", str(moved), "label", "group").items[-1]
+    arguments = command("cnn", "tfds:sounds", run, train__epochs=3, data__tfds_dir=sets)
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "finished at epoch 3" in capsys.readouterr().out
+    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 0
+    assert "tfds:sounds:1.0.0, val" in capsys.readouterr().out
+    assert evaluate.main([str(run), "--data", "tfds:sounds", "--tfds-dir", str(moved)]) == 0
+    captured = capsys.readouterr()
+    assert "43 files of tfds:sounds" in captured.out
+    assert "byte-identical to some that the model was trained on" in captured.out
+    assert evaluate.main([str(run), "--data", "tfds:sound", "--tfds-dir", str(moved)]) == 2
+    assert "--data: no set 'sound' lies in" in capsys.readouterr().err
+    shutil.rmtree(moved / "sounds")
+    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 2
+    assert "no set 'sounds' lies in" in capsys.readouterr().err
+
+
+PLAIN = """
+import hashlib, json, sys
+import tensorflow_datasets as tfds
+builder = tfds.builder_from_directory(sys.argv[1])
+found = {}
+skip = {key: tfds.decode.SkipDecoding() for key in builder.info.features if key == "image"}
+for split, source in builder.as_data_source(decoders=skip).items():
+    for i in range(len(source)):
+        example = source[i]
+        content = example["audio" if "audio" in example else "image"]
+        digest = hashlib.sha256(content).hexdigest()
+        assert digest == example["sha256"].decode()
+        label = builder.info.features["label"].int2str(example["label"])
+        found[example["path"].decode()] = [split, label, digest]
+pictures = builder.as_data_source("train")[0].get("image")
+assert not {"meljax", "tensorflow", "jax"} & set(sys.modules)
+print(json.dumps([found, builder.info.description, None if pictures is None else pictures.shape]))
+"""
+
+
+@pytest.mark.parametrize("name", ["sounds", "pictures"])
+def test_a_process_that_never_saw_meljax_reads_it(request, sets, name, tmp_path):
+    folder = request.getfixturevalue(name)
+    command = [sys.executable, "-c", PLAIN, str(sets / name / "1.0.0")]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, cwd=tmp_path)
+    found, description, shape = json.loads(done.stdout.splitlines()[-1])
+    voices = read(folder)
+    expected = {
+        item.path: ["train", item.label, digest]
+        for item, digest in zip(voices.items, voices.digests, strict=True)
+    }
+    assert found == expected
+    assert description == f"42 {'recordings' if name == 'sounds' else 'pictures'} of 3 classes."
+    assert shape is None if name == "sounds" else shape[::2] == [20, 3]
+
+
+def stamps(root: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+def test_a_set_is_made_anew_only_if_something_changed(sounds, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(sounds, source)
+    assert build(source, out) == 0
+    made = stamps(out)
+    assert len(made) == 5
+    for _ in range(2):
+        assert build(source, out) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith("unchanged: ")
+        assert stamps(out) == made
+
+    def remade(*flags) -> bool:
+        before = stamps(out)
+        assert build(source, out, "voices", *flags) == 0
+        after = stamps(out)
+        assert after.keys() == before.keys()
+        assert all(after[f] != before[f] for f in after) or after == before
+        return after != before
+
+    (source / "voice0" / "00.wav").rename(source / "voice0" / "zz.wav")
+    assert remade()
+    shutil.copy(source / "voice0" / "01.wav", source / "voice1" / "01.wav")
+    assert remade()
+    assert remade("--description", "what it is")
+    assert not remade("--description", "what it is")
+    assert "what it is" in next(out.rglob("dataset_info.json")).read_text()
+    # What was damaged is mended.
+    (shard,) = out.rglob("*array_record*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    assert remade("--description", "what it is")
+    assert not load.find("tfds:voices", str(out), "label", "group").bad
+
+
+def test_what_a_killed_process_left_is_no_hindrance(sounds, tmp_path):
+    left = tmp_path / ".meljax-voices" / "made" / "voices" / "incomplete.X_1.0.0"
+    left.mkdir(parents=True)
+    (left / "x").write_text("x")
+    assert build(sounds, tmp_path) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["voices"]
+    assert [path.name for path in (tmp_path / "voices").iterdir()] == ["1.0.0"]
+
+
+def test_two_versions_lie_beside_each_other(sounds, tmp_path):
+    assert build(sounds, tmp_path) == 0
+    assert build(sounds, tmp_path, "voices", "--version", "1.1.0") == 0
+    assert sorted(path.name for path in (tmp_path / "voices").iterdir()) == ["1.0.0", "1.1.0"]
+
+
+def test_bad_files_are_reported_as_in_training(sounds, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(sounds, source)
+    (source / "voice0" / "00.wav").write_bytes(b"")
+    (source / "voice1" / "03.wav").write_bytes((sounds / "voice1" / "03.wav").read_bytes()[:900])
+    assert build(source, out) == 2
+    listed = capsys.readouterr().err.splitlines()
+    assert listed[:2] == ["voice0/00.wav: empty file", "voice1/03.wav: truncated"]
+    assert listed[2].startswith(f"meljax: 2 files or folders in {source} cannot be used")
+    assert listed[2].endswith("--on-bad-file=skip")
+    assert not out.exists() or not list(out.iterdir())
+    assert main(command("cnn", source, tmp_path / "run")) == 2
+    assert capsys.readouterr().err.splitlines()[:2] == listed[:2]
+    assert build(source, out, "voices", "--on-bad-file", "skip") == 0
+    assert "voice0/00.wav: empty file; left out" in capsys.readouterr().err
+    assert_same(
+        read(source, data__on_bad_file="skip"), read("tfds:voices", data__tfds_dir=str(out))
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "words"),
+    [
+        ("", ["--name", "My-Voices"], "--name must be"),
+        ("", ["--name", "mnist"], "TFDS itself has a set of that name"),
+        ("", ["--name", "v", "--version", "1.0"], "--version must be three numbers"),
+        ("nowhere", ["--name", "v"], "SOURCE: '.*nowhere' does not exist"),
+        ("", ["--name", "v", "--label", "word"], "--label='word' names a column"),
+        ("voice0", ["--name", "v"], "SOURCE: '.*voice0' holds"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(sounds, tmp_path, capsys, source, flags, words):
+    assert SCRIPT["main"]([str(sounds / source), "--out", str(tmp_path), *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_class_names_that_tfds_would_change_are_refused(sounds, tmp_path, capsys):
+    shutil.copytree(sounds / "voice0", tmp_path / "source" / "a\nb")
+    shutil.copytree(sounds / "voice1", tmp_path / "source" / "c")
+    assert build(tmp_path / "source", tmp_path / "out") == 2
+    assert r"the class 'a\nb' cannot be written to a TFDS set" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(sounds, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert build(sounds, tmp_path / "file") == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own(sets, tmp_path) -> Path:
+    """A set of ours to be damaged."""
+    shutil.copytree(sets / "sounds", tmp_path / "sounds")
+    return tmp_path / "sounds" / "1.0.0"
+
+
+def test_names_of_classes_that_were_exchanged_are_noticed(own, capsys):
+    (own / "label.labels.txt").write_text("voice1\nvoice0\nvoice2\n")
+    arguments = command("cnn", "tfds:sounds", own / "run", data__tfds_dir=own.parent.parent)
+    assert main(arguments) == 2
+    assert "tfds:sounds:1.0.0 is damaged: its examples" in capsys.readouterr().err
+
+
+def test_a_content_that_is_not_what_was_written_is_noticed(own):
+    """Damage that the file format does not see, such as by a program that wrote it anew."""
+    listing = load.find("tfds:sounds", str(own.parent.parent), "label", "group")
+    module = sys.modules["meljax.data.records"]
+    example = module._example
+
+    def exchanged(table, index):
+        return dict(example(table, index)) | {"audio": b"RIFF"}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_example", exchanged)
+        with pytest.raises(BadFileError, match="its checksum is another"):
+            listing.read(listing.items[0])
+
+
+@pytest.mark.parametrize("name", ["voices24", "voices24-mel"])
+def test_real_voices_are_the_same_in_a_set(shared, tmp_path, name):
+    for speaker in ("spk01", "spk02"):
+        shutil.copytree(shared / name / speaker, tmp_path / "source" / speaker)
+    assert build(tmp_path / "source", tmp_path) == 0
+    of_set = read("tfds:voices", data__tfds_dir=str(tmp_path))
+    assert_same(read(tmp_path / "source"), of_set)
+    assert len(of_set.items) > 150
