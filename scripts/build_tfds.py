@@ -32,14 +32,12 @@ from meljax import cli, paths, progress
 from meljax.data import files, load, reader, records, tfds
 from meljax.data.files import Bad, Item, Listing
 from meljax.data.records import Signature
-from meljax.errors import UserError
+from meljax.errors import BadFileError, UserError
 
 SPLITS = {"": "train", "train": "train", "val": "validation", "test": "test"}
 """What TFDS calls each side; files whose side is to be decided are all 'train'."""
 CONTENT = {"image": "image", "sound": "audio"}
 """The feature of each kind."""
-SOURCE = "source"
-"""In a set's metadata: what it was made from, to tell whether that changed."""
 FLAGS = {"data.path": "SOURCE", "data.label": "--label", "data.group": "--group"}
 ANY_RATE = 16_000  # Hz: whether a recording can be read does not depend on it
 
@@ -78,18 +76,19 @@ def build(arguments: argparse.Namespace) -> int:
     hashed = dict(zip(listing.items, load.read_all(listing, lambda data: None), strict=True))
     source = _source(arguments, listing, hashed)
     if _is_there(name, root, source):
-        progress.say(f"unchanged: {_told(name, root, listing, len(hashed))}")
+        progress.say(f"unchanged: {_told(name, root)}")
         return 0
     good = _readable(arguments, listing)
-    description = arguments.description or _describe(listing, len(good))
-    metadata = {
-        "made_by": f"meljax {meljax.__version__}",
-        records.FINGERPRINT: records.fingerprint(good.values()),
-        SOURCE: source,
+    classes = len({item.label for item in good})
+    description = f"{len(good)} {files.NOUNS[listing.kind]}s of {classes} classes."
+    facts = {
+        "version": meljax.__version__,
+        "fingerprint": records.fingerprint(good.values()),
+        "source": source,
     }
     with _replacing(root, name) as place:
-        _write(place, name, listing, good, description, metadata)
-    progress.say(_told(name, root, listing, len(good)))
+        _write(place, name, listing, good, arguments.description or description, facts)
+    progress.say(_told(name, root))
     where = f" --config.data.tfds_dir={arguments.out}" if arguments.out else ""
     progress.say(
         "to train on it: python -m meljax.main --config configs/cnn.py "
@@ -124,11 +123,11 @@ def _is_there(name: tfds.Name, root: Path, source: str) -> bool:
     if name not in tfds.prepared(root):
         return False
     try:
-        metadata = dict(tfds.open_set(str(name), str(root)).info.metadata.items())
+        facts = records.facts_of(tfds.open_set(str(name), str(root)).info)
         whole = not records.scan(str(name), str(root), "label", "group", training=False).bad
-        return whole and metadata.get(SOURCE) == source
-    except (UserError, AttributeError):  # damaged, or not ours
+    except UserError:  # damaged, or of another kind
         return False
+    return whole and facts.get("source") == source
 
 
 def _source(arguments: argparse.Namespace, listing: Listing, hashed: Mapping[Item, Any]) -> str:
@@ -156,21 +155,19 @@ def _readable(arguments: argparse.Namespace, listing: Listing) -> dict[Item, Sig
     for each in bad:
         progress.warn(f"{each.path}: {each.reason}; left out")
     return {
-        item: Signature(item.path, item.label, item.group, SPLITS[item.split], result[0])
+        item: Signature(item.path, item.label, item.group, result[0], SPLITS[item.split])
         for item, result in zip(listing.items, results, strict=True)
         if not isinstance(result, Bad)
     }
 
 
-def _describe(listing: Listing, number: int) -> str:
-    classes = len({item.label for item in listing.items})
-    return f"{number} {files.NOUNS[listing.kind]}s of {classes} classes."
-
-
-def _told(name: tfds.Name, root: Path, listing: Listing, number: int) -> str:
+def _told(name: tfds.Name, root: Path) -> str:
+    """Returns in words what lies there."""
+    info = tfds.open_set(str(name), str(root)).info
     folder = tfds.folder_of(root, name)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    return f"{folder}: {_describe(listing, number)[:-1]}, {size / 1e6:,.1f} MB"
+    splits = ", ".join(f"{split.num_examples:,} {key}" for key, split in info.splits.items())
+    return f"{folder}: {info.features['label'].num_classes} classes, {splits}, {size / 1e6:,.1f} MB"
 
 
 # Writing
@@ -200,7 +197,7 @@ def _write(
     listing: Listing,
     examples: Mapping[Item, Signature],
     description: str,
-    metadata: dict[str, str],
+    facts: dict[str, str],
 ) -> None:
     """Lets TFDS write a set in the folder `place`."""
     library = tfds.library()
@@ -216,7 +213,7 @@ def _write(
                 description=description,
                 features=_features(listing),
                 supervised_keys=(content, "label"),
-                metadata=library.core.MetadataDict(metadata),
+                metadata=library.core.MetadataDict({records.OURS: facts}),
             )
 
         def _split_generators(self, _: Any) -> dict[str, Iterator[Any]]:
@@ -257,7 +254,10 @@ def _features(listing: Listing) -> Any:
 
 def _example(listing: Listing, item: Item, signature: Signature) -> dict[str, Any]:
     """Returns a file as an example of the set."""
-    data = listing.read(item)
+    try:
+        data = listing.read(item)
+    except BadFileError as error:
+        raise UserError(f"{item.path}: {error}; start again") from error
     if hashlib.sha256(data).hexdigest() != signature.sha256:
         raise UserError(f"{item.path} changed while the set was made; start again")
     return {

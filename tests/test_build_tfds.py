@@ -297,6 +297,31 @@ def own(sets, tmp_path) -> Path:
     return tmp_path / "sounds" / "1.0.0"
 
 
+def test_a_file_that_changes_while_it_is_written_stops_and_leaves_nothing(
+    sounds, tmp_path, capsys, monkeypatch
+):
+    source, out = tmp_path / "source", tmp_path / "out"
+    shutil.copytree(sounds, source)
+    features = SCRIPT["_features"]
+
+    def late(listing):
+        (source / "voice1" / "05.wav").write_bytes(b"another")
+        return features(listing)
+
+    monkeypatch.setitem(SCRIPT["build"].__globals__, "_features", late)
+    assert build(source, out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "voice1/05.wav changed while the set was made; start again" in line
+    assert not list(out.iterdir())
+
+
+def test_features_that_were_renamed_are_noticed(own, capsys):
+    facts = (own / "features.json").read_text()
+    (own / "features.json").write_text(facts.replace('"sha256"', '"sha"'))
+    assert main(command("cnn", "tfds:sounds", own / "run", data__tfds_dir=own.parent.parent)) == 2
+    assert "tfds:sounds:1.0.0 is damaged" in capsys.readouterr().err
+
+
 def test_names_of_classes_that_were_exchanged_are_noticed(own, capsys):
     (own / "label.labels.txt").write_text("voice1\nvoice0\nvoice2\n")
     arguments = command("cnn", "tfds:sounds", own / "run", data__tfds_dir=own.parent.parent)

@@ -182,7 +182,7 @@ def test_examples_without_a_class_are_counted_and_left_out(tmp_path, features):
     make(tmp_path, "animals", {"train": examples, "test": [example(9, label=-1)]}, features)
     listing = find(tmp_path, "animals")
     assert len(listing.items) == 6
-    assert listing.warnings == ("1 examples of split test have no class",)
+    assert listing.warnings == ("1 examples of split test have no class and are left out",)
 
 
 def test_pictures_are_looked_for_where_they_are_meant_to_be(tmp_path, features):
@@ -273,6 +273,7 @@ def test_a_configuration_is_named_unless_there_is_one(versions):
     ("name", "words"),
     [
         ("animal", ["no set 'animal' lies in", "did you mean tfds:animals?"]),
+        ("MNIST", ["did you mean tfds:mnist?"]),
         ("mnst", ["did you mean tfds:mnist?"]),
         ("qqqqqqqq", ["TFDS itself knows none", "data.tfds_dir"]),
         ("mnist/small", ["mnist has no configuration 'small'"]),

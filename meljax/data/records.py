@@ -19,13 +19,13 @@ from meljax.errors import BadFileError, UserError
 
 PATHS = ("path", "filename", "file_name")
 """Last parts of the names of features that may say where an example came from."""
-FINGERPRINT = "fingerprint"
-"""In the metadata of a set that meljax wrote: what `fingerprint` makes of its examples."""
+OURS = "meljax"
+"""Key of the metadata of a set that meljax wrote; holds the `fingerprint` of its examples."""
 FORMAT = 1
 """Of what meljax writes: another number, and sets are made anew."""
 ASSUMED_RATE = 16_000  # Hz, as TFDS itself assumes where an Audio feature gives none
 
-
+SIGNED = ("path", "label", "group", "sha256")
 Table = Any
 """A split: a sequence of examples, {feature: value} each. A damaged one raises when it is read."""
 
@@ -36,8 +36,15 @@ class Signature(NamedTuple):
     path: str
     label: str
     group: str
-    split: str  # TFDS's word for it
     sha256: str  # of the content
+    split: str  # TFDS's word for it
+
+
+def facts_of(info: Any) -> dict[str, str]:
+    """Returns what meljax recorded in a set that it wrote; nothing of others."""
+    metadata = info.metadata
+    facts = dict(metadata.items()).get(OURS, {}) if metadata is not None else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def fingerprint(examples: Iterable[Signature]) -> str:
@@ -60,10 +67,13 @@ def scan(path: str, tfds_dir: str, label: str, group: str, training: bool) -> Li
       UserError: the set cannot be had or used; the message says why.
     """
     builder = tfds.open_set(path, tfds_dir)
-    opened = _Opened(path, builder, _choose(path, builder.info, label, group))
+    fields = _choose(path, builder.info, label, group)
+    opened = _Opened(path, builder, fields, facts_of(builder.info).get("fingerprint", ""))
     sides = _sides(path, builder.info.splits, training)
     with tfds.errors_for_people(path):
         tables = {split: _examples(path, builder, split, opened.decoders) for split in sides}
+    if opened.fingerprint and not set(SIGNED) <= set(opened.features):
+        raise _damaged(path)
     rows, bad = _read_rows(opened, tables)
     if not bad:
         _check_whole(opened, rows)
@@ -106,17 +116,12 @@ class _Opened(NamedTuple):
     path: str  # its name, as given
     builder: Any
     fields: _Fields
+    fingerprint: str  # of a set that meljax wrote
 
     @property
     def features(self) -> Any:
         """Its features: a `tfds.features.FeaturesDict`."""
         return self.builder.info.features
-
-    @property
-    def fingerprint(self) -> str:
-        """What meljax wrote about it; '' if it did not."""
-        metadata = self.builder.info.metadata
-        return dict(metadata.items()).get(FINGERPRINT, "") if metadata is not None else ""
 
     @property
     def decoders(self) -> dict[str, Any]:
@@ -177,7 +182,8 @@ def _choose(path: str, info: Any, label: str, group: str) -> _Fields:
 def _choose_content(path: str, info: Any) -> tuple[str, Literal["image", "sound"]]:
     """Returns the feature that holds pictures or recordings, and which."""
     kinds = {key: kind for key in info.features if (kind := _kind(key, info.features[key]))}
-    first = info.supervised_keys[0] if info.supervised_keys else None
+    first = info.supervised_keys[0] if info.supervised_keys else ""
+    first = first if isinstance(first, str) else ""
     named = [key for key in kinds if key in ("image", "audio")]
     for candidates in ([first] if first in kinds else [], named, list(kinds)):
         if len(candidates) == 1:
@@ -211,7 +217,7 @@ def _sides(path: str, splits: Mapping[str, Any], training: bool) -> dict[str, st
     """Returns the side of each split that is used; '' where the side is to be decided."""
     filled = [name for name, split in splits.items() if split.num_examples]
     sides = {name: files.SPLITS[name] for name in filled if name in files.SPLITS}
-    if len(filled) == 1:
+    if len(filled) == 1 and (training or not sides):
         sides = {filled[0]: "train"}
     if not training:
         return sides
@@ -271,7 +277,7 @@ def _row(opened: _Opened, split: str, index: int, example: Mapping[str, Any]) ->
 
     fields, signature = opened.fields, None
     if opened.fingerprint:
-        signature = Signature(word("path"), word("label"), word("group"), split, word("sha256"))
+        signature = Signature(*map(word, SIGNED), split)
     return _Row(split, index, word(fields.path), word(fields.label), word(fields.group), signature)
 
 
@@ -298,11 +304,15 @@ def _items(opened: _Opened, rows: Sequence[_Row], sides: Mapping[str, str]) -> l
 def _check_whole(opened: _Opened, rows: Iterable[_Row]) -> None:
     """Raises `UserError` if a set that meljax wrote is no longer what it wrote."""
     found = fingerprint(row.signature for row in rows if row.signature)
-    if opened.fingerprint and found != opened.fingerprint:
-        raise UserError(
-            f"data.path: {opened.path} is damaged: its examples, or the names of its classes, are "
-            "not those it was made with; make or fetch it anew"
-        )
+    if opened.fingerprint not in ("", found):
+        raise _damaged(opened.path)
+
+
+def _damaged(path: str) -> UserError:
+    return UserError(
+        f"data.path: {path} is damaged: its examples, or the names of its classes or features, are "
+        "not those it was made with; make or fetch it anew"
+    )
 
 
 def _content(opened: _Opened, table: Table, row: _Row) -> bytes:
@@ -349,5 +359,8 @@ def _warnings(opened: _Opened, rows: Sequence[_Row], sides: Mapping[str, str]) -
     if not rate:
         lines.append(f"{opened.path} gives no sample rate; taken for {ASSUMED_RATE} Hz")
     unknown = Counter(row.split for row in rows if not row.label)
-    lines += [f"{n:,} examples of split {split} have no class" for split, n in unknown.items()]
+    lines += [
+        f"{n:,} examples of split {split} have no class and are left out"
+        for split, n in unknown.items()
+    ]
     return lines

@@ -164,7 +164,7 @@ def _locate(wanted: Name, root: Path) -> Name:
         held = ", ".join(map(str, same))
         raise UserError(f"data.path: {str(root)!r} holds {held}, and no {wanted}; name one of them")
     names = sorted({name.name for name in here} | makeable)
-    near = difflib.get_close_matches(wanted.name, names, n=1)
+    near = difflib.get_close_matches(wanted.name.lower(), names, n=1)
     hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; data.tfds_dir says where to look"
     raise UserError(
         f"data.path: no set {wanted.name!r} lies in {str(root)!r}, and TFDS itself knows none{hint}"
