@@ -228,10 +228,13 @@ def _write(
 
     VoiceSet.name = name.name
     library.disable_progress_bar()
+    settings = library.download.DownloadConfig(try_download_gcs=False)
     with progress.counter("writing") as count, contextlib.redirect_stdout(io.StringIO()):
-        VoiceSet(data_dir=place, file_format="array_record").download_and_prepare(
-            download_config=library.download.DownloadConfig(try_download_gcs=False)
-        )
+        try:
+            builder = VoiceSet(data_dir=place, file_format="array_record")
+            builder.download_and_prepare(download_config=settings)
+        except RuntimeError as error:  # array_record's word for a full disk
+            raise UserError(f"{place} cannot be written: {tfds.first_line(error)}") from error
 
 
 def _features(listing: Listing) -> Any:

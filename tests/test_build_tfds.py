@@ -290,6 +290,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(sounds, tmp_path, capsys):
     assert "cannot be written" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_one_line(sounds, tmp_path):
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
+    )
+    limited += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    script = str(ROOT / "scripts" / "build_tfds.py")
+    code = f"import sys; sys.argv = sys.argv[1:]; {limited}"
+    command = [sys.executable, "-c", code, script, sounds, "--name", "voices", "--out", tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.match(r"meljax: .* cannot be written: .*File too large", line)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def own(sets, tmp_path) -> Path:
     """A set of ours to be damaged."""
