@@ -50,6 +50,11 @@ def scoring_batch(devices: int) -> int:
     return devices if jax.default_backend() == "cpu" else -(-64 // devices) * devices
 
 
+def steps_in_one_program() -> bool:
+    """Returns whether to compile an epoch of steps into one program; see `steps.train_epoch`."""
+    return jax.default_backend() != "cpu"
+
+
 def in_flight() -> int:
     """Returns how many such batches are best computed at the same time.
 

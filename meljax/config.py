@@ -12,8 +12,6 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_collections
-
 from meljax.errors import UserError
 
 
@@ -181,8 +179,10 @@ KEYS = _fields()
 """`{'data.path': field, ...}`: every key there is."""
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """Returns the defaults as a locked dictionary for `configs/*.py` to edit."""
+def default_config() -> Any:
+    """Returns the defaults as a locked `ml_collections.ConfigDict` for `configs/*.py` to edit."""
+    import ml_collections  # of the command line alone
+
     return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
 
 

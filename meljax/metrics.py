@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from clu import metrics as clu_metrics
 from jaxtyping import Array, Float, Int
 
 NEVER = np.int32(2**31 - 1)
@@ -17,94 +16,31 @@ Row = dict[str, int | float]
 
 
 @flax.struct.dataclass
-class Confusion(clu_metrics.Metric):
-    """Counts of (true class, predicted class), summed over batches.
+class Metrics:
+    """What is measured over an epoch or a set; lives on the device until it is asked for.
 
     Attributes:
-      counts: int32 [classes, classes], true classes in rows.
+      loss_sum: of all items, float32.
+      count: of items, float32.
+      confusion: counts of (true class, predicted class), int32 [classes, classes].
+      first_bad_step: the first step with a loss that was no finite number, int32; `NEVER` if all
+        were finite.
     """
 
-    counts: Any  # while a pytree is mapped, anything may stand for an array
-
-    @classmethod
-    def empty(cls) -> "Confusion":
-        """Returns no counts; `Metrics.zero` gives them their shape."""
-        return cls(counts=jnp.zeros((0, 0), jnp.int32))
-
-    @classmethod
-    def from_model_output(
-        cls,
-        *,
-        logits: Float[Array, "batch classes"],
-        labels: Int[Array, " batch"],
-        mask: Float[Array, " batch"],
-        **_,
-    ) -> "Confusion":
-        """Counts one batch; items whose `mask` is 0 do not count."""
-        classes = logits.shape[-1]
-        true = jax.nn.one_hot(labels, classes) * mask[:, None]
-        predicted = jax.nn.one_hot(logits.argmax(-1), classes)
-        counts = jnp.einsum("bt,bp->tp", true, predicted, precision="highest")
-        return cls(counts=counts.astype(jnp.int32))
-
-    def merge(self, other: "Confusion") -> "Confusion":
-        """Returns the sum of both."""
-        return type(self)(counts=self.counts + other.counts)
-
-    def compute(self) -> Int[Array, "classes classes"]:
-        """Returns the counts, true classes in rows."""
-        return self.counts
-
-
-@flax.struct.dataclass
-class FirstBadStep(clu_metrics.Metric):
-    """The first step whose loss was not a finite number.
-
-    Attributes:
-      step: int32; `NEVER` if all were finite.
-    """
-
-    step: Any
-
-    @classmethod
-    def empty(cls) -> "FirstBadStep":
-        """Returns: none so far."""
-        return cls(step=jnp.array(NEVER))
-
-    @classmethod
-    def from_model_output(
-        cls,
-        *,
-        losses: Float[Array, " batch"],
-        mask: Float[Array, " batch"],
-        step: Int[Array, ""],
-        **_,
-    ) -> "FirstBadStep":
-        """Looks at the losses of one step; items whose `mask` is 0 do not count."""
-        return cls(step=jnp.where((jnp.isfinite(losses) | (mask == 0)).all(), NEVER, step))
-
-    def merge(self, other: "FirstBadStep") -> "FirstBadStep":
-        """Returns the earlier of both."""
-        return type(self)(step=jnp.minimum(self.step, other.step))
-
-    def compute(self) -> Int[Array, ""]:
-        """Returns the step."""
-        return self.step
-
-
-@flax.struct.dataclass
-class Metrics(clu_metrics.Collection):
-    """What is measured over an epoch or a set; lives on the device until it is asked for."""
-
-    loss: clu_metrics.Average.from_output("losses")
-    confusion: Confusion
-    first_bad_step: FirstBadStep
+    loss_sum: Any  # while a pytree is mapped, anything may stand for an array
+    count: Any
+    confusion: Any
+    first_bad_step: Any
 
     @classmethod
     def zero(cls, classes: int) -> "Metrics":
-        """Returns the metrics of no items, in the shapes for `classes` classes."""
-        counts = jnp.zeros((classes, classes), jnp.int32)
-        return cls.empty().replace(confusion=Confusion(counts=counts))
+        """Returns the metrics of no items."""
+        return cls(
+            loss_sum=jnp.zeros(()),
+            count=jnp.zeros(()),
+            confusion=jnp.zeros((classes, classes), jnp.int32),
+            first_bad_step=jnp.array(NEVER),
+        )
 
     def updated(
         self,
@@ -113,11 +49,52 @@ class Metrics(clu_metrics.Collection):
         mask: Float[Array, " batch"],
         step: Int[Array, ""],
     ) -> "Metrics":
-        """Returns the metrics with one more batch in them."""
-        batch = self.single_from_model_output(
-            losses=cross_entropy(logits, labels), logits=logits, labels=labels, mask=mask, step=step
+        """Returns the metrics with one more batch in them; items whose `mask` is 0 do not count."""
+        losses = cross_entropy(logits, labels)
+        finite = (jnp.isfinite(losses) | (mask == 0)).all()
+        return Metrics(
+            loss_sum=self.loss_sum + jnp.where(mask == 0, 0, losses).sum(),
+            count=self.count + mask.sum(),
+            confusion=self.confusion + _confusion(logits, labels, mask),
+            first_bad_step=jnp.minimum(self.first_bad_step, jnp.where(finite, NEVER, step)),
         )
-        return self.merge(batch)
+
+    @property
+    def loss(self) -> Float[Array, ""] | np.floating:
+        """The mean over the items, in nats."""
+        return self.loss_sum / self.count
+
+
+def _confusion(
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array, " batch"],
+    mask: Float[Array, " batch"],
+) -> Int[Array, "classes classes"]:
+    """Returns how often each class was taken for each, true classes in rows."""
+    classes = logits.shape[-1]
+    true = jax.nn.one_hot(labels, classes) * mask[:, None]
+    predicted = jax.nn.one_hot(logits.argmax(-1), classes)
+    return jnp.einsum("bt,bp->tp", true, predicted, precision="highest").astype(jnp.int32)
+
+
+def fetch(*measured: Metrics) -> list[Metrics]:
+    """Returns metrics on the host, in NumPy arrays, by a single transfer."""
+    leaves, tree = jax.tree.flatten(measured)
+    packed = np.asarray(jax.device_get(_packed(leaves)))
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    parts = zip(np.split(packed, ends), leaves, strict=True)
+    return list(
+        jax.tree.unflatten(
+            tree, [part.view(leaf.dtype).reshape(leaf.shape) for part, leaf in parts]
+        )
+    )
+
+
+@jax.jit
+def _packed(leaves: list[Array]) -> Int[Array, " bits"]:
+    """Returns arrays of 32-bit numbers end to end, bit by bit."""
+    as_bits = [jax.lax.bitcast_convert_type(leaf, jnp.int32).reshape(-1) for leaf in leaves]
+    return jnp.concatenate(as_bits)
 
 
 def cross_entropy(

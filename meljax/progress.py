@@ -89,7 +89,7 @@ class TrainingBar:
         self._done += images
         if time.perf_counter() - self._refreshed < self.REFRESH_SECONDS:
             return
-        loss, counts = float(measured.loss.compute()), np.asarray(measured.confusion.counts)
+        loss, counts = float(measured.loss), np.asarray(measured.confusion)
         now = time.perf_counter()
         self._refreshed = now
         if not self._begun:

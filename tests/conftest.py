@@ -28,6 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+CACHE = Path(os.environ["XDG_CACHE_HOME"]) / "meljax"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, command, once, small_config, trained
+from conftest import CACHE, ROOT, command, once, small_config, trained
 
 from meljax import evaluate, saved
 from meljax.data import load
@@ -37,7 +37,7 @@ def sets(sounds, pictures) -> Path:
 
 
 def read(path, **keys):
-    return load.load(small_config(data__path=str(path), **keys), Path("unused"))
+    return load.load(small_config(data__path=str(path), **keys), CACHE)
 
 
 def assert_same(folder, of_set):

@@ -29,6 +29,7 @@ ORDER = [
     "data.images",
     "data.audio",
     "data.reader",
+    "data.cache",
     "data.tfds",
     "data.records",
     "data.voices",

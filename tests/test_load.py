@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import CACHE, small_config
 from PIL import Image
 
 from meljax.data.load import load
@@ -25,7 +25,7 @@ def drawn(root: Path, modes: str) -> Path:
 
 
 def read(path: Path, **keys):
-    return load(small_config(data__path=str(path), **keys), Path("unused"))
+    return load(small_config(data__path=str(path), **keys), CACHE)
 
 
 @pytest.mark.parametrize("modes", ["L", "L RGB P RGBA"])
@@ -87,6 +87,6 @@ def test_the_fingerprint_knows_contents_labels_and_sides(tmp_path):
 
 def test_settings_of_files_are_refused_for_the_embedded_voices():
     with pytest.raises(UserError, match=r"data\.label and data\.group"):
-        load(small_config(data__label="word", mel__sample_rate=16000), Path("unused"))
+        load(small_config(data__label="word", mel__sample_rate=16000), CACHE)
     with pytest.raises(UserError, match=r"mel\.sample_rate must be 16000"):
-        load(small_config(), Path("unused"))
+        load(small_config(), CACHE)

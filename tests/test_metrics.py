@@ -35,7 +35,7 @@ def items():
 def test_scores_are_sklearns_over_the_whole_set(items, batch):
     logits, labels, weights = items
     total = measured(logits, labels, weights, batch)
-    confusion = np.asarray(total.confusion.counts)
+    confusion = np.asarray(total.confusion)
     predictions = logits.argmax(1)
     assert confusion.sum() == 101
     assert metrics.accuracy(confusion) == sklearn_metrics.accuracy_score(labels, predictions)
@@ -43,11 +43,23 @@ def test_scores_are_sklearns_over_the_whole_set(items, batch):
     assert float(metrics.macro_f1(confusion)) == pytest.approx(expected, abs=1e-12)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     loss = sklearn_metrics.log_loss(labels, probabilities, labels=np.arange(6))
-    assert float(total.loss.compute()) == pytest.approx(loss, rel=1e-5)
+    assert float(total.loss) == pytest.approx(loss, rel=1e-5)
     per_class = sklearn_metrics.precision_recall_fscore_support(
         labels, predictions, labels=np.arange(6), zero_division=0
     )
     np.testing.assert_allclose(metrics.class_scores(confusion), per_class[:3], atol=1e-12)
+
+
+def test_metrics_are_fetched_as_they_are(items):
+    logits, *rest = map(jnp.asarray, items)
+    totals = [Metrics.zero(6).updated(logits, *rest, jnp.int32(step)) for step in (3, 2**30)]
+    bad = Metrics.zero(6).updated(logits * jnp.inf, *rest, jnp.int32(7))
+    for total, on_host in zip([*totals, bad], metrics.fetch(*totals, bad), strict=True):
+        for a, b in zip(jax.tree.leaves(total), jax.tree.leaves(on_host), strict=True):
+            assert isinstance(b, np.ndarray)
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+    assert metrics.fetch(bad)[0].first_bad_step == 7
 
 
 def test_a_class_that_never_occurs_does_not_count():
@@ -62,16 +74,16 @@ def test_padding_counts_for_nothing(items):
     logits[101:] = np.nan
     padded = measured(logits, labels, np.concatenate([weights, 0 * weights]), 11)
     alone = measured(*items, 11)
-    np.testing.assert_array_equal(padded.confusion.counts, alone.confusion.counts)
-    np.testing.assert_allclose(padded.loss.compute(), alone.loss.compute(), rtol=1e-6)
-    assert padded.first_bad_step.step == metrics.NEVER
+    np.testing.assert_array_equal(padded.confusion, alone.confusion)
+    np.testing.assert_allclose(padded.loss, alone.loss, rtol=1e-6)
+    assert padded.first_bad_step == metrics.NEVER
 
 
 def test_the_first_step_that_is_not_finite_is_remembered(items):
     logits, labels, weights = items
-    assert measured(*items, 10).first_bad_step.step == metrics.NEVER
+    assert measured(*items, 10).first_bad_step == metrics.NEVER
     logits[[35, 77]] = np.nan
-    assert measured(logits, labels, weights, 10).first_bad_step.step == 30
+    assert measured(logits, labels, weights, 10).first_bad_step == 30
 
 
 @pytest.mark.parametrize(

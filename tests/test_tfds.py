@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, small_config
+from conftest import CACHE, ROOT, command, small_config
 from PIL import Image
 
 from meljax.data import load, tfds
@@ -109,9 +109,7 @@ def test_names_of_classes_come_from_the_set_and_splits_are_respected(tmp_path, f
     assert any("extra" in line for line in listing.warnings)
     stored = {listing.read(item) for item in listing.items}
     assert stored == {e["image"].getvalue() for n in splits if n != "extra" for e in splits[n]}
-    voices = load.load(
-        small_config(data__path="tfds:animals", data__tfds_dir=str(tmp_path)), Path("unused")
-    )
+    voices = load.load(small_config(data__path="tfds:animals", data__tfds_dir=str(tmp_path)), CACHE)
     assert voices.classes == ("ape", "zebra")
     assert [len(voices.indices(side)) for side in ("train", "val", "test")] == [6, 4, 2]
 
@@ -363,7 +361,7 @@ def test_a_damaged_record_is_listed_and_the_others_are_read(versions):
     assert len(listing.items) == 5
     config = small_config(data__path="tfds:animals", data__tfds_dir=str(versions))
     with pytest.raises(UserError, match="1 examples in tfds:animals cannot be used") as caught:
-        load.load(config, Path("unused"))
+        load.load(config, CACHE)
     assert len(caught.value.details) == 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from conftest import command, small_config, tone
+from conftest import CACHE, command, small_config, tone
 
 from meljax.data import load, tfds
 from meljax.main import main
@@ -34,7 +34,7 @@ def digits(tmp_path_factory) -> Path:
 
 def read(name: str, root: Path, **keys) -> load.VoiceSet:
     config = small_config(data__path=f"tfds:{name}", data__tfds_dir=str(root), **keys)
-    return load.load(config, Path("unused"))
+    return load.load(config, CACHE)
 
 
 def assert_recordings(voices: load.VoiceSet, folder: Path) -> None:

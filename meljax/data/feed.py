@@ -1,5 +1,6 @@
 """Sets that live on the device, the order in which they are read, and windows cut from them."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -74,32 +75,30 @@ def make_device_set(
     return DeviceSet(**jax.device_put(arrays, sharding))
 
 
+@functools.partial(jax.jit, static_argnames=("items", "batch_size", "devices"))
 def epoch_order(
     key: Key[Array, ""], items: int, batch_size: int, devices: int
-) -> Int[np.ndarray, "steps padded_batch"]:
+) -> Int[Array, "steps padded_batch"]:
     """Returns a random order of all items, a row per step; the last row may be short.
 
     Rows are padded with `PADDING` to a multiple of `devices`.
     """
-    order = np.asarray(jax.random.permutation(key, items))
-    return in_rows(order, batch_size, devices)
+    counts = row_counts(items, batch_size)
+    batch_size, width = counts[0], -(-counts[0] // devices) * devices
+    order = jax.random.permutation(key, items).astype(jnp.int32)
+    rows = jnp.pad(order, (0, len(counts) * batch_size - items), constant_values=PADDING)
+    rows = rows.reshape(len(counts), batch_size)
+    return jnp.pad(rows, ((0, 0), (0, width - batch_size)), constant_values=PADDING)
+
+
+def row_counts(items: int, batch_size: int) -> list[int]:
+    """Returns how many items each row of an epoch's order holds."""
+    return [min(batch_size, items - first) for first in range(0, items, batch_size)]
 
 
 def steps_per_epoch(items: int, batch_size: int) -> int:
     """Returns how many batches hold `items` once; the last may be short."""
     return -(-items // batch_size)
-
-
-def in_rows(
-    order: Int[np.ndarray, " items"], batch_size: int, devices: int
-) -> Int[np.ndarray, "steps padded_batch"]:
-    """Returns `order` in rows of `batch_size`, padded with `PADDING` to a multiple of `devices`."""
-    batch_size = min(batch_size, len(order))
-    steps = steps_per_epoch(len(order), batch_size)
-    rows = np.full(steps * batch_size, PADDING, np.int32)
-    rows[: len(order)] = order
-    width = -(-batch_size // devices) * devices - batch_size
-    return np.pad(rows.reshape(steps, batch_size), ((0, 0), (0, width)), constant_values=PADDING)
 
 
 class WindowOrder(NamedTuple):

@@ -5,6 +5,7 @@ import difflib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ KINDS: dict[str, Literal["image", "sound"]] = {
     **dict.fromkeys((".aif", ".aiff", ".aifc"), "sound"),
 }
 NOUNS = {"image": "picture", "sound": "recording"}
+COARSE_NS = 2_000_000_000
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -49,6 +51,7 @@ class Listing:
     ignored: int  # files of other kinds; a hidden folder counts as one
     bad: tuple[Bad, ...]  # sorted by path
     read: Callable[[Item], bytes]  # an item's content; may raise BadFileError
+    stamp: Callable[[Item], str]  # changes with the content; '' where it may do so unseen
     warnings: tuple[str, ...] = ()  # one line each
 
 
@@ -174,6 +177,23 @@ def read_file(path: str) -> bytes:
             return file.read()
     except OSError as error:
         raise BadFileError(error.strerror or str(error)) from None
+
+
+def stamp(path: str) -> str:
+    """Returns what changes when a file is written or replaced; '' where it may do so unseen.
+
+    Clocks of file systems are coarse: a file that was written a moment ago can be written again
+    without a trace.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    last = max(status.st_mtime_ns, status.st_ctime_ns)
+    if time.time_ns() - last < COARSE_NS:
+        return ""
+    facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return "-".join(map(str, facts))
 
 
 def kind_of(path: str) -> Literal["image", "sound"] | None:
@@ -406,7 +426,13 @@ def _listing(
         check_classes(source, items)
     bad = tuple(sorted(bad, key=lambda one: one.path))
     return Listing(
-        str(root), kind, items, ignored, bad, read=lambda item: read_file(str(root / item.path))
+        str(root),
+        kind,
+        items,
+        ignored,
+        bad,
+        read=lambda item: read_file(str(root / item.path)),
+        stamp=lambda item: stamp(str(root / item.path)),
     )
 
 

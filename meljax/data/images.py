@@ -64,7 +64,9 @@ def is_grey(image: UInt8[np.ndarray, "height width channel"]) -> bool:
 def floor_colour(image: UInt8[np.ndarray, "height width channel"]) -> UInt8[np.ndarray, " channel"]:
     """The colour of silence: that of the first pixel with the smallest sum over its channels."""
     pixels = image.reshape(-1, image.shape[-1])
-    return pixels[pixels.sum(axis=-1, dtype=np.uint32).argmin()].copy()
+    # Channel by channel: NumPy's sum over a short last axis takes ten times as long.
+    total = sum(pixels[:, channel].astype(np.uint32) for channel in range(image.shape[-1]))
+    return pixels[total.argmin()].copy()
 
 
 def resize(

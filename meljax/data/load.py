@@ -13,6 +13,7 @@ from jaxtyping import Int, Shaped, UInt8
 
 from meljax import progress
 from meljax.config import Config
+from meljax.data import cache as decoded
 from meljax.data import files, images, reader, records, split, tfds, voices
 from meljax.data.files import Bad, Item
 from meljax.errors import BadFileError, UserError
@@ -85,7 +86,7 @@ def load(config: Config, cache: Path) -> VoiceSet:
     Raises:
       UserError: nothing to learn from, or files that cannot be used.
     """
-    read = _from_listing(config) if config.data.path else _embedded(config, cache)
+    read = _from_listing(config, cache) if config.data.path else _embedded(config, cache)
     items, digests = read.items, read.digests
     sides = split.split_items(items, digests, config.data.val_fraction, config.train.seed)
     warnings = split.conflicting_duplicates(items, digests) + split.leaks(items, digests, sides)
@@ -135,7 +136,7 @@ def _embedded(config: Config, cache: Path) -> _Read:
     return _Read("sound", items, digests, made.clips)
 
 
-def _from_listing(config: Config) -> _Read:
+def _from_listing(config: Config, cache: Path) -> _Read:
     data = config.data
     listing = find(data.path, data.tfds_dir, data.label, data.group)
     if listing.kind == "image" and data.image_size and data.window:
@@ -144,7 +145,10 @@ def _from_listing(config: Config) -> _Read:
             "(data.image_size=0); resized pictures are seen whole"
         )
     read = reader.make_reader(listing.kind, data.image_size, config.mel.sample_rate)
-    results = read_all(listing, read)
+    settings = f"{listing.kind} {data.image_size} {config.mel.sample_rate}"
+    name = os.path.abspath(os.path.expanduser(data.path))
+    file = decoded.file_of(cache / "decoded", name, settings)
+    results = _read_cached(listing, read, file)
     bad = (*listing.bad, *(result for result in results if isinstance(result, Bad)))
     if data.on_bad_file == "stop":
         check_bad(data.path, bad, "--config.data.on_bad_file=skip")
@@ -190,6 +194,33 @@ def _shown(bad: Bad) -> str:
     """Returns a line, whatever stands in a file's name."""
     path = bad.path if bad.path.isprintable() else repr(bad.path)
     return f"{path}: {bad.reason}"
+
+
+def _read_cached(
+    listing: files.Listing, read: reader.Reader, file: Path
+) -> list[tuple[str, np.ndarray] | Bad]:
+    """Returns what `read_all` does; what lies in the cache `file` is taken from there."""
+    # Before anything is read: what changes later will be told from what was read.
+    stamps = {item.path: listing.stamp(item) for item in listing.items}
+    kept = {
+        path: each
+        for path, each in decoded.load(file).items()
+        if each.stamp and each.stamp == stamps.get(path)
+    }
+    rest = [item for item in listing.items if item.path not in kept]
+    results = dict(
+        zip(rest, read_all(dataclasses.replace(listing, items=tuple(rest)), read), strict=True)
+    )
+    new = {
+        item.path: decoded.Decoded(stamps[item.path], *result)
+        for item, result in results.items()
+        if stamps[item.path] and not isinstance(result, Bad)
+    }
+    if new:
+        decoded.save(file, kept | new)
+    return [
+        tuple(kept[item.path][1:]) if item.path in kept else results[item] for item in listing.items
+    ]
 
 
 def read_all(

@@ -86,6 +86,8 @@ def scan(path: str, tfds_dir: str, label: str, group: str, training: bool) -> Li
         row = place[item.path]
         return _content(opened, tables[row.split], row)
 
+    shards = [file for split in sides for file in builder.info.splits[split].filepaths]
+    stamps = [files.stamp(str(file)) for file in shards]
     listing = Listing(
         root="",
         kind=opened.fields.kind,
@@ -93,6 +95,7 @@ def scan(path: str, tfds_dir: str, label: str, group: str, training: bool) -> Li
         ignored=0,
         bad=tuple(bad),
         read=read,
+        stamp=lambda item: " ".join(stamps) if all(stamps) else "",
         warnings=tuple(_warnings(opened, rows, sides)),
     )
     if training and not bad:
