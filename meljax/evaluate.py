@@ -84,14 +84,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         labelled = own_files(arguments.run, model, split, side)
     else:
         side = arguments.split or "all"
+        data, tfds_dir = arguments.data, model.config.data.tfds_dir
         label = arguments.label or model.config.data.label
-        if os.path.isdir(os.path.expanduser(arguments.data)):
+        if os.path.isdir(os.path.expanduser(data)):
             label = "label"  # which is to say the sub-folder
         with cli.renamed(FLAGS):
-            listing = find(
-                arguments.data, model.config.data.tfds_dir, label, group="", training=False
-            )
-        labelled = _other_files(arguments.data, listing, model, arguments.split, seen)
+            data = tfds.pin(data, tfds_dir) if tfds.is_name(data) else data
+            listing = find(data, tfds_dir, label, group="", training=False)
+        labelled = _other_files(data, listing, model, arguments.split, seen)
     scored, used, bad = score(model, labelled, side)
     bad = [*labelled.bad, *bad]
     known = {row["sha256"] for row in split if row["split"] == "train"}

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from meljax import cli, progress, rows, saved, streaming
-from meljax.data import files
+from meljax.data import files, tfds
 from meljax.data.files import Bad
 from meljax.errors import UserError
 from meljax.paths import use_compilation_cache
@@ -104,6 +104,8 @@ def find(paths: Sequence[str], model: SavedModel) -> list[streaming.Source | Bad
     found: list[streaming.Source | Bad] = []
     others: list[str] = []
     for path in paths:
+        if tfds.is_name(path):
+            raise UserError(f"{path}: predict takes files and folders; evaluate --data scores sets")
         if os.path.isdir(path):
             unreadable: list[OSError] = []
             below = files.walk(path, path.rstrip("/") + "/", unreadable=unreadable)

@@ -39,7 +39,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
       UserError: the data, the directory or the settings do not allow it.
     """
     facts = runs.recorded(workdir)
-    config = pinned(config, facts["config"]["data.path"] if facts else "")
+    config = pinned(config, facts["config"] if facts else {})
     if facts:
         runs.check_same(workdir, facts, config)
         if runs.finished(workdir, facts, config):

@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from typing import Any
 
 import meljax
 from meljax import cli, paths, progress
-from meljax.data import files, load, reader, records, tfds
+from meljax.data import files, load, reader, records, split, tfds
 from meljax.data.files import Bad, Item, Listing
 from meljax.data.records import Signature
 from meljax.errors import BadFileError, UserError
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", metavar="SOURCE", help="a folder or a CSV")
-    parser.add_argument("--name", required=True, help="of the set: a-z, 0-9 and _")
+    parser.add_argument("--name", required=True, help="of the set, such as voices_2")
     parser.add_argument(
         "--out", metavar="DIR", default="", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
     )
@@ -73,6 +74,7 @@ def build(arguments: argparse.Namespace) -> int:
     with cli.renamed(FLAGS):
         listing = files.scan(arguments.source, arguments.label, arguments.group)
     _check_labels(listing)
+    _check_place(name, root, Path(arguments.source))
     hashed = dict(zip(listing.items, load.read_all(listing, lambda data: None), strict=True))
     source = _source(arguments, listing, hashed)
     if _is_there(name, root, source):
@@ -86,13 +88,15 @@ def build(arguments: argparse.Namespace) -> int:
         "fingerprint": records.fingerprint(good.values()),
         "source": source,
     }
+    if tfds.folder_of(root, name).exists():
+        progress.say(f"replacing {_told(name, root)}")
     with _replacing(root, name) as place:
         _write(place, name, listing, good, arguments.description or description, facts)
-    progress.say(_told(name, root))
-    where = f" --config.data.tfds_dir={arguments.out}" if arguments.out else ""
+    progress.say(f"made {_told(name, root)}; {listing.ignored} other files or folders ignored")
+    where = f" --config.data.tfds_dir={shlex.quote(arguments.out)}" if arguments.out else ""
     progress.say(
         "to train on it: python -m meljax.main --config configs/cnn.py "
-        f"--config.data.path={tfds.PREFIX}{name.name}{where}"
+        f"--config.data.path={name}{where}"
     )
     return 0
 
@@ -103,7 +107,7 @@ def build(arguments: argparse.Namespace) -> int:
 def _check_name(name: tfds.Name) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name.name):
         raise UserError(
-            f"--name must be a letter and then letters, digits or _ (a-z), not {name.name!r}"
+            f"--name must be letters (a-z), digits and _, a letter first, not {name.name!r}"
         )
     if not re.fullmatch(tfds.VERSION, name.version):
         raise UserError(f"--version must be three numbers such as 1.0.0, not {name.version!r}")
@@ -116,6 +120,28 @@ def _check_labels(listing: Listing) -> None:
     for label in sorted({item.label for item in listing.items}):
         if label != label.strip() or not label.isprintable():
             raise UserError(f"the class {label!r} cannot be written to a TFDS set; rename it")
+
+
+def _check_place(name: tfds.Name, root: Path, source: Path) -> None:
+    """Raises `UserError` where a set would destroy another's, or lie among what it is made of."""
+    for other in tfds.prepared(root):
+        if other.name == name.name and other.config:
+            raise UserError(f"{root} holds {other}, of another program; choose another --name")
+    folder = tfds.folder_of(root, name)
+    if folder.exists() and not _is_ours(folder):
+        raise UserError(
+            f"{folder} is there and is not meljax's; choose another --name or --version"
+        )
+    if source.is_dir() and source.resolve() in (root.resolve(), *root.resolve().parents):
+        raise UserError(f"--out {root} lies in SOURCE, whose classes are folders; give another one")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Returns whether meljax wrote a set, as far as can be told: it may be damaged."""
+    try:
+        return records.OURS in json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return not (folder / "dataset_info.json").exists()
 
 
 def _is_there(name: tfds.Name, root: Path, source: str) -> bool:
@@ -154,20 +180,30 @@ def _readable(arguments: argparse.Namespace, listing: Listing) -> dict[Item, Sig
         load.check_bad(arguments.source, bad, "--on-bad-file=skip")
     for each in bad:
         progress.warn(f"{each.path}: {each.reason}; left out")
-    return {
+    good = {
         item: Signature(item.path, item.label, item.group, result[0], SPLITS[item.split])
         for item, result in zip(listing.items, results, strict=True)
         if not isinstance(result, Bad)
     }
+    digests = [signature.sha256 for signature in good.values()]
+    for line in split.conflicting_duplicates(list(good), digests):
+        progress.warn(line)
+    return good
 
 
 def _told(name: tfds.Name, root: Path) -> str:
     """Returns in words what lies there."""
-    info = tfds.open_set(str(name), str(root)).info
     folder = tfds.folder_of(root, name)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    splits = ", ".join(f"{split.num_examples:,} {key}" for key, split in info.splits.items())
-    return f"{folder}: {info.features['label'].num_classes} classes, {splits}, {size / 1e6:,.1f} MB"
+    try:
+        info = tfds.open_folder(name, folder).info
+    except UserError:
+        return f"{folder} (damaged), {size / 1e6:,.1f} MB"
+    counts = {
+        side: info.splits[side].num_examples for side in SPLITS.values() if side in info.splits
+    }
+    held = ", ".join(f"{count:,} {side}" for side, count in counts.items())
+    return f"{folder}: {info.features['label'].num_classes} classes, {held}, {size / 1e6:,.1f} MB"
 
 
 # Writing
@@ -217,12 +253,12 @@ def _write(
             )
 
         def _split_generators(self, _: Any) -> dict[str, Iterator[Any]]:
-            splits = sorted({signature.split for signature in examples.values()})
-            return {split: self._generate_examples(split) for split in splits}
+            names = sorted({signature.split for signature in examples.values()})
+            return {name: self._generate_examples(name) for name in names}
 
-        def _generate_examples(self, split: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+        def _generate_examples(self, name: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
             for item, signature in examples.items():
-                if signature.split == split:
+                if signature.split == name:
                     count(next(written), len(examples))
                     yield os.fsencode(item.path), _example(listing, item, signature)
 

@@ -140,7 +140,7 @@ def test_a_run_goes_on_with_its_version_and_is_scored_where_its_set_lies(
     assert "tfds:sounds:1.0.0, val" in capsys.readouterr().out
     assert evaluate.main([str(run), "--data", "tfds:sounds", "--tfds-dir", str(moved)]) == 0
     captured = capsys.readouterr()
-    assert "43 files of tfds:sounds" in captured.out
+    assert "43 files of tfds:sounds:1.1.0" in captured.out
     assert "byte-identical to some that the model was trained on" in captured.out
     assert evaluate.main([str(run), "--data", "tfds:sound", "--tfds-dir", str(moved)]) == 2
     assert "--data: no set 'sound' lies in" in capsys.readouterr().err
@@ -303,6 +303,38 @@ def test_a_full_disk_is_one_line(sounds, tmp_path):
     (line,) = done.stderr.splitlines()
     assert re.match(r"meljax: .* cannot be written: .*File too large", line)
     assert not list(tmp_path.iterdir())
+
+
+def test_sets_of_others_and_the_source_are_left_alone(sounds, tmp_path, capsys):
+    theirs = tmp_path / "voices" / "1.0.0"
+    theirs.mkdir(parents=True)
+    (theirs / "dataset_info.json").write_text("{}")
+    assert build(sounds, tmp_path) == 2
+    assert "is there and is not meljax's" in capsys.readouterr().err
+    theirs.rename(tmp_path / "moved")
+    (tmp_path / "voices" / "big").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "voices" / "big" / "1.0.0")
+    assert build(sounds, tmp_path) == 2
+    assert "holds tfds:voices/big:1.0.0, of another program" in capsys.readouterr().err
+    shutil.copytree(sounds, tmp_path / "source")
+    assert build(tmp_path / "source", tmp_path / "source" / "out") == 2
+    assert "lies in SOURCE" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "source").iterdir() if path.is_dir()) == [
+        "voice0",
+        "voice1",
+        "voice2",
+    ]
+
+
+def test_a_set_that_is_replaced_is_named_and_the_hint_is_true(sounds, pictures, tmp_path, capsys):
+    out = tmp_path / "a folder"
+    assert build(sounds, out) == 0
+    assert build(pictures, out) == 0
+    replacing, made, hint = capsys.readouterr().out.splitlines()[-3:]
+    assert replacing.startswith("replacing ")
+    assert replacing.count("3 classes, 42 train") == made.count("3 classes, 42 train") == 1
+    assert "--config.data.path=tfds:voices:1.0.0" in hint
+    assert f"--config.data.tfds_dir='{out}'" in hint
 
 
 @pytest.fixture

@@ -406,3 +406,8 @@ def test_a_damaged_best_checkpoint_gives_way_to_another(sound_run, sounds, tmp_p
     (folder / "meta" / "metadata").write_text('{"epoch": 8}')
     assert predict.main([str(run), str(sounds / "voice0" / "00.wav")]) == 0
     assert f"checkpoint {best.step} is damaged" in capsys.readouterr().err
+
+
+def test_a_set_is_not_for_predict(sound_run, capsys):
+    assert predict.main([str(sound_run), "tfds:voices"]) == 2
+    assert "evaluate --data scores sets" in capsys.readouterr().err

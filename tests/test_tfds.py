@@ -10,6 +10,7 @@ import pytest
 from conftest import CACHE, ROOT, command, small_config
 from PIL import Image
 
+from meljax import config as config_lib
 from meljax.data import load, tfds
 from meljax.errors import BadFileError, UserError
 from meljax.main import main
@@ -175,6 +176,12 @@ def test_a_set_without_a_label_says_what_could_be_one(tmp_path, features, capsys
     assert not (tmp_path / "run").exists()
 
 
+def test_a_label_that_says_nothing_is_one_line(tmp_path, features):
+    make(tmp_path, "animals", {"train": [example(i, name="") for i in range(4)]}, features)
+    with pytest.raises(UserError, match="'name' of tfds:animals is empty in every example"):
+        find(tmp_path, "animals", label="name")
+
+
 def test_examples_without_a_class_are_counted_and_left_out(tmp_path, features):
     examples = [example(i) for i in range(6)]
     make(tmp_path, "animals", {"train": examples, "test": [example(9, label=-1)]}, features)
@@ -236,14 +243,24 @@ def test_the_newest_version_is_taken_unless_one_is_named(versions):
 
 def test_a_run_keeps_the_version_it_began_with(versions):
     config = small_config(data__path="tfds:animals", data__tfds_dir=str(versions))
-    pinned = load.pinned(config, "")
+    pinned = load.pinned(config, {})
     assert pinned.data.path == "tfds:animals:1.10.0"
-    assert load.pinned(config, "tfds:animals:1.9.0").data.path == "tfds:animals:1.9.0"
-    assert load.pinned(pinned, pinned.data.path) == pinned
+    began = {"data.path": "tfds:animals:1.9.0", "data.tfds_dir": "/there"}
+    assert load.pinned(config, began).data.path == "tfds:animals:1.9.0"
+    assert load.pinned(config, began).data.tfds_dir == str(versions)
+    open_place = small_config(data__path="tfds:animals")
+    assert load.pinned(open_place, began).data.tfds_dir == "/there"
+    assert load.pinned(pinned, config_lib.flat(pinned)) == pinned
     other = small_config(data__path="tfds:animals:1.9.0", data__tfds_dir=str(versions))
-    assert load.pinned(other, pinned.data.path).data.path == "tfds:animals:1.9.0"
+    assert load.pinned(other, config_lib.flat(pinned)).data.path == "tfds:animals:1.9.0"
     folder = small_config(data__path="voices")
-    assert load.pinned(folder, "") is folder
+    assert load.pinned(folder, {}) is folder
+
+
+def test_where_tfds_keeps_its_sets_is_recorded(versions, monkeypatch):
+    monkeypatch.setattr(tfds.library().core.constants, "DATA_DIR", str(versions))
+    pinned = load.pinned(small_config(data__path="tfds:animals"), {})
+    assert pinned.data.tfds_dir == str(versions)
 
 
 def test_a_configuration_is_named_unless_there_is_one(versions):
@@ -271,9 +288,10 @@ def test_a_configuration_is_named_unless_there_is_one(versions):
     ("name", "words"),
     [
         ("animal", ["no set 'animal' lies in", "did you mean tfds:animals?"]),
+        ("animals/1.9.0", ["did you mean tfds:animals:1.9.0?"]),
         ("MNIST", ["did you mean tfds:mnist?"]),
         ("mnst", ["did you mean tfds:mnist?"]),
-        ("qqqqqqqq", ["TFDS itself knows none", "data.tfds_dir"]),
+        ("qqqqqqqq", ["TFDS itself knows none; is it elsewhere?", "data.tfds_dir"]),
         ("mnist/small", ["mnist has no configuration 'small'"]),
         ("cifar10_corrupted/fog_9", ["has no configuration 'fog_9'", "such as 'fog_"]),
     ],
@@ -377,6 +395,16 @@ def test_a_record_that_is_damaged_later_is_one_bad_file(versions):
         except BadFileError as error:
             results.append(str(error))
     assert sum(isinstance(r, str) and r.startswith("damaged (") for r in results) == 1
+
+
+def test_a_file_that_was_cut_off_is_a_few_lines(tmp_path, features):
+    make(tmp_path, "animals", {"train": [example(i) for i in range(30)]}, features)
+    (file,) = tmp_path.rglob("*array_record*")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 3])
+    bad = find(tmp_path, "animals").bad
+    assert len(bad) == 11
+    assert (bad[-1].path, bad[-1].reason) == ("and 20 more examples", "damaged too")
 
 
 @pytest.mark.parametrize(

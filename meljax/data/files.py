@@ -75,12 +75,14 @@ def scan(path: str, label: str = "label", group: str = "group", training: bool =
     try:
         if root.is_dir():
             _refuse_columns(root, label, group)
+            _refuse_set(root)
             return _scan_folder(root, training)
         if root.is_file() and root.suffix.lower() == ".csv":
             return _scan_csv(root, label, group, training)
         problem = "is neither a folder nor a .csv file" if root.exists() else "does not exist"
         raise UserError(
-            f"data.path: {path!r} {problem}; name a folder with one sub-folder per class, or a CSV"
+            f"data.path: {path!r} {problem}; name a folder with one sub-folder per class, a CSV, or"
+            " a TFDS set as tfds:NAME"
         )
     except OSError as error:
         raise UserError(
@@ -101,6 +103,14 @@ def _refuse_columns(root: Path, label: str, group: str) -> None:
                 f"{key}={value!r} names a column of a CSV,"
                 f" but data.path {str(root)!r} is a folder{hint}"
             )
+
+
+def _refuse_set(root: Path) -> None:
+    if (root / "dataset_info.json").is_file():
+        raise UserError(
+            f"data.path: {str(root)!r} is a TFDS set; name it as tfds:NAME, with data.tfds_dir for"
+            " the folder in which NAME lies"
+        )
 
 
 # Folders

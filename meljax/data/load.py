@@ -3,10 +3,10 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt8
@@ -96,19 +96,23 @@ def load(config: Config, cache: Path) -> VoiceSet:
     )
 
 
-def pinned(config: Config, recorded: str) -> Config:
-    """Returns settings that name the version of a TFDS set, which is fetched if need be.
+def pinned(config: Config, recorded: Mapping[str, Any]) -> Config:
+    """Returns settings that say which version of a TFDS set, and where; it is fetched if need be.
 
     Args:
       config: the settings.
-      recorded: the `data.path` that the run began with, whose version is kept; '' for a new run.
+      recorded: the settings, by key, that the run began with, whose version is kept; or nothing.
     """
-    path = config.data.path
+    path, tfds_dir = config.data.path, config.data.tfds_dir
     if not tfds.is_name(path):
         return config
-    if recorded != path and not recorded.startswith((path + ":", path + "/")):
-        recorded = tfds.pin(path, config.data.tfds_dir)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, path=recorded))
+    before = recorded.get("data.path", "")
+    if before == path or before.startswith((path + ":", path + "/")):
+        path, tfds_dir = before, tfds_dir or recorded.get("data.tfds_dir", "")
+    else:
+        path, tfds_dir = tfds.pin(path, tfds_dir), str(tfds.root_of(tfds_dir))
+    data = dataclasses.replace(config.data, path=path, tfds_dir=tfds_dir)
+    return dataclasses.replace(config, data=data)
 
 
 def find(path: str, tfds_dir: str, label: str, group: str, training: bool = True) -> files.Listing:

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import io
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +25,7 @@ FORMAT = 1
 """Of what meljax writes: another number, and sets are made anew."""
 ASSUMED_RATE = 16_000  # Hz, as TFDS itself assumes where an Audio feature gives none
 
+MOST_LISTED = 10
 SIGNED = ("path", "label", "group", "sha256")
 Table = Any
 """A split: a sequence of examples, {feature: value} each. A damaged one raises when it is read."""
@@ -78,6 +79,8 @@ def scan(path: str, tfds_dir: str, label: str, group: str, training: bool) -> Li
     if not bad:
         _check_whole(opened, rows)
     used = [row for row in rows if row.label]
+    if not used and not bad:
+        raise UserError(f"data.label: {label!r} of {path} is empty in every example")
     items = _items(opened, used, sides)
     files.check_groups(path, items, group)
     place = {item.path: row for item, row in zip(items, used, strict=True)}
@@ -257,14 +260,22 @@ def _examples(path: str, builder: Any, split: str, decoders: dict[str, Any]) -> 
 
 
 def _read_rows(opened: _Opened, tables: Mapping[str, Table]) -> tuple[list[_Row], list[Bad]]:
-    rows, bad = [], []
+    rows, damaged = [], defaultdict(list)
     places = [(split, i) for split, table in tables.items() for i in range(len(table))]
     for split, i in progress.track(places, len(places), "reading labels"):
         try:
             rows.append(_row(opened, split, i, _example(tables[split], i)))
         except BadFileError as error:
-            bad.append(Bad(f"{split}, example {i}", str(error)))
-    return rows, bad
+            damaged[split].append(Bad(f"{split}, example {i}", str(error)))
+    return rows, [line for bad in damaged.values() for line in _shortened(bad)]
+
+
+def _shortened(bad: list[Bad]) -> list[Bad]:
+    """Returns as many lines as a person reads: a file that was cut off damages all its examples."""
+    more = len(bad) - MOST_LISTED
+    if more <= 0:
+        return bad
+    return [*bad[:MOST_LISTED], Bad(f"and {more:,} more examples", "damaged too")]
 
 
 def _example(table: Table, index: int) -> Mapping[str, Any]:

@@ -58,7 +58,10 @@ def parse(path: str) -> Name:
             f"data.path {path!r} is not of the form tfds:NAME[/CONFIG][:VERSION], with a version "
             "like 1.0.0"
         )
-    return Name(*(part or "" for part in match.groups()))
+    name, config, version = (part or "" for part in match.groups())
+    if re.fullmatch(VERSION, config) and not version:
+        raise UserError(f"data.path {path!r}: did you mean {Name(name, '', config)}?")
+    return Name(name, config, version)
 
 
 def library() -> Any:
@@ -93,15 +96,21 @@ def open_set(path: str, tfds_dir: str) -> Any:
     """
     root = root_of(tfds_dir)
     name = _locate(parse(path), root)
-    with errors_for_people(name), _quietly():
-        builder = library().builder_from_directory(folder_of(root, name))
-        builder.info.features  # noqa: B018 - made when asked for; the Audio feature may fail
+    return open_folder(name, folder_of(root, name))
+
+
+def open_folder(name: Name, folder: Path) -> Any:
+    """Returns the set `name`, which lies in `folder`; see `open_set`."""
+    with errors_for_people(name, f"; if it is damaged, remove {folder} and make or fetch it anew"):
+        with _quietly():
+            builder = library().builder_from_directory(folder)
+            builder.info.features  # noqa: B018 - made when asked for; the Audio feature may fail
     return builder
 
 
 @contextlib.contextmanager
-def errors_for_people(name: Name | str) -> Iterator[None]:
-    """Turns whatever TFDS raises about a set into `UserError`."""
+def errors_for_people(name: Name | str, remedy: str = "") -> Iterator[None]:
+    """Turns whatever TFDS raises about a set into `UserError`; `remedy` ends its message."""
     try:
         yield
     except ImportError as error:
@@ -112,7 +121,7 @@ def errors_for_people(name: Name | str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # damaged files, and sets of all kinds, raise nearly anything
-        raise UserError(f"{name} cannot be used ({first_line(error)})") from error
+        raise UserError(f"{name} cannot be used ({first_line(error)}){remedy}") from error
 
 
 @contextlib.contextmanager
@@ -164,10 +173,11 @@ def _locate(wanted: Name, root: Path) -> Name:
         held = ", ".join(map(str, same))
         raise UserError(f"data.path: {str(root)!r} holds {held}, and no {wanted}; name one of them")
     names = sorted({name.name for name in here} | makeable)
-    near = difflib.get_close_matches(wanted.name.lower(), names, n=1)
-    hint = f"; did you mean {PREFIX}{near[0]}?" if near else "; data.tfds_dir says where to look"
+    near = difflib.get_close_matches(wanted.name.lower(), names, n=1, cutoff=0.75)
+    hint = f"did you mean {PREFIX}{near[0]}?" if near else "is it elsewhere?"
     raise UserError(
-        f"data.path: no set {wanted.name!r} lies in {str(root)!r}, and TFDS itself knows none{hint}"
+        f"data.path: no set {wanted.name!r} lies in {str(root)!r} (data.tfds_dir), and TFDS itself "
+        f"knows none; {hint}"
     )
 
 
