@@ -199,10 +199,8 @@ def _told(name: tfds.Name, root: Path) -> str:
         info = tfds.open_folder(name, folder).info
     except UserError:
         return f"{folder} (damaged), {size / 1e6:,.1f} MB"
-    counts = {
-        side: info.splits[side].num_examples for side in SPLITS.values() if side in info.splits
-    }
-    held = ", ".join(f"{count:,} {side}" for side, count in counts.items())
+    sides = [side for side in ("train", "validation", "test") if side in info.splits]
+    held = ", ".join(f"{info.splits[side].num_examples:,} {side}" for side in sides)
     return f"{folder}: {info.features['label'].num_classes} classes, {held}, {size / 1e6:,.1f} MB"
 
 

@@ -101,10 +101,10 @@ def open_set(path: str, tfds_dir: str) -> Any:
 
 def open_folder(name: Name, folder: Path) -> Any:
     """Returns the set `name`, which lies in `folder`; see `open_set`."""
-    with errors_for_people(name, f"; if it is damaged, remove {folder} and make or fetch it anew"):
-        with _quietly():
-            builder = library().builder_from_directory(folder)
-            builder.info.features  # noqa: B018 - made when asked for; the Audio feature may fail
+    remedy = f"; if it is damaged, remove {folder} and make or fetch it anew"
+    with errors_for_people(name, remedy), _quietly():
+        builder = library().builder_from_directory(folder)
+        builder.info.features  # noqa: B018 - made when asked for; the Audio feature may fail
     return builder
 
 
