@@ -39,6 +39,7 @@ ORDER = [
     "models.normalise",
     "models.thin",
     "models.batchnorm",
+    "models.pool",
     "models.cnn",
     "models.resnet",
     "models",

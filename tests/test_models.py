@@ -2,12 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from meljax import models
 from meljax.config import ModelConfig
 from meljax.models import normalise, resnet, thin
 from meljax.models.batchnorm import BatchNorm
-from meljax.models.cnn import max_pool_2x2
+from meljax.models.pool import max_pool_2x2, max_pool_3x3
 
 
 def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)):
@@ -69,6 +70,29 @@ def test_max_pool_drops_an_odd_edge_and_keeps_a_single_row():
     assert max_pool_2x2(image[:, :1]).shape == (1, 1, 3, 1)
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 7, 9, 3), (1, 1, 5, 2), (1, 2, 1, 2)])
+def test_the_shifted_max_pool_is_the_window_reduction(shape):
+    """Values, gradients, and what is no number."""
+    x = jnp.asarray(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape), float)
+
+    def plain(x):
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    np.testing.assert_array_equal(max_pool_3x3(x), plain(x))
+    np.testing.assert_array_equal(max_pool_3x3(-x), plain(-x))
+    weights = jnp.sin(jnp.arange(plain(x).size, dtype=float)).reshape(plain(x).shape)
+    ours, theirs = (jax.vjp(pool, x)[1](weights)[0] for pool in (max_pool_3x3, plain))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    spoiled = x.at[0, -1, -1, 0].set(jnp.nan)
+    np.testing.assert_array_equal(jnp.isnan(max_pool_3x3(spoiled)), jnp.isnan(plain(spoiled)))
+    assert jnp.isnan(max_pool_3x3(spoiled)).any()
+
+
+def test_ties_share_the_gradient_of_the_shifted_max_pool():
+    gradient = jax.grad(lambda x: max_pool_3x3(x).sum())(jnp.ones((1, 2, 2, 1)))
+    assert float(gradient.sum()) == 1
+
+
 def batch(items: int) -> tuple[jax.Array, np.ndarray]:
     values = np.random.default_rng(0).normal(3, 2, (items, 4, 5, 6)).astype(np.float32)
     return jnp.asarray(values), values
@@ -85,6 +109,54 @@ def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
     moved = updated["batch_stats"]
     np.testing.assert_allclose(moved["mean"], 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * var * count / (count - 1), rtol=1e-5)
+
+
+def plain_batchnorm(x, weight, scale, bias):
+    """The textbook's, in two passes, with the gradient that JAX derives."""
+    share = (weight / (weight.sum() * x.shape[1] * x.shape[2]))[:, None, None, None]
+    mean = (x * share).sum((0, 1, 2))[None, None, None]
+    var = (jnp.square(x - mean) * share).sum((0, 1, 2))[None, None, None]
+    return (x - mean) / jnp.sqrt(var + 1e-5) * scale[None, None, None] + bias[None, None, None]
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_batchnorms_own_gradient_is_the_derived_one(padding, offset):
+    images, _ = batch(8)
+    images = images + offset
+    weight = jnp.asarray(np.arange(8) < 8 - padding, jnp.float32)
+    rng = np.random.default_rng(1)
+    scale, bias = (jnp.asarray(rng.normal(size=6), jnp.float32) for _ in range(2))
+    direction = jnp.asarray(rng.normal(size=images.shape), jnp.float32)
+    direction = direction * weight[:, None, None, None]
+    layer = BatchNorm()
+    stats = layer.init(jax.random.key(0), images, weight, True)["batch_stats"]
+
+    def ours(x, scale, bias):
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+        return layer.apply(variables, x, weight, True, mutable=["batch_stats"])[0]
+
+    def theirs(x, scale, bias):
+        return plain_batchnorm(x, weight, scale, bias)
+
+    results = []
+    for function in (ours, theirs):
+        value, pull = jax.vjp(function, images, scale, bias)
+        results.append((value[: 8 - padding], *pull(direction)))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3 if offset else 2e-5)
+
+
+def test_what_is_no_number_stays_none_behind_batchnorm():
+    images, _ = batch(4)
+    layer, weight = BatchNorm(), jnp.ones(4)
+    variables = layer.init(jax.random.key(0), images, weight, True)
+    for value in (jnp.nan, jnp.inf):
+        spoiled = images.at[1, 2, 3, 4].set(value)
+        out, updated = layer.apply(variables, spoiled, weight, True, mutable=["batch_stats"])
+        assert jnp.isnan(out[..., 4]).all()
+        assert jnp.isfinite(out[..., :4]).all()
+        assert not jnp.isfinite(updated["batch_stats"]["var"][4])
 
 
 def test_batchnorm_does_not_see_padding():

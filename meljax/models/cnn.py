@@ -1,13 +1,13 @@
 """The network of four convolutions."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, uniform_fan_in
 from meljax.models.normalise import normalise
+from meljax.models.pool import max_pool_2x2
 from meljax.models.thin import ThinConv
 
 
@@ -47,19 +47,3 @@ class CNN(nn.Module):
     def _conv(self, layer: int, name: str) -> nn.Conv:
         channels, start = self.width * 2**layer, uniform_fan_in
         return nn.Conv(channels, (3, 3), padding=1, use_bias=False, kernel_init=start, name=name)
-
-
-def max_pool_2x2(
-    x: Float[Array, "batch rows columns channel"],
-) -> Float[Array, "batch half_rows half_columns channel"]:
-    """Returns the maxima of 2 × 2 tiles; an odd last row or column is dropped, as in PyTorch.
-
-    An axis that is already 1 stays, so that small pictures pass too. Maxima of shifted slices
-    instead of a window reduction: XLA's gradient of the latter is several times slower on a CPU.
-    """
-    _, rows, columns, _ = x.shape
-    if rows > 1:
-        x = jnp.maximum(x[:, 0 : rows - 1 : 2], x[:, 1::2])
-    if columns > 1:
-        x = jnp.maximum(x[:, :, 0 : columns - 1 : 2], x[:, :, 1::2])
-    return x

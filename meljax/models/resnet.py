@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, normal_fan_out, uniform_fan_in
 from meljax.models.normalise import Stem
+from meljax.models.pool import max_pool_3x3
 
 
 class ResNet18(nn.Module):
@@ -33,7 +34,7 @@ class ResNet18(nn.Module):
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
         x = Stem(self.width, name="conv1")(x)
         x = jax.nn.relu(BatchNorm(name="bn1")(x, weight, train))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool_3x3(x)
         for layer in range(4):
             for block in range(2):
                 channels = self.width * 2**layer
