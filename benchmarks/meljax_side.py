@@ -4,6 +4,7 @@ It imports what is timed and nothing else, so that it runs where jax, flax, opta
 there is.
 """
 
+import functools
 import importlib.util
 import sys
 import types
@@ -22,16 +23,20 @@ if importlib.util.find_spec("jaxtyping") is None:
     sys.modules["jaxtyping"] = module
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from protocol import serve
 
-from meljax import optim, steps
+from meljax import backend, optim, steps
+from meljax.backend import jit
 from meljax.config import MaskConfig, MelConfig, TrainConfig
 from meljax.data import feed
 from meljax.frontend import Frontend
 from meljax.mesh import make_mesh, replicated
-from meljax.metrics import Metrics
+from meljax.metrics import Metrics, cross_entropy
 from meljax.models.resnet import ResNet18
+from meljax.state import TrainState
 from meljax.streams import Stream, key
 
 CLASSES = 24
@@ -63,14 +68,20 @@ class Side:
         self.order = jax.device_put(order, self.place)
         self.masks_key = jax.device_put(key(0, Stream.AUGMENT), self.place)
         self.windows = jax.device_put(pictures[:batch])
+        self.images = self.windows / jnp.float32(255)
+        self.labels = self.data.label[:batch]
 
-    def train(self, count: int) -> None:
-        """Takes some steps."""
-        for _ in range(count):
-            self.state, self.metrics = steps.train_step(
+    def train(self, count: int) -> int:
+        """Takes steps as a run does, one by one or by whole epochs; returns how many."""
+        whole = backend.steps_in_one_program()
+        at_once, take = (len(self.order), steps.train_epoch) if whole else (1, steps.train_step)
+        times = -(-count // at_once)
+        for _ in range(times):
+            self.state, self.metrics = take(
                 self.task, self.state, self.metrics, self.data, self.order, self.masks_key
             )
         jax.block_until_ready(self.state)
+        return times * at_once
 
     def forward(self, count: int) -> None:
         """Computes logits as in an evaluation."""
@@ -79,6 +90,46 @@ class Side:
         for _ in range(count):
             scores = steps.logits(task.network, task.frontend, task.mesh, variables, self.windows)
         jax.block_until_ready(scores)
+
+    def pictures(self, count: int) -> None:
+        """Cuts windows of random items, brings them to 0…1 and masks them."""
+        for step in range(count):
+            row = self.order[step % len(self.order)]
+            _, masked = _pictures(self.task, self.data, row, self.masks_key)
+        jax.block_until_ready(masked)
+
+    def gradient(self, count: int) -> None:
+        """Computes the network forward and backward, in training mode."""
+        for _ in range(count):
+            gradient = _gradient(self.task.network, self.state, self.images, self.labels)
+        jax.block_until_ready(gradient)
+
+    def optimiser(self, count: int) -> None:
+        """Takes Adam's step."""
+        for _ in range(count):
+            self.state = _update(self.task.optimiser, self.state)
+        jax.block_until_ready(self.state)
+
+
+_pictures = jit(steps.train_pictures, static_argnums=0)
+
+
+@functools.partial(jit, static_argnums=0)
+def _gradient(network: ResNet18, state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+    def loss(params: Any) -> jax.Array:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, _ = network.apply(
+            variables, images, jnp.ones(len(images)), train=True, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, labels).mean()
+
+    return jax.grad(loss)(state.params)
+
+
+@functools.partial(jit, static_argnums=0, donate_argnums=1)
+def _update(optimiser: optax.GradientTransformation, state: TrainState) -> TrainState:
+    updates, opt_state = optimiser.update(state.params, state.opt_state, state.params)
+    return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
 def prepare(what: str, **setting: Any) -> Any:

@@ -8,24 +8,22 @@ from collections.abc import Callable
 from typing import Any
 
 
-def serve(prepare: Callable[..., Callable[[int], None]], facts: dict[str, Any]) -> None:
+def serve(prepare: Callable[..., Callable[[int], int | None]], facts: dict[str, Any]) -> None:
     """Answers requests until stdin ends.
 
     `{"prepare": {...}}` makes something to be timed, and tells how long the first step took, which
-    compiles; `{"run": steps}` takes so many steps and tells how many seconds they took.
+    compiles; `{"run": steps}` takes so many steps, or more, and tells how many and how long.
     """
     answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
     print(json.dumps(facts), file=answers, flush=True)
-    run: Callable[[int], None] = lambda steps: None  # noqa: E731
     for line in sys.stdin:
         request = json.loads(line)
-        begun = time.perf_counter()
+        begun, steps = time.perf_counter(), request.get("run", 1)
         if "prepare" in request:
             run = prepare(**request["prepare"])
-            run(1)
-        else:
-            run(request["run"])
-        answer = {"seconds": time.perf_counter() - begun, "peak_mb": peak_mb()}
+        steps = run(steps) or steps
+        seconds = time.perf_counter() - begun
+        answer = {"seconds": seconds, "steps": steps, "peak_mb": peak_mb()}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -10,17 +10,18 @@ alone.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 SIDES = Path(__file__).parent.parent / "benchmarks"
-SETTINGS = ((12, 224), (64, 128))
 SECONDS = 3.0
 """How long one repeat lasts, roughly."""
 
@@ -59,24 +60,35 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def compare(what: str, batch: int, size: int, compute: str, modes: list[str], repeats: int) -> dict:
-    """Returns the times of both sides for one setting: a row of the table."""
-    setting = {"what": what, "batch": batch, "size": size, "compute": compute}
-    sides = {}
-    for name, mode in (("meljax", ""), *((f"torch {mode}", mode) for mode in modes)):
-        side = Side(name.split()[0])
-        first = side.ask(prepare=setting | {"mode": mode})
-        once = side.ask(run=1)["seconds"]
-        sides[name] = {"side": side, "compile_s": first["seconds"], "times": []}
-        sides[name]["steps"] = max(1, round(SECONDS / max(once, 1e-4)))
-    for _ in range(repeats):
-        for each in sides.values():
-            answer = each["side"].ask(run=each["steps"])
-            each["times"].append(answer["seconds"] / each["steps"])
-            each["peak_mb"] = answer["peak_mb"]
-    for each in sides.values():
-        each.pop("side").close()
-    return {**setting, "sides": sides}
+def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> dict[str, dict]:
+    """Returns seconds a step of each side, which take turns; first step and memory too.
+
+    Args:
+      sides: by name; the part behind a blank is PyTorch's mode.
+      setting: what is timed, batch, size and type of the numbers.
+      repeats: how often.
+    """
+    measured: dict[str, dict] = {}
+    for name, side in sides.items():
+        first = side.ask(prepare=setting | {"mode": name.partition(" ")[2]})
+        measured[name] = {"first_step_s": first["seconds"], "times": []}
+    for _ in range(repeats + 1):  # the first warms up
+        for name, side in sides.items():
+            times = measured[name]["times"]
+            answer = side.ask(run=max(1, round(SECONDS / times[-1])) if times else 1)
+            times.append(answer["seconds"] / answer["steps"])
+            measured[name]["peak_mb"] = answer["peak_mb"]
+    for each in measured.values():
+        each["times"] = each["times"][1:]
+    return measured
+
+
+def compare(setting: dict[str, Any], modes: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Returns a row of the table: both sides' times for one setting."""
+    names = ["meljax", *(f"torch {mode}" for mode in modes)]
+    with contextlib.ExitStack() as stack:
+        sides = {n: stack.enter_context(contextlib.closing(Side(n.split()[0]))) for n in names}
+        return {**setting, "sides": measure(sides, setting, repeats)}
 
 
 def best(row: dict) -> str:
@@ -105,57 +117,74 @@ def table(rows: list[dict]) -> str:
             times = f"{ratio(row):6.2f}" if name == "meljax" and len(row["sides"]) > 1 else " " * 6
             lines.append(
                 f"{row['what']:8} {row['batch']:5} {row['size']:4} {row['compute']:8} {name:14} "
-                f"{middle:9,.1f} {spread:7.0%} {times} {side['compile_s']:9.1f}s "
+                f"{middle:9,.1f} {spread:7.0%} {times} {side['first_step_s']:9.1f}s "
                 f"{side['peak_mb']:6,.0f}MB"
             )
     return "\n".join(lines)
 
 
 def summary(rows: list[dict]) -> dict[str, Any]:
-    """Returns the figures by setting."""
-    found: dict[str, Any] = {"train_ratio": {}, "forward_ratio": {}}
-    found["images_per_second"] = {"meljax": {}, "torch": {}}
+    """Returns ratios and images/s by setting; other types than float32 are named."""
+    ratios: dict[str, dict] = {"train_ratio": {}, "forward_ratio": {}}
+    rates: dict[str, dict] = {"meljax": {}, "torch": {}}
     for row in rows:
-        setting = f"{row['batch']}x{row['size']}"
-        key = setting if row["compute"] == "float32" else f"{setting} {row['compute']}"
+        key = f"{row['batch']}x{row['size']}"
+        key += "" if row["compute"] == "float32" else f" {row['compute']}"
+        sides = {"meljax": "meljax"}
         if len(row["sides"]) > 1:
-            found[f"{row['what']}_ratio"][key] = ratio(row)
-        name = key if row["what"] == "train" else f"{key} forward"
-        for side, times in (
-            ("meljax", "meljax"),
-            ("torch", best(row) if len(row["sides"]) > 1 else None),
-        ):
-            if times:
-                middle = statistics.median(row["sides"][times]["times"])
-                found["images_per_second"][side][name] = row["batch"] / middle
+            ratios[f"{row['what']}_ratio"][key] = ratio(row)
+            sides["torch"] = best(row)
+        for side, name in sides.items():
+            middle = statistics.median(row["sides"][name]["times"])
+            of = key if row["what"] == "train" else f"{key} forward"
+            rates[side][of] = row["batch"] / middle
+    return {**ratios, "images_per_second": rates}
+
+
+def parts(batch: int, size: int, repeats: int) -> dict[str, float]:
+    """Returns milliseconds per picture of each part of a step."""
+    found = {}
+    for part in ("pictures", "forward", "gradient", "optimiser", "train"):
+        setting = {"what": part, "batch": batch, "size": size, "compute": "float32"}
+        times = compare(setting, (), repeats)["sides"]["meljax"]["times"]
+        found[part] = 1000 * statistics.median(times) / batch
     return found
 
 
-def main() -> int:
+def parse_settings(text: str) -> list[tuple[int, int]]:
+    """Returns batch and size of settings such as '12x224,64x128'."""
+    return [tuple(map(int, each.split("x"))) for each in text.split(",")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="eager float32 alone, 5 repeats")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where all figures are written")
-    parser.add_argument("--repeats", type=int, default=0)
-    arguments = parser.parse_args()
-    rows = []
+    parser.add_argument("--parts", action="store_true", help="time the parts of a step too")
+    parser.add_argument("--settings", type=parse_settings, default="12x224,64x128")
+    parser.add_argument("--repeats", type=int, help="default: 9, with --quick 5")
+    arguments = parser.parse_args(argv)
     has_torch = importlib.util.find_spec("torch") is not None
-    modes = ["eager"] if arguments.quick else ["eager", "default"]
+    modes = [] if not has_torch else ["eager"] if arguments.quick else ["eager", "default"]
     computes = ["float32"] if arguments.quick else ["float32", "bfloat16"]
-    repeats = arguments.repeats or (5 if arguments.quick else 7)
-    for batch, size in SETTINGS:
+    repeats = arguments.repeats or (5 if arguments.quick else 9)
+    rows = []
+    print(table([]))
+    for batch, size in arguments.settings:
         for what in ("train", "forward"):
             for compute in computes:
-                rows.append(
-                    compare(what, batch, size, compute, modes if has_torch else [], repeats)
-                )
-                print(table(rows[-1:]), flush=True)
-    facts = summary(rows) | {"rows": rows, "cores": cores()}
+                setting = {"what": what, "batch": batch, "size": size, "compute": compute}
+                rows.append(compare(setting, modes, repeats))
+                print(table(rows[-1:]).partition("\n")[2], flush=True)
+    facts = {**summary(rows), "rows": rows, "cores": cores()}
+    if arguments.parts:
+        facts["parts_ms"] = {f"{b}x{s}": parts(b, s, repeats) for b, s in arguments.settings}
+        print(json.dumps(facts["parts_ms"], indent=2))
     if arguments.json:
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
-    print(table(rows))
     return 0
 
 
