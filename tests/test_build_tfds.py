@@ -144,6 +144,13 @@ def test_a_run_goes_on_with_its_version_and_is_scored_where_its_set_lies(
     assert "byte-identical to some that the model was trained on" in captured.out
     assert evaluate.main([str(run), "--data", "tfds:sound", "--tfds-dir", str(moved)]) == 2
     assert "--data: no set 'sound' lies in" in capsys.readouterr().err
+    rows = (run / "split.csv").read_text()
+    val = next(row for row in rows.splitlines() if ",val," in row and row.startswith("voice0/"))
+    val = val.partition(",")[0]
+    (run / "split.csv").write_text(rows.replace(val, "voice0/none.wav"))
+    capsys.readouterr()
+    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 1
+    assert "voice0/none.wav: no longer there, or damaged; left out" in capsys.readouterr().err
     shutil.rmtree(moved / "sounds")
     assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 2
     assert "no set 'sounds' lies in" in capsys.readouterr().err
@@ -224,6 +231,32 @@ def test_a_set_is_made_anew_only_if_something_changed(sounds, tmp_path, capsys):
     assert not load.find("tfds:voices", str(out), "label", "group").bad
 
 
+def test_another_label_group_or_split_is_a_change(sounds, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+
+    def outcome(last: str) -> str:
+        files = [(f"{sounds}/voice{c}/{i:02}.wav", f"v{c}") for c in range(2) for i in range(6)]
+        rows = [f"{path},{label},g{n},train" for n, (path, label) in enumerate(files)]
+        rows += [f"{sounds}/voice0/07.wav,v0,h,val", f"{sounds}/voice1/07.wav,v1,i,val"]
+        rows.append(f"{sounds}/voice1/08.wav,{last}")
+        table.write_text("\n".join(["path,label,group,split", *rows]))
+        assert build(table, tmp_path / "out") == 0
+        lines = capsys.readouterr().out.splitlines()
+        return "unchanged" if lines[-1].startswith("unchanged") else "made"
+
+    assert outcome("v1,j,train") == "made"
+    assert outcome("v1,j,train") == "unchanged"
+    for last in ("v0,j,train", "v0,k,train", "v0,k,val", "v0,k,test"):
+        assert outcome(last) == "made", last
+
+
+def test_files_that_a_table_promises_and_lacks_stop_it(sounds, tmp_path, capsys):
+    rows = [f"{sounds}/voice{c}/{i:02}.wav,v{c}" for c in range(2) for i in range(6)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows, "nowhere.wav,v0"]))
+    assert build(tmp_path / "table.csv", tmp_path) == 2
+    assert capsys.readouterr().err.splitlines()[0] == "nowhere.wav: no such file"
+
+
 def test_what_a_killed_process_left_is_no_hindrance(sounds, tmp_path):
     left = tmp_path / ".meljax-voices" / "made" / "voices" / "incomplete.X_1.0.0"
     left.mkdir(parents=True)
@@ -277,11 +310,12 @@ def test_what_cannot_be_made_is_one_line(sounds, tmp_path, capsys, source, flags
     assert not list(tmp_path.iterdir())
 
 
-def test_class_names_that_tfds_would_change_are_refused(sounds, tmp_path, capsys):
-    shutil.copytree(sounds / "voice0", tmp_path / "source" / "a\nb")
+@pytest.mark.parametrize("name", ["a\nb", " a"])
+def test_class_names_that_tfds_would_change_are_refused(sounds, tmp_path, capsys, name):
+    shutil.copytree(sounds / "voice0", tmp_path / "source" / name)
     shutil.copytree(sounds / "voice1", tmp_path / "source" / "c")
     assert build(tmp_path / "source", tmp_path / "out") == 2
-    assert r"the class 'a\nb' cannot be written to a TFDS set" in capsys.readouterr().err
+    assert f"the class {name!r} cannot be written to a TFDS set" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(sounds, tmp_path, capsys):

@@ -128,6 +128,34 @@ def test_without_a_validation_split_one_is_made(tmp_path, features):
 def test_a_split_that_stands_alone_may_have_any_name(tmp_path, features):
     make(tmp_path, "animals", {"full": [example(i) for i in range(4)]}, features)
     assert [item.split for item in find(tmp_path, "animals").items] == [""] * 4
+    listing = find(tmp_path, "animals", training=False)
+    assert [item.split for item in listing.items] == ["train"] * 4
+    make(tmp_path, "tests", {"test": [example(i) for i in range(4)]}, features)
+    listing = find(tmp_path, "tests", training=False)
+    assert [item.split for item in listing.items] == ["test"] * 4
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c", "c"], ["a", "", "c", "d"]])
+def test_names_that_do_not_tell_examples_apart_are_not_used(tmp_path, features, names):
+    features["file_name"] = features.pop("name")
+    examples = []
+    for i, name in enumerate(names):
+        values = example(i) | {"file_name": name}
+        examples.append({key: values[key] for key in features})
+    make(tmp_path, "animals", {"train": examples}, features)
+    paths = [item.path for item in find(tmp_path, "animals").items]
+    assert paths == [f"train/00000{i}" for i in range(4)]
+
+
+def test_a_class_that_is_only_scored_is_refused(tmp_path, features):
+    splits = {"train": [example(i, label=0) for i in range(4)]}
+    make(tmp_path, "one", splits, features)
+    with pytest.raises(UserError, match="files of one class only, 'zebra'"):
+        find(tmp_path, "one")
+    splits = {"train": [example(i, label=i % 2, name="ab"[i % 2]) for i in range(4)]}
+    make(tmp_path, "two", splits | {"validation": [example(9, name="c")]}, features)
+    with pytest.raises(UserError, match="class 'c' in val but not in train"):
+        find(tmp_path, "two", label="name")
 
 
 def test_label_and_group_may_be_other_features(tmp_path, features):
@@ -253,6 +281,9 @@ def test_a_run_keeps_the_version_it_began_with(versions):
     assert load.pinned(pinned, config_lib.flat(pinned)) == pinned
     other = small_config(data__path="tfds:animals:1.9.0", data__tfds_dir=str(versions))
     assert load.pinned(other, config_lib.flat(pinned)).data.path == "tfds:animals:1.9.0"
+    sized = small_config(data__path="tfds:sized", data__tfds_dir=str(versions))
+    began = {"data.path": "tfds:sized/big:1.0.0", "data.tfds_dir": ""}
+    assert load.pinned(sized, began).data.path == "tfds:sized/big:1.0.0"
     folder = small_config(data__path="voices")
     assert load.pinned(folder, {}) is folder
 

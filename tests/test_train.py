@@ -72,6 +72,20 @@ def test_a_finished_run_says_so_and_changes_nothing(sound_run, sounds, capsys):
     assert {path: path.stat().st_mtime_ns for path in sound_run.rglob("*")} == before
 
 
+def test_a_run_from_before_a_key_was_there_goes_on(sound_run, sounds, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(sound_run, run)
+    facts = json.loads((run / "config.json").read_text())
+    del facts["config"]["data.tfds_dir"]
+    (run / "config.json").write_text(json.dumps(facts))
+    assert main(command("cnn", sounds, run, train__epochs=3)) == 0
+    assert "finished at epoch 3" in capsys.readouterr().out
+    assert main(command("cnn", sounds, run, train__epochs=3, data__tfds_dir="elsewhere")) == 2
+    assert (
+        f"data.tfds_dir (was '', now '{Path('elsewhere').absolute()}')" in capsys.readouterr().err
+    )
+
+
 def test_other_settings_are_refused_with_the_keys_that_differ(sound_run, sounds, capsys):
     arguments = command("cnn", sounds, sound_run, train__epochs=3, train__seed=5, mask__fill=0.5)
     assert main(arguments) == 2
