@@ -50,18 +50,32 @@ def locked_file(path: Path, taken: str) -> Iterator[None]:
     Raises:
       UserError: another process holds it, or it cannot be written.
     """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "w")  # noqa: SIM115 - open as long as the lock is held
+        except FileNotFoundError:
+            continue  # who held it before has just removed the folder
+        except OSError as error:
+            raise UserError(f"{path.parent} cannot be written: {error.strerror}") from None
+        with file:
+            if fcntl:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(taken) from None
+            if not _is_file(path, file.fileno()):
+                continue  # who held it before has just removed it
+            yield
+            return
+
+
+def _is_file(path: Path, number: int) -> bool:
+    """Returns whether the open file `number` is the one that lies at `path`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 - open as long as the lock is held
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be written: {error.strerror}") from None
-    with file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(taken) from None
-        yield
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except FileNotFoundError:
+        return False
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

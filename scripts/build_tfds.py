@@ -70,7 +70,7 @@ def build(arguments: argparse.Namespace) -> int:
     """Makes the set that `arguments` ask for, unless it is there; returns the exit code."""
     name = tfds.Name(arguments.name, "", arguments.version)
     root = tfds.root_of(arguments.out)
-    _check_name(name)
+    _check_arguments(name, arguments.description)
     with cli.renamed(FLAGS):
         listing = files.scan(arguments.source, arguments.label, arguments.group)
     _check_labels(listing)
@@ -81,10 +81,12 @@ def build(arguments: argparse.Namespace) -> int:
         progress.say(f"unchanged: {_told(name, root)}")
         return 0
     good = _readable(arguments, listing)
-    classes = len({item.label for item in good})
-    description = f"{len(good)} {files.NOUNS[listing.kind]}s of {classes} classes."
+    classes = sorted({item.label for item in good})
+    description = f"{len(good)} {files.NOUNS[listing.kind]}s of {len(classes)} classes."
     facts = {
+        "format": records.FORMAT,
         "version": meljax.__version__,
+        "classes": classes,
         "fingerprint": records.fingerprint(good.values()),
         "source": source,
     }
@@ -104,7 +106,7 @@ def build(arguments: argparse.Namespace) -> int:
 # What may be made
 
 
-def _check_name(name: tfds.Name) -> None:
+def _check_arguments(name: tfds.Name, description: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name.name):
         raise UserError(
             f"--name must be letters (a-z), digits and _, a letter first, not {name.name!r}"
@@ -113,13 +115,23 @@ def _check_name(name: tfds.Name) -> None:
         raise UserError(f"--version must be three numbers such as 1.0.0, not {name.version!r}")
     if name.name in tfds.known():
         raise UserError(f"--name {name.name}: TFDS itself has a set of that name; choose another")
+    if not _is_unicode(description):
+        raise UserError(f"--description must be Unicode text, not {description!r}")
 
 
 def _check_labels(listing: Listing) -> None:
     """TFDS keeps the names of classes in a text file, a line each."""
     for label in sorted({item.label for item in listing.items}):
-        if label != label.strip() or not label.isprintable():
+        if [label] != label.strip().splitlines() or "\0" in label or not _is_unicode(label):
             raise UserError(f"the class {label!r} cannot be written to a TFDS set; rename it")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_place(name: tfds.Name, root: Path, source: Path) -> None:
@@ -130,7 +142,8 @@ def _check_place(name: tfds.Name, root: Path, source: Path) -> None:
     folder = tfds.folder_of(root, name)
     if folder.exists() and not _is_ours(folder):
         raise UserError(
-            f"{folder} is there and is not meljax's; choose another --name or --version"
+            f"{folder} is there, and not as meljax made it; remove it, or choose another --name or "
+            "--version"
         )
     if source.is_dir() and source.resolve() in (root.resolve(), *root.resolve().parents):
         raise UserError(f"--out {root} lies in SOURCE, whose classes are folders; give another one")
@@ -141,7 +154,7 @@ def _is_ours(folder: Path) -> bool:
     try:
         return records.OURS in json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
-        return not (folder / "dataset_info.json").exists()
+        return False
 
 
 def _is_there(name: tfds.Name, root: Path, source: str) -> bool:
@@ -179,12 +192,14 @@ def _readable(arguments: argparse.Namespace, listing: Listing) -> dict[Item, Sig
     if arguments.on_bad_file == "stop":
         load.check_bad(arguments.source, bad, "--on-bad-file=skip")
     for each in bad:
-        progress.warn(f"{each.path}: {each.reason}; left out")
+        progress.warn(f"{load.shown(each)}; left out")
     good = {
         item: Signature(item.path, item.label, item.group, result[0], SPLITS[item.split])
         for item, result in zip(listing.items, results, strict=True)
         if not isinstance(result, Bad)
     }
+    load.check_left(arguments.source, listing.items, list(good), bad)
+    files.check_classes(arguments.source, good)
     digests = [signature.sha256 for signature in good.values()]
     for line in split.conflicting_duplicates(list(good), digests):
         progress.warn(line)
@@ -212,9 +227,10 @@ def _replacing(root: Path, name: tfds.Name) -> Iterator[Path]:
     """Gives a folder in which a set is made, and puts the set in its place once it is whole."""
     place = root / f".meljax-{name.name}"
     made, old, target = place / "made", place / "old", tfds.folder_of(root, name)
-    with paths.locked_file(place / "lock", f"another process is making {name.name} in {root}"):
-        for left in (made, old):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+    lock = place / "lock"
+    with paths.locked_file(lock, f"another process is making {name.name} in {root}"):
+        _restore(old, target)  # after a process that was killed
+        shutil.rmtree(made, ignore_errors=True)
         try:
             yield made
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +238,18 @@ def _replacing(root: Path, name: tfds.Name) -> Iterator[Path]:
                 target.rename(old)
             tfds.folder_of(made, name).rename(target)
         finally:
-            shutil.rmtree(place)
+            _restore(old, target)
+            shutil.rmtree(made, ignore_errors=True)
+            lock.unlink()
+            with contextlib.suppress(OSError):  # another process has just begun there
+                place.rmdir()
+
+
+def _restore(old: Path, target: Path) -> None:
+    """Puts back what was to be replaced, if nothing stands in its place; else removes it."""
+    if old.exists() and not target.exists():
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _write(
@@ -231,7 +258,7 @@ def _write(
     listing: Listing,
     examples: Mapping[Item, Signature],
     description: str,
-    facts: dict[str, str],
+    facts: dict[str, Any],
 ) -> None:
     """Lets TFDS write a set in the folder `place`."""
     library = tfds.library()
@@ -245,7 +272,7 @@ def _write(
             return library.core.DatasetInfo(
                 builder=self,
                 description=description,
-                features=_features(listing),
+                features=_features(listing.kind, facts["classes"]),
                 supervised_keys=(content, "label"),
                 metadata=library.core.MetadataDict({records.OURS: facts}),
             )
@@ -271,7 +298,7 @@ def _write(
             raise UserError(f"{place} cannot be written: {tfds.first_line(error)}") from error
 
 
-def _features(listing: Listing) -> Any:
+def _features(kind: str, classes: Sequence[str]) -> Any:
     """Returns what an example of the set holds."""
     features = tfds.library().features
     content = {
@@ -280,8 +307,8 @@ def _features(listing: Listing) -> Any:
     }
     return features.FeaturesDict(
         {
-            CONTENT[listing.kind]: content[listing.kind],
-            "label": features.ClassLabel(names=sorted({item.label for item in listing.items})),
+            CONTENT[kind]: content[kind],
+            "label": features.ClassLabel(names=classes),
             "group": features.Text(doc="what must not be on two sides of a split; '' stands alone"),
             "path": features.Text(doc="where the file lay"),
             "sha256": features.Text(doc="of the file, hexadecimal"),

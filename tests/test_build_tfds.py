@@ -131,11 +131,12 @@ def test_a_run_goes_on_with_its_version_and_is_scored_where_its_set_lies(
     shutil.copytree(sounds, tmp_path / "more")
     shutil.copy(sounds / "voice0" / "00.wav", tmp_path / "more" / "voice0" / "99.wav")
     assert build(tmp_path / "more", moved, "sounds", "--version", "1.1.0") == 0
-    assert load.find("tfds:sounds", str(moved), "label", "group").items[-1]
-    arguments = command("cnn", "tfds:sounds", run, train__epochs=3, data__tfds_dir=sets)
     capsys.readouterr()
-    assert main(arguments) == 0
-    assert "finished at epoch 3" in capsys.readouterr().out
+    assert main(command("cnn", "tfds:sounds", run, train__epochs=4, data__tfds_dir=moved)) == 0
+    assert "going on after epoch 3" in capsys.readouterr().out
+    recorded = json.loads((run / "config.json").read_text())["config"]
+    assert recorded["data.path"] == "tfds:sounds:1.0.0"
+    assert recorded["data.tfds_dir"] == str(moved)
     assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 0
     assert "tfds:sounds:1.0.0, val" in capsys.readouterr().out
     assert evaluate.main([str(run), "--data", "tfds:sounds", "--tfds-dir", str(moved)]) == 0
@@ -310,7 +311,7 @@ def test_what_cannot_be_made_is_one_line(sounds, tmp_path, capsys, source, flags
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["a\nb", " a"])
+@pytest.mark.parametrize("name", ["a\nb", " a", "a\u2028b", "a\udcff"])
 def test_class_names_that_tfds_would_change_are_refused(sounds, tmp_path, capsys, name):
     shutil.copytree(sounds / "voice0", tmp_path / "source" / name)
     shutil.copytree(sounds / "voice1", tmp_path / "source" / "c")
@@ -344,7 +345,7 @@ def test_sets_of_others_and_the_source_are_left_alone(sounds, tmp_path, capsys):
     theirs.mkdir(parents=True)
     (theirs / "dataset_info.json").write_text("{}")
     assert build(sounds, tmp_path) == 2
-    assert "is there and is not meljax's" in capsys.readouterr().err
+    assert "is there, and not as meljax made it" in capsys.readouterr().err
     theirs.rename(tmp_path / "moved")
     (tmp_path / "voices" / "big").mkdir()
     (tmp_path / "moved").rename(tmp_path / "voices" / "big" / "1.0.0")
@@ -385,9 +386,9 @@ def test_a_file_that_changes_while_it_is_written_stops_and_leaves_nothing(
     shutil.copytree(sounds, source)
     features = SCRIPT["_features"]
 
-    def late(listing):
+    def late(*arguments):
         (source / "voice1" / "05.wav").write_bytes(b"another")
-        return features(listing)
+        return features(*arguments)
 
     monkeypatch.setitem(SCRIPT["build"].__globals__, "_features", late)
     assert build(source, out) == 2
@@ -403,11 +404,79 @@ def test_features_that_were_renamed_are_noticed(own, capsys):
     assert "tfds:sounds:1.0.0 is damaged" in capsys.readouterr().err
 
 
-def test_names_of_classes_that_were_exchanged_are_noticed(own, capsys):
-    (own / "label.labels.txt").write_text("voice1\nvoice0\nvoice2\n")
-    arguments = command("cnn", "tfds:sounds", own / "run", data__tfds_dir=own.parent.parent)
-    assert main(arguments) == 2
+@pytest.mark.parametrize("names", ["voice1\nvoice0\nvoice2\n", "voice0\nvoi"])
+def test_names_of_classes_that_were_exchanged_are_noticed(own, capsys, names):
+    """Also where damaged examples may be skipped: labels would be wrong."""
+    (own / "label.labels.txt").write_text(names)
+    (shard,) = own.glob("*array_record*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    keys = {"data__tfds_dir": own.parent.parent, "data__on_bad_file": "skip"}
+    assert main(command("cnn", "tfds:sounds", own / "run", **keys)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tfds:sounds:1.0.0" in line
+
+
+def test_an_example_that_is_gone_is_noticed(own, capsys):
+    """As if a shard had been exchanged for an older one."""
+    facts = json.loads((own / "metadata.json").read_text())
+    facts["meljax"]["fingerprint"] = "0" * 64
+    (own / "metadata.json").write_text(json.dumps(facts))
+    assert main(command("cnn", "tfds:sounds", own / "run", data__tfds_dir=own.parent.parent)) == 2
     assert "tfds:sounds:1.0.0 is damaged: its examples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe", b"[]"])
+def test_damaged_metadata_are_one_line_and_are_not_written_over(own, sounds, capsys, content):
+    (own / "metadata.json").write_bytes(content)
+    root = own.parent.parent
+    code = main(command("cnn", "tfds:sounds", own / "run", data__tfds_dir=root, train__epochs=1))
+    if content != b"[]":
+        assert code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"if it is damaged, remove {own}" in line
+    assert build(sounds, root, "sounds") == 2
+    assert "and not as meljax made it" in capsys.readouterr().err
+    assert (own / "metadata.json").read_bytes() == content
+
+
+def test_what_is_interrupted_leaves_what_was_there(own, sounds, pictures, monkeypatch):
+    root = own.parent.parent
+    rename, calls = Path.rename, []
+
+    def interrupted(self, target):
+        calls.append(self)
+        rename(self, target)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    assert build(pictures, root, "sounds") == 130
+    monkeypatch.undo()
+    assert_same(read(sounds), read("tfds:sounds", data__tfds_dir=str(root)))
+    assert [path.name for path in root.iterdir()] == ["sounds"]
+    # As a kill would leave it, between the two renames.
+    (root / ".meljax-sounds").mkdir()
+    own.rename(root / ".meljax-sounds" / "old")
+    assert build(sounds, root, "sounds", "--version", "2.0.0") == 0
+    assert_same(read(sounds), read("tfds:sounds:2.0.0", data__tfds_dir=str(root)))
+
+
+def test_too_little_that_can_be_used_is_not_written(sounds, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    for voice in ("voice0", "voice1"):
+        shutil.copytree(sounds / voice, source / voice)
+    assert build(source, out) == 0
+    before = stamps(out)
+    for file in (source / "voice1").iterdir():
+        file.write_bytes(b"junk")
+    assert build(source, out, "voices", "--on-bad-file", "skip") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"fewer than two classes are left in {source}" in error
+    assert main(command("cnn", source, tmp_path / "run", data__on_bad_file="skip")) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == error
+    assert stamps(out) == before
 
 
 def test_a_content_that_is_not_what_was_written_is_noticed(own):

@@ -135,16 +135,19 @@ def test_a_split_that_stands_alone_may_have_any_name(tmp_path, features):
     assert [item.split for item in listing.items] == ["test"] * 4
 
 
-@pytest.mark.parametrize("names", [["a", "b", "c", "c"], ["a", "", "c", "d"]])
-def test_names_that_do_not_tell_examples_apart_are_not_used(tmp_path, features, names):
-    features["file_name"] = features.pop("name")
+def test_examples_are_told_apart_by_number_and_known_by_name(tmp_path, features):
+    features["image/file_name"] = features.pop("name")
+    features["speaker"] = np.str_
     examples = []
-    for i, name in enumerate(names):
-        values = example(i) | {"file_name": name}
+    for i, name in enumerate(["a", "b", "", "a"]):
+        values = example(i, speaker=f"s{i // 2}") | {"image/file_name": name}
         examples.append({key: values[key] for key in features})
     make(tmp_path, "animals", {"train": examples}, features)
-    paths = [item.path for item in find(tmp_path, "animals").items]
-    assert paths == [f"train/00000{i}" for i in range(4)]
+    listing = find(tmp_path, "animals", group="speaker")
+    # TFDS has shuffled them.
+    assert [item.path[:12] for item in listing.items] == [f"train/00000{i}" for i in range(4)]
+    found = sorted((item.path[12:], item.group) for item in listing.items)
+    assert found == [("", "s1"), (" a", "s0"), (" a", "s1"), (" b", "s0")]
 
 
 def test_a_class_that_is_only_scored_is_refused(tmp_path, features):
@@ -164,6 +167,8 @@ def test_label_and_group_may_be_other_features(tmp_path, features):
     assert {item.label for item in listing.items} == {"n0", "n1", "n2"}
     assert {item.group for item in listing.items} == {"0", "1", "2"}
     assert [item.path for item in listing.items][:2] == ["train/000000", "train/000001"]
+    with pytest.raises(UserError, match=r"data\.label is empty"):
+        find(tmp_path, "animals", label="")
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def test_a_set_without_a_label_says_what_could_be_one(tmp_path, features, capsys
 
 def test_a_label_that_says_nothing_is_one_line(tmp_path, features):
     make(tmp_path, "animals", {"train": [example(i, name="") for i in range(4)]}, features)
-    with pytest.raises(UserError, match="'name' of tfds:animals is empty in every example"):
+    with pytest.raises(UserError, match="'name' of tfds:animals says nothing in any example"):
         find(tmp_path, "animals", label="name")
 
 

@@ -463,6 +463,8 @@ def check_classes(source: Path | str, items: Iterable[Item]) -> None:
         side: {item.label for item in items if item.split == side} for side in ("val", "test")
     }
     trained = {item.label for item in items if item.split in ("train", "")}
+    if not trained:
+        raise UserError(f"data.path: {str(source)!r} holds nothing to train on")
     for side, names in labels.items():
         for name in sorted(names - trained):
             raise UserError(

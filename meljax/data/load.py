@@ -157,12 +157,8 @@ def _from_listing(config: Config, cache: Path) -> _Read:
     if data.on_bad_file == "stop":
         check_bad(data.path, bad, "--config.data.on_bad_file=skip")
     good = [(i, r) for i, r in zip(listing.items, results, strict=True) if not isinstance(r, Bad)]
-    if len({item.label for item, _ in good}) < 2:
-        raise UserError(
-            f"fewer than two classes are left in {data.path} without unusable files",
-            map(_shown, bad),
-        )
     items = tuple(item for item, _ in good)
+    check_left(data.path, listing.items, items, bad)
     digests, arrays = zip(*(result for _, result in good), strict=True)
     floors = None
     if listing.kind == "image":
@@ -190,11 +186,30 @@ def check_bad(path: str, bad: Sequence[Bad], skip: str) -> None:
     raise UserError(
         f"{len(bad)} {what} in {path} cannot be used (listed above); {remedy}, or do without "
         f"them: {skip}",
-        map(_shown, bad),
+        map(shown, bad),
     )
 
 
-def _shown(bad: Bad) -> str:
+def check_left(path: str, all_of: Sequence[Item], left: Sequence[Item], bad: Sequence[Bad]) -> None:
+    """Raises `UserError` unless there is enough without what cannot be used.
+
+    Args:
+      path: what was read.
+      all_of: its items.
+      left: those of them that can be used.
+      bad: what cannot, to be listed.
+    """
+    problem = ""
+    if len({item.label for item in left}) < 2:
+        problem = "fewer than two classes are"
+    for side in ("train", "val"):
+        if side in {item.split for item in all_of} - {item.split for item in left}:
+            problem = f"nothing is in its split {side!r}"
+    if problem:
+        raise UserError(f"{problem} left in {path} without unusable files", map(shown, bad))
+
+
+def shown(bad: Bad) -> str:
     """Returns a line, whatever stands in a file's name."""
     path = bad.path if bad.path.isprintable() else repr(bad.path)
     return f"{path}: {bad.reason}"

@@ -1,7 +1,6 @@
 """A TFDS set → the same table as a folder's, and each example's bytes as if it were a file."""
 
 import hashlib
-import importlib
 import io
 import os
 from collections import Counter, defaultdict
@@ -41,7 +40,7 @@ class Signature(NamedTuple):
     split: str  # TFDS's word for it
 
 
-def facts_of(info: Any) -> dict[str, str]:
+def facts_of(info: Any) -> dict[str, Any]:
     """Returns what meljax recorded in a set that it wrote; nothing of others."""
     metadata = info.metadata
     facts = dict(metadata.items()).get(OURS, {}) if metadata is not None else {}
@@ -68,20 +67,20 @@ def scan(path: str, tfds_dir: str, label: str, group: str, training: bool) -> Li
       UserError: the set cannot be had or used; the message says why.
     """
     builder = tfds.open_set(path, tfds_dir)
+    facts = facts_of(builder.info)
+    _check_facts(path, builder.info, facts)
     fields = _choose(path, builder.info, label, group)
-    opened = _Opened(path, builder, fields, facts_of(builder.info).get("fingerprint", ""))
+    opened = _Opened(path, builder, fields, facts.get("fingerprint", ""))
     sides = _sides(path, builder.info.splits, training)
     with tfds.errors_for_people(path):
         tables = {split: _examples(path, builder, split, opened.decoders) for split in sides}
-    if opened.fingerprint and not set(SIGNED) <= set(opened.features):
-        raise _damaged(path)
     rows, bad = _read_rows(opened, tables)
     if not bad:
         _check_whole(opened, rows)
     used = [row for row in rows if row.label]
     if not used and not bad:
-        raise UserError(f"data.label: {label!r} of {path} is empty in every example")
-    items = _items(opened, used, sides)
+        raise UserError(f"data.label: {label!r} of {path} says nothing in any example")
+    items = _items(used, sides)
     files.check_groups(path, items, group)
     place = {item.path: row for item, row in zip(items, used, strict=True)}
 
@@ -137,9 +136,13 @@ class _Opened(NamedTuple):
         return {
             key: library.decode.SkipDecoding()
             for key, feature in self.features.items()
-            if isinstance(feature, image)
-            or (isinstance(feature, audio) and not feature.get_serialized_info().shape)
+            if isinstance(feature, image) or (isinstance(feature, audio) and not _decoded(feature))
         }
+
+
+def _decoded(feature: Any) -> bool:
+    """Returns whether an Audio feature holds samples, not the bytes of a file."""
+    return bool(feature.get_serialized_info().shape)
 
 
 class _Row(NamedTuple):
@@ -163,6 +166,8 @@ def _choose(path: str, info: Any, label: str, group: str) -> _Fields:
             f"data.group and data.label both name feature {label!r}: a class could be on one side"
             " only; name another feature or set data.group=''"
         )
+    if not label:
+        raise UserError(f"data.label is empty; name the feature of {path} that holds the class")
     scalars = sorted(
         key for key in info.features if key != content and _is_scalar(info.features[key])
     )
@@ -187,6 +192,8 @@ def _choose(path: str, info: Any, label: str, group: str) -> _Fields:
 
 def _choose_content(path: str, info: Any) -> tuple[str, Literal["image", "sound"]]:
     """Returns the feature that holds pictures or recordings, and which."""
+    if not isinstance(info.features, tfds.library().features.FeaturesDict):
+        raise UserError(f"data.path: {path} has no features with names")
     kinds = {key: kind for key in info.features if (kind := _kind(key, info.features[key]))}
     first = info.supervised_keys[0] if info.supervised_keys else ""
     first = first if isinstance(first, str) else ""
@@ -216,7 +223,7 @@ def _is_scalar(feature: Any) -> bool:
     if isinstance(feature, tfds.library().features.Text):
         return True
     # `dtype` would be TensorFlow's.
-    return feature.shape == () and np.dtype(feature.np_dtype).kind in "iub"
+    return feature.shape == () and np.dtype(feature.np_dtype).kind in "iubUSO"
 
 
 def _sides(path: str, splits: Mapping[str, Any], training: bool) -> dict[str, str]:
@@ -252,9 +259,8 @@ def _examples(path: str, builder: Any, split: str, decoders: dict[str, Any]) -> 
     formats = library.core.FileFormat.with_random_access()
     if info.available_file_formats() & set(formats):
         return builder.as_data_source(split, decoders=decoders)
-    # TensorFlow alone reads the other formats, in their order: they are held in memory. It would
-    # take an accelerator's memory away from JAX.
-    importlib.import_module("tensorflow").config.set_visible_devices([], "GPU")
+    # TensorFlow alone reads the other formats, in their order: they are held in memory.
+    tfds.hide_accelerators()
     dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
     return list(library.as_numpy(dataset))
 
@@ -287,12 +293,18 @@ def _example(table: Table, index: int) -> Mapping[str, Any]:
 
 def _row(opened: _Opened, split: str, index: int, example: Mapping[str, Any]) -> _Row:
     def word(key: str) -> str:
-        return _word(opened.features[key], example[key]) if key else ""
+        return _word(opened.features[key], _value(example, key)) if key else ""
 
     fields, signature = opened.fields, None
     if opened.fingerprint:
         signature = Signature(*map(word, SIGNED), split)
     return _Row(split, index, word(fields.path), word(fields.label), word(fields.group), signature)
+
+
+def _value(example: Mapping[str, Any], key: str) -> Any:
+    if example.get(key) is None:
+        raise BadFileError(f"damaged (it lacks {key!r})")
+    return example[key]
 
 
 def _word(feature: Any, value: Any) -> str:
@@ -304,15 +316,13 @@ def _word(feature: Any, value: Any) -> str:
     return os.fsdecode(value) if isinstance(value, bytes | str) else str(value)
 
 
-def _items(opened: _Opened, rows: Sequence[_Row], sides: Mapping[str, str]) -> list[Item]:
-    """Returns the table; examples that do not say where they came from get their number."""
-    paths = [row.path for row in rows]
-    if not all(paths) or len(set(paths)) < len(paths):
-        paths = [f"{row.split}/{row.index:06}" for row in rows]
-    return [
-        Item(path, row.label, row.group, sides[row.split])
-        for path, row in zip(paths, rows, strict=True)
-    ]
+def _items(rows: Sequence[_Row], sides: Mapping[str, str]) -> list[Item]:
+    """Returns the table. In sets of others a path need not be unique: its number goes before it."""
+
+    def path(row: _Row) -> str:
+        return row.path if row.signature else f"{row.split}/{row.index:06} {row.path}".rstrip()
+
+    return [Item(path(row), row.label, row.group, sides[row.split]) for row in rows]
 
 
 def _check_whole(opened: _Opened, rows: Iterable[_Row]) -> None:
@@ -320,6 +330,20 @@ def _check_whole(opened: _Opened, rows: Iterable[_Row]) -> None:
     found = fingerprint(row.signature for row in rows if row.signature)
     if opened.fingerprint not in ("", found):
         raise _damaged(opened.path)
+
+
+def _check_facts(path: str, info: Any, facts: Mapping[str, Any]) -> None:
+    """Raises `UserError` if a set that meljax wrote has other features or classes than it wrote.
+
+    Names of classes stand in a file of their own: exchanged, they would be wrong labels.
+    """
+    if not facts:
+        return
+    if facts.get("format") != FORMAT:
+        raise UserError(f"data.path: {path} was made by another version of meljax; make it anew")
+    features = info.features
+    if not set(SIGNED) <= set(features) or list(features["label"].names) != facts.get("classes"):
+        raise _damaged(path)
 
 
 def _damaged(path: str) -> UserError:
@@ -331,7 +355,7 @@ def _damaged(path: str) -> UserError:
 
 def _content(opened: _Opened, table: Table, row: _Row) -> bytes:
     """Returns an example's picture or recording as a file would hold it."""
-    value = _example(table, row.index)[opened.fields.content]
+    value = _value(_example(table, row.index), opened.fields.content)
     if isinstance(value, np.ndarray):
         rate = opened.features[opened.fields.content].sample_rate
         return _as_file(value, rate or ASSUMED_RATE)
@@ -369,8 +393,9 @@ def _warnings(opened: _Opened, rows: Sequence[_Row], sides: Mapping[str, str]) -
             f"splits of {opened.path} that are neither train, validation nor test are not used: "
             f"{', '.join(unused)}"
         )
-    rate = getattr(opened.features[opened.fields.content], "sample_rate", ASSUMED_RATE)
-    if not rate:
+    content = opened.features[opened.fields.content]
+    audio = isinstance(content, tfds.library().features.Audio)
+    if audio and _decoded(content) and not content.sample_rate:
         lines.append(f"{opened.path} gives no sample rate; taken for {ASSUMED_RATE} Hz")
     unknown = Counter(row.split for row in rows if not row.label)
     lines += [

@@ -7,6 +7,7 @@ A name looks like `tfds:NAME[/CONFIG][:VERSION]`. Sets lie in one folder (`data.
 import contextlib
 import difflib
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from meljax import progress
 from meljax.errors import UserError
 
 PREFIX = "tfds:"
-VERSION = r"\d+\.\d+\.\d+"
+VERSION = r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2}"
 CONNECT_SECONDS = 10
 EXTRA = "'meljax[tfds-tf]'"
 OF_EXTRA = ("tensorflow", "pydub")
@@ -69,6 +70,13 @@ def library() -> Any:
     return importlib.import_module("tensorflow_datasets")
 
 
+def hide_accelerators() -> None:
+    """Keeps TensorFlow, if it is there, from taking an accelerator's memory away from JAX."""
+    if importlib.util.find_spec("tensorflow"):
+        with contextlib.suppress(RuntimeError):  # it has begun already
+            importlib.import_module("tensorflow").config.set_visible_devices([], "GPU")
+
+
 def root_of(tfds_dir: str) -> Path:
     """Returns the folder in which sets lie: `tfds_dir`, or if that is empty TFDS's own."""
     return Path(os.path.expanduser(tfds_dir or library().core.constants.DATA_DIR))
@@ -104,7 +112,9 @@ def open_folder(name: Name, folder: Path) -> Any:
     remedy = f"; if it is damaged, remove {folder} and make or fetch it anew"
     with errors_for_people(name, remedy), _quietly():
         builder = library().builder_from_directory(folder)
-        builder.info.features  # noqa: B018 - made when asked for; the Audio feature may fail
+        # Both are read when they are asked for, and may fail.
+        builder.info.features  # noqa: B018
+        dict((builder.info.metadata or {}).items())
     return builder
 
 
@@ -162,6 +172,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _locate(wanted: Name, root: Path) -> Name:
     """Returns the full name of a set that lies in `root`, if need be because TFDS put it there."""
+    _check_readable(root)
     here = prepared(root)
     same = [name for name in here if name.name == wanted.name]
     if fitting := _fitting(wanted, same, root):
@@ -179,6 +190,15 @@ def _locate(wanted: Name, root: Path) -> Name:
         f"data.path: no set {wanted.name!r} lies in {str(root)!r} (data.tfds_dir), and TFDS itself "
         f"knows none; {hint}"
     )
+
+
+def _check_readable(root: Path) -> None:
+    try:
+        os.listdir(root)
+    except FileNotFoundError:
+        return  # TFDS may make it
+    except OSError as error:
+        raise UserError(f"data.tfds_dir: {str(root)!r}: {error.strerror}") from None
 
 
 def _fitting(wanted: Name, same: Sequence[Name], root: Path) -> list[Name]:
@@ -229,9 +249,13 @@ def _prepare(wanted: Name, root: Path) -> Name:
         _downloads_explained(name, builder, root / "downloads"),
         contextlib.redirect_stdout(io.StringIO()),
     ):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        hide_accelerators()
+        settings = tfds.download.DownloadConfig(try_download_gcs=False)
+        try:
+            builder.download_and_prepare(download_config=settings)
+        except Exception:
+            if name not in prepared(root):  # another process may have been faster
+                raise
     return name
 
 
