@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
+from meljax import metrics
 from meljax.metrics import Metrics, Row, accuracy
 
 T = TypeVar("T")
@@ -89,7 +89,8 @@ class TrainingBar:
         self._done += images
         if time.perf_counter() - self._refreshed < self.REFRESH_SECONDS:
             return
-        loss, counts = float(measured.loss), np.asarray(measured.confusion)
+        (measured,) = metrics.fetch(measured)
+        loss, counts = float(measured.loss), measured.confusion
         now = time.perf_counter()
         self._refreshed = now
         if not self._begun:

@@ -159,9 +159,10 @@ def _run_epochs(
             _write_beginning(session, writer)
         for epoch in range(first, config.epochs + 1):
             begun = time.perf_counter()
-            state, trained = _train_epoch(session, state, epoch, bar)
-            trained_at = time.perf_counter()
-            scored, _ = scoring.score(session.task, state, val, order)
+            with jax.transfer_guard_device_to_host("disallow"):
+                state, trained = _train_epoch(session, state, epoch, bar)
+                trained_at = time.perf_counter()
+                scored, _ = scoring.score(session.task, state, val, order)
             trained, scored = metrics.fetch(trained, scored)
             _check_finite(session, trained, epoch)
             _check_finite(session, scored, epoch)
@@ -192,8 +193,7 @@ def _train_epoch(
     if backend.steps_in_one_program():
         session.check()
         state, measured = steps.train_epoch(task, state, measured, data, order, masks_key)
-        jax.block_until_ready(measured)
-        bar.advance(epoch, len(data), measured)
+        bar.advance(epoch, len(data), jax.block_until_ready(measured))
         return state, measured
     for count in feed.row_counts(len(data), config.batch_size):
         session.check()
