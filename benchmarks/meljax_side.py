@@ -51,7 +51,7 @@ class Side:
         items = max(ITEMS, 2 * batch)
         rng = np.random.default_rng(0)
         frontend = Frontend("image", size, size, 1, size, MelConfig())
-        network = ResNet18(CLASSES)
+        network = ResNet18(CLASSES, dtype=compute)
         optimiser = optim.optimiser(TrainConfig(batch_size=batch), items)
         self.task = steps.Task(network, frontend, MaskConfig(), optimiser, CLASSES, make_mesh())
         pictures = rng.integers(0, 256, (items, size, size, 1)).astype(np.uint8)

@@ -140,6 +140,13 @@ class ModelConfig:
         "'auto', 'imagenet', 'scratch' or the path of a file of weights",
         lambda value: value and "\0" not in value,
     )
+    compute: str = _choice(
+        "float32",
+        "type of the numbers that convolutions compute with; weights, statistics, loss and what is "
+        "exported stay float32",
+        "float32",
+        "bfloat16",
+    )
     width: int = _whole(0, "channels of the first convolution; 0: 64 (resnet18), 32 (cnn)", 0, 1024)
 
 

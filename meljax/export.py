@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(run: Path, form: str, out: Path) -> int:
     use_compilation_cache()
     model = saved.load(run)
+    # What is taken elsewhere computes in float32, whatever it was trained in.
+    model = model._replace(network=model.network.clone(dtype="float32"))
     if form == "torch":
         export_torch(model, out)
         checked = ""

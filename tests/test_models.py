@@ -111,6 +111,39 @@ def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
     np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * var * count / (count - 1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["cnn", "resnet18"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_in_bfloat16_the_scores_are_nearly_the_same(name, channels):
+    """Weights, statistics, logits and gradients stay float32."""
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.uniform(size=(6, 40, 36, channels)), jnp.float32)
+    results = []
+    for compute in ("float32", "bfloat16"):
+        network = models.build(ModelConfig(name=name, width=8, compute=compute), 5)
+        variables = network.init(jax.random.key(0), images, jnp.ones(6), train=True)
+
+        def apply(params, network=network, variables=variables):
+            return network.apply(
+                variables | {"params": params}, images, jnp.ones(6), True, mutable=["batch_stats"]
+            )
+
+        (logits, updated), pull = jax.vjp(apply, variables["params"])
+        (gradients,) = pull((jnp.eye(6, 5), jax.tree.map(jnp.zeros_like, updated)))
+        for leaf in jax.tree.leaves((variables, logits, updated, gradients)):
+            assert leaf.dtype == jnp.float32
+        results.append((logits, updated, gradients))
+    (logits, updated, gradients), (same, moved, directions) = results
+    assert float(jnp.abs(same - logits).max()) > 0
+    np.testing.assert_allclose(same, logits, atol=0.1 * float(jnp.abs(logits).max()))
+    for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves(moved), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0.05, atol=0.02)
+    flat = [
+        jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)]) for g in (gradients, directions)
+    ]
+    cosine = flat[0] @ flat[1] / jnp.linalg.norm(flat[0]) / jnp.linalg.norm(flat[1])
+    assert cosine > 0.9
+
+
 def plain_batchnorm(x, weight, scale, bias):
     """The textbook's, in two passes, with the gradient that JAX derives."""
     share = (weight / (weight.sum() * x.shape[1] * x.shape[2]))[:, None, None, None]

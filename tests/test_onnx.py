@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from conftest import small_config, tone
 
-from meljax import onnx_graph
+from meljax import export, onnx_graph, saved
 from meljax.errors import UserError
 from meljax.frontend import Frontend, pictures
 from meljax.models.cnn import CNN
@@ -91,6 +91,20 @@ def run(model: onnx.ModelProto, frontend: Frontend, seen: np.ndarray, *names: st
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return session.run(names, raw(frontend, seen))
+
+
+def test_what_was_trained_in_bfloat16_is_exported_in_float32(square_run, tmp_path, monkeypatch):
+    load = saved.load
+
+    def trained_so(run):
+        model = load(run)
+        return model._replace(network=model.network.clone(dtype="bfloat16"))
+
+    monkeypatch.setattr(saved, "load", trained_so)
+    out = tmp_path / "model.onnx"
+    # What is written is compared with the model, to 1e-4; bfloat16 would be further off.
+    assert export.main([str(square_run), "--format", "onnx", "--out", str(out)]) == 0
+    assert out.exists()
 
 
 @pytest.mark.parametrize("network", [CNN(4, width=4), ResNet18(4, width=4)])

@@ -10,5 +10,5 @@ from meljax.models.resnet import ResNet18
 def build(config: ModelConfig, classes: int) -> nn.Module:
     """Returns the network `config.name` for `classes` classes."""
     if config.name == "resnet18":
-        return ResNet18(classes, config.width or 64)
-    return CNN(classes, config.width or 32)
+        return ResNet18(classes, config.width or 64, config.compute)
+    return CNN(classes, config.width or 32, config.compute)

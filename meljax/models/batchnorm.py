@@ -17,7 +17,8 @@ class BatchNorm(nn.Module):
     devices.
 
     A single value per channel, a batch of one with maps of one pixel, has no variance: PyTorch
-    refuses it, here it leaves the running statistics alone. A batch of padding alone is not
+    refuses it, here it leaves the running statistics alone. Whatever the type of the maps, the
+    statistics are float32. A batch of padding alone is not
     supported. flax's own layer keeps the biased variance, hence this one.
     """
 
@@ -46,7 +47,8 @@ class BatchNorm(nn.Module):
                 running_var.value = self._moved(running_var.value, unbiased, several)
             return y
         factor = scale * jax.lax.rsqrt(running_var.value + self.epsilon)
-        return (x - _wide(running_mean.value)) * _wide(factor) + _wide(bias)
+        y = (x - _wide(running_mean.value)) * _wide(factor) + _wide(bias)
+        return y.astype(x.dtype)
 
     def _moved(
         self,
@@ -84,7 +86,7 @@ def _forward(
     mean, var, count = _moments(x, weight)
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (x - _wide(mean)) * _wide(scale * inverse) + _wide(bias)
-    return (y, (mean, var, count)), (x, weight, scale, mean, inverse, count)
+    return (y.astype(x.dtype), (mean, var, count)), (x, weight, scale, mean, inverse, count)
 
 
 def _backward(
@@ -92,14 +94,14 @@ def _backward(
 ) -> tuple[Array, Array, Array, Array]:
     del epsilon
     x, weight, scale, mean, inverse, count = kept
-    g, _ = gradients
+    g = gradients[0].astype(jnp.float32)
     centred = x - _wide(mean)
     of_bias = g.sum((0, 1, 2))
     of_scale = (g * centred).sum((0, 1, 2)) * inverse
     share = (weight / count)[:, None, None, None]
     through_moments = _wide(of_bias) + centred * _wide(of_scale * inverse)
     of_x = (g - share * through_moments) * _wide(scale * inverse)
-    return of_x, jnp.zeros_like(weight), of_scale, of_bias
+    return of_x.astype(x.dtype), jnp.zeros_like(weight), of_scale, of_bias
 
 
 _normalised.defvjp(_forward, _backward)
@@ -112,7 +114,7 @@ def _moments(
 
     Around a value of each channel's own: near the mean, so that the squares do not cancel.
     """
-    around = jax.lax.stop_gradient(x[0, 0, 0])
+    around = jax.lax.stop_gradient(x[0, 0, 0]).astype(jnp.float32)
     real = weight[:, None, None, None]
     count = weight.sum() * (x.shape[1] * x.shape[2])
     away = x - _wide(around)

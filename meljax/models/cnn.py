@@ -1,6 +1,7 @@
 """The network of four convolutions."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -20,10 +21,13 @@ class CNN(nn.Module):
     Attributes:
       classes: number of classes.
       width: channels of the first convolution; each of the others doubles them.
+      dtype: of the numbers that convolutions compute with; parameters, statistics and the last
+        layer are float32.
     """
 
     classes: int
     width: int = 32
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -33,12 +37,13 @@ class CNN(nn.Module):
         train: bool,
     ) -> Float[Array, "batch classes"]:
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
-        x = normalise(x, (0.5,), (0.5,))
+        x = normalise(x, (0.5,), (0.5,)).astype(self.dtype)
         for layer in range(4):
             name = f"conv{layer + 1}"
             x = ThinConv(self.width, name=name)(x) if layer == 0 else self._conv(layer, name)(x)
             x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
             x = max_pool_2x2(jax.nn.relu(x))
+        x = x.astype(jnp.float32)
         self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))
         bias = linear_bias(pooled.shape[-1])
@@ -46,4 +51,12 @@ class CNN(nn.Module):
 
     def _conv(self, layer: int, name: str) -> nn.Conv:
         channels, start = self.width * 2**layer, uniform_fan_in
-        return nn.Conv(channels, (3, 3), padding=1, use_bias=False, kernel_init=start, name=name)
+        return nn.Conv(
+            channels,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=start,
+            name=name,
+        )

@@ -10,6 +10,7 @@ from meljax.models.initialisers import normal_fan_out
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of ImageNet's RGB in 0…1: what torchvision's weights were trained on."""
+GREY = 0.45
 
 
 def normalise(
@@ -39,6 +40,7 @@ class Stem(nn.Module):
     """
 
     channels: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -47,11 +49,16 @@ class Stem(nn.Module):
         """Returns the convolution of the normalised pictures."""
         kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
         if images.shape[-1] == 3:
-            return _convolve(normalise(images, IMAGENET_MEAN, IMAGENET_STD), kernel)
+            normalised = normalise(images, IMAGENET_MEAN, IMAGENET_STD)
+            return _convolve(normalised.astype(self.dtype), kernel.astype(self.dtype))
         mean, std = (jnp.array(x).reshape(1, 1, 3, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
         folded = (kernel / std).sum(2, keepdims=True)
         constant = (kernel * (mean / std)).sum(2, keepdims=True)
-        return _convolve(images, folded) - _convolve(jnp.ones_like(images[:1]), constant)
+        # In bfloat16 the difference of the two terms would lose digits: around grey they are small.
+        grey = 0.0 if self.dtype == "float32" else GREY
+        ones = jnp.ones_like(images[:1])
+        varying = _convolve((images - grey).astype(self.dtype), folded.astype(self.dtype))
+        return varying - _convolve(ones, constant - grey * folded).astype(self.dtype)
 
 
 def _convolve(

@@ -1,6 +1,7 @@
 """ResNet-18, torchvision's variant."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -19,10 +20,13 @@ class ResNet18(nn.Module):
     Attributes:
       classes: number of classes.
       width: channels of the stem; 64 is the published network.
+      dtype: of the numbers that convolutions compute with; parameters, statistics and the last
+        layer are float32.
     """
 
     classes: int
     width: int = 64
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(
@@ -32,7 +36,7 @@ class ResNet18(nn.Module):
         train: bool,
     ) -> Float[Array, "batch classes"]:
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
-        x = Stem(self.width, name="conv1")(x)
+        x = Stem(self.width, self.dtype, name="conv1")(x)
         x = jax.nn.relu(BatchNorm(name="bn1")(x, weight, train))
         x = max_pool_3x3(x)
         for layer in range(4):
@@ -40,7 +44,8 @@ class ResNet18(nn.Module):
                 channels = self.width * 2**layer
                 stride = 2 if layer > 0 and block == 0 else 1
                 name = f"layer{layer + 1}_{block}"
-                x = BasicBlock(channels, stride, name=name)(x, weight, train)
+                x = BasicBlock(channels, stride, self.dtype, name=name)(x, weight, train)
+        x = x.astype(jnp.float32)
         self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))
         bias = linear_bias(pooled.shape[-1])
@@ -52,6 +57,7 @@ class BasicBlock(nn.Module):
 
     channels: int
     stride: int
+    dtype: str
 
     @nn.compact
     def __call__(
@@ -61,17 +67,17 @@ class BasicBlock(nn.Module):
         train: bool,
     ) -> Float[Array, "batch rows2 columns2 channel2"]:
         """Returns `relu(x + residual)`, `x` brought to the same shape by a 1 × 1 convolution."""
-        residual = _conv(self.channels, 3, self.stride, "conv1")(x)
+        residual = _conv(self.channels, 3, self.stride, "conv1", self.dtype)(x)
         residual = jax.nn.relu(BatchNorm(name="bn1")(residual, weight, train))
-        residual = _conv(self.channels, 3, 1, "conv2")(residual)
+        residual = _conv(self.channels, 3, 1, "conv2", self.dtype)(residual)
         residual = BatchNorm(name="bn2")(residual, weight, train)
         if self.stride > 1:
-            x = _conv(self.channels, 1, self.stride, "downsample_conv")(x)
+            x = _conv(self.channels, 1, self.stride, "downsample_conv", self.dtype)(x)
             x = BatchNorm(name="downsample_bn")(x, weight, train)
         return jax.nn.relu(x + residual)
 
 
-def _conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
+def _conv(channels: int, size: int, stride: int, name: str, dtype: str = "float32") -> nn.Conv:
     """A convolution without bias, padded equally on both sides, also when strided: as torch."""
     return nn.Conv(
         channels,
@@ -79,6 +85,7 @@ def _conv(channels: int, size: int, stride: int, name: str) -> nn.Conv:
         strides=stride,
         padding=size // 2,
         use_bias=False,
+        dtype=dtype,
         kernel_init=normal_fan_out,
         name=name,
     )

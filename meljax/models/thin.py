@@ -24,7 +24,7 @@ class ThinConv(nn.Module):
     ) -> Float[Array, "batch rows columns features"]:
         """Returns the convolution."""
         shape = (3, 3, x.shape[-1], self.features)
-        return convolve(x, self.param("kernel", uniform_fan_in, shape))
+        return convolve(x, self.param("kernel", uniform_fan_in, shape).astype(x.dtype))
 
 
 @jax.custom_vjp
