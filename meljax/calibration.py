@@ -1,8 +1,8 @@
 """From logits to probabilities that mean what they say, and how far they can be believed."""
 
 import numpy as np
+import scipy  # its parts are imported when they are used
 from jaxtyping import Float, Int
-from scipy import optimize
 
 BINS = 15
 """Of confidence, for the calibration error; as Guo et al. have it."""
@@ -60,7 +60,7 @@ def fit_temperature(
         probabilities = item_probabilities(logits, item, float(np.exp(log_temperature)))
         return -(targets * np.log(np.maximum(probabilities, 1e-300))).sum() / items
 
-    found = optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
+    found = scipy.optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
     return float(np.exp(found.x))
 
 

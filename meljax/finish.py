@@ -3,7 +3,6 @@
 from meljax import progress, runs, scoring
 from meljax.checkpoint import rank
 from meljax.metrics import Row
-from meljax.pages.run import write_report
 from meljax.results import MaskExample, RunResults, Scored
 from meljax.session import Session
 from meljax.state import TrainState
@@ -18,6 +17,8 @@ def finish(session: Session, state: TrainState, history: list[Row]) -> RunResult
       state: after the last epoch.
       history: a row per epoch.
     """
+    from meljax.pages.run import write_report  # with matplotlib, which a start need not wait for
+
     results = score(session, state, history)
     runs.write_predictions(session.workdir, results, session.voices)
     runs.write_calibration(session.workdir, results)

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy
+import scipy  # its parts are imported when they are used
 from jaxtyping import Float, Int16
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.signal import lfilter
 
 SAMPLE_RATE = 16_000
 """Samples per second of every clip, Hz."""
@@ -215,7 +214,7 @@ def _source(
     pulses = np.diff(flow, prepend=flow[0])
     pulses *= 1 + speaker.shimmer * rng.standard_normal(cycle[-1] + 1)[cycle]
     keep = np.exp(-2 * np.pi * speaker.cutoff * rng.uniform(0.5, 2) / SAMPLE_RATE)
-    pulses = lfilter([1 - keep], [1, -keep], pulses)
+    pulses = scipy.signal.lfilter([1 - keep], [1, -keep], pulses)
     breath = rng.standard_normal(len(flow)) * (0.3 + flow)
     loudness = np.sqrt(np.mean(pulses**2)) * 10 ** (speaker.breath / 20)
     return said.voicing * (pulses + loudness * breath)
@@ -259,7 +258,8 @@ def _fricatives(
     angle = 2 * np.pi * speaker.hiss * np.exp(rng.normal(0, 0.1)) / SAMPLE_RATE
     radius = np.exp(-np.pi * 1200 / SAMPLE_RATE)
     poles = [1, -2 * radius * np.cos(angle), radius**2]
-    return said.hissing * lfilter([1, 0, -1], poles, rng.standard_normal(len(said.hissing)))
+    noise = rng.standard_normal(len(said.hissing))
+    return said.hissing * scipy.signal.lfilter([1, 0, -1], poles, noise)
 
 
 def _record(
