@@ -14,8 +14,9 @@ import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT, command
 
-from meljax import backend, finish, metrics, runs, tasks, train
+from meljax import backend, metrics, runs, tasks, train
 from meljax.main import main
+from meljax.pages import run as report
 
 TIMES = {"seconds", "images_per_second"}
 
@@ -261,7 +262,7 @@ def test_a_run_that_is_cut_off_at_any_moment_can_be_started_again(
 
     arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1)
     with monkeypatch.context() as patch:
-        owner = {"make_device_sets": tasks, "write_report": finish}.get(moment, train)
+        owner = {"make_device_sets": tasks, "write_report": report}.get(moment, train)
         patch.setattr(owner, moment, cut_off)
         assert main(arguments) == 130
     assert main(arguments) == 0
