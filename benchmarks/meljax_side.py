@@ -5,14 +5,15 @@ there is.
 """
 
 import functools
-import importlib.util
 import sys
 import types
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-if importlib.util.find_spec("jaxtyping") is None:
+try:
+    import jaxtyping  # noqa: F401
+except ImportError:
     # Annotations of shapes, which play no part in what is computed.
     class _Anything(type):
         def __getitem__(cls, _: Any) -> Any:
