@@ -6,12 +6,14 @@
 --workdir  where the run is written, or goes on if one lies there (default: runs/<config name>)
 """
 
+import contextlib
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -40,7 +42,8 @@ def _train(argv: list[str]) -> int:
     stop = StopRequest()
     signal.signal(signal.SIGINT, stop.receive)
     signal.signal(signal.SIGTERM, stop.receive)
-    train(config, workdir, stop.check)
+    with stop.swallowed_quietly():
+        train(config, workdir, stop.check)
     return 0
 
 
@@ -58,6 +61,21 @@ class StopRequest:
         """Handles the signal."""
         self._signal = signum
         raise KeyboardInterrupt(signum)
+
+    @contextlib.contextmanager
+    def swallowed_quietly(self) -> Iterator[None]:
+        """Keeps Python from reporting what a callback swallowed: `check` will raise it."""
+        before = sys.unraisablehook
+
+        def report(unraisable: Any) -> None:
+            if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+                before(unraisable)
+
+        sys.unraisablehook = report
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
 
     def check(self) -> None:
         """Raises `KeyboardInterrupt` if a signal came."""

@@ -4,7 +4,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from meljax.main import main, parse
+from meljax.main import StopRequest, main, parse
 
 CNN = str(ROOT / "configs" / "cnn.py")
 
@@ -87,3 +87,23 @@ def test_overrides_reach_the_settings():
     )
     assert config.data.label == "00"
     assert config.mask.fill == 1.0
+
+
+def test_a_request_to_stop_that_a_callback_swallowed_is_not_reported(capsys):
+    """Python's garbage collector may run callbacks at any moment; they cannot raise."""
+    stop, seen = StopRequest(), []
+
+    class Held:
+        def __del__(self):
+            try:
+                stop.receive(2, None)
+            finally:
+                seen.append(True)
+
+    with stop.swallowed_quietly():
+        held = Held()
+        del held
+        assert seen
+        with pytest.raises(KeyboardInterrupt):
+            stop.check()
+    assert capsys.readouterr().err == ""

@@ -112,27 +112,28 @@ def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_in_bfloat16_the_scores_are_nearly_the_same(name, channels):
+def test_in_bfloat16_the_scores_are_nearly_the_same(name):
     """Weights, statistics, logits and gradients stay float32."""
     rng = np.random.default_rng(0)
-    images = jnp.asarray(rng.uniform(size=(6, 40, 36, channels)), jnp.float32)
-    results = []
-    for compute in ("float32", "bfloat16"):
+    images = jnp.asarray(rng.uniform(size=(6, 40, 36, 1)), jnp.float32)
+
+    def results(compute):
         network = models.build(ModelConfig(name=name, width=8, compute=compute), 5)
         variables = network.init(jax.random.key(0), images, jnp.ones(6), train=True)
 
-        def apply(params, network=network, variables=variables):
-            return network.apply(
-                variables | {"params": params}, images, jnp.ones(6), True, mutable=["batch_stats"]
-            )
+        def apply(params):
+            changed = variables | {"params": params}
+            return network.apply(changed, images, jnp.ones(6), True, mutable=["batch_stats"])
 
         (logits, updated), pull = jax.vjp(apply, variables["params"])
         (gradients,) = pull((jnp.eye(6, 5), jax.tree.map(jnp.zeros_like, updated)))
-        for leaf in jax.tree.leaves((variables, logits, updated, gradients)):
-            assert leaf.dtype == jnp.float32
-        results.append((logits, updated, gradients))
-    (logits, updated, gradients), (same, moved, directions) = results
+        return logits, updated, gradients
+
+    quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
+    compiled = jax.jit(results, static_argnums=0, compiler_options=quickly)
+    both = [compiled(each) for each in ("float32", "bfloat16")]
+    assert {leaf.dtype for leaf in jax.tree.leaves(both)} == {jnp.dtype("float32")}
+    (logits, updated, gradients), (same, moved, directions) = both
     assert float(jnp.abs(same - logits).max()) > 0
     np.testing.assert_allclose(same, logits, atol=0.1 * float(jnp.abs(logits).max()))
     for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves(moved), strict=True):
