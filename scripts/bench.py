@@ -1,4 +1,4 @@
-"""Times meljax against a plain PyTorch trainer, and the parts of a run.
+"""Times meljax against a plain PyTorch trainer, and the parts of a step.
 
     python scripts/bench.py [--quick] [--json FILE]
 

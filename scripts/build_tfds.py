@@ -80,7 +80,8 @@ def build(arguments: argparse.Namespace) -> int:
     if _is_there(name, root, source):
         progress.say(f"unchanged: {_told(name, root)}")
         return 0
-    good = _readable(arguments, listing)
+    with cli.renamed(FLAGS):
+        good = _readable(arguments, listing)
     classes = sorted({item.label for item in good})
     description = f"{len(good)} {files.NOUNS[listing.kind]}s of {len(classes)} classes."
     facts = {

@@ -155,3 +155,17 @@ def small_config(**keys):
     settings = SMALL | {"model.name": "cnn"}
     settings |= {key.replace("__", "."): value for key, value in keys.items()}
     return config.from_flat(settings)
+
+
+def assert_same(one, other) -> None:
+    """The data of two `VoiceSet`s; which files were ignored is no part of them."""
+    assert other.fingerprint == one.fingerprint
+    assert other.kind == one.kind
+    assert other.classes == one.classes
+    assert [item.path for item in other.items] == [item.path for item in one.items]
+    assert other.sides == one.sides
+    assert other.warnings == one.warnings
+    for a, b in zip(one.arrays, other.arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(one.floors or (), other.floors or (), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE, ROOT, command, once, small_config, trained
+from conftest import CACHE, ROOT, assert_same, command, once, small_config, trained
 
 from meljax import evaluate, saved
 from meljax.data import load
@@ -38,20 +38,6 @@ def sets(sounds, pictures) -> Path:
 
 def read(path, **keys):
     return load.load(small_config(data__path=str(path), **keys), CACHE)
-
-
-def assert_same(folder, of_set):
-    """All but what is not part of the data: which files were ignored."""
-    assert of_set.fingerprint == folder.fingerprint
-    assert of_set.kind == folder.kind
-    assert of_set.classes == folder.classes
-    assert [item.path for item in of_set.items] == [item.path for item in folder.items]
-    assert of_set.sides == folder.sides
-    assert of_set.warnings == folder.warnings
-    for a, b in zip(folder.arrays, of_set.arrays, strict=True):
-        np.testing.assert_array_equal(a, b)
-    for a, b in zip(folder.floors or (), of_set.floors or (), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("name", ["sounds", "pictures"])

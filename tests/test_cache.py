@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import assert_same, small_config
 from PIL import Image
 
 from meljax.data import cache, files, load, reader
@@ -37,15 +37,6 @@ def read(path, cached, **keys) -> load.VoiceSet:
     return load.load(small_config(data__path=str(path), **keys), cached)
 
 
-def assert_same(a: load.VoiceSet, b: load.VoiceSet) -> None:
-    assert a.fingerprint == b.fingerprint
-    assert a.sides == b.sides
-    for x, y in zip(a.arrays, b.arrays, strict=True):
-        np.testing.assert_array_equal(x, y)
-    for x, y in zip(a.floors or (), b.floors or (), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
 @pytest.mark.parametrize("name", ["sounds", "pictures"])
 def test_nothing_is_decoded_twice(request, name, tmp_path, decoded):
     folder = request.getfixturevalue(name)
@@ -66,6 +57,13 @@ def test_other_settings_are_decoded_anew(pictures, tmp_path, decoded, keys):
     assert len(decoded) == 84
     size = keys.get("data__image_size", 20)
     assert voices.arrays[0].shape[1] == size
+
+
+def test_another_version_of_a_decoder_decodes_anew(pictures, tmp_path, decoded, monkeypatch):
+    read(pictures, tmp_path)
+    monkeypatch.setattr(reader, "decoders", lambda: "pillow 99")
+    read(pictures, tmp_path)
+    assert len(decoded) == 84
 
 
 def test_a_file_that_changes_is_decoded_anew_and_the_others_are_not(pictures, tmp_path, decoded):

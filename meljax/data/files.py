@@ -20,6 +20,7 @@ KINDS: dict[str, Literal["image", "sound"]] = {
 }
 NOUNS = {"image": "picture", "sound": "recording"}
 COARSE_NS = 2_000_000_000
+"""Within which a file system may give two writings the same time."""
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 

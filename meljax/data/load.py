@@ -149,8 +149,10 @@ def _from_listing(config: Config, cache: Path) -> _Read:
             "(data.image_size=0); resized pictures are seen whole"
         )
     read = reader.make_reader(listing.kind, data.image_size, config.mel.sample_rate)
-    settings = f"{listing.kind} {data.image_size} {config.mel.sample_rate}"
-    name = os.path.abspath(os.path.expanduser(data.path))
+    name = f"{data.tfds_dir} {data.path}"
+    if not tfds.is_name(data.path):
+        name = os.path.abspath(os.path.expanduser(data.path))
+    settings = f"{listing.kind} {data.image_size} {config.mel.sample_rate} {reader.decoders()}"
     file = decoded.file_of(cache / "decoded", name, settings)
     results = _read_cached(listing, read, file)
     bad = (*listing.bad, *(result for result in results if isinstance(result, Bad)))

@@ -1,11 +1,13 @@
 """One file's bytes → the array that the rest works on: the same in training and in prediction."""
 
+import importlib.metadata
 from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
+import meljax
 from meljax.data import audio, images
 from meljax.errors import BadFileError
 from meljax.frontend import Frontend
@@ -34,6 +36,13 @@ def make_reader(kind: Literal["sound", "image"], image_size: int, sample_rate: i
         return np.ascontiguousarray(image.swapaxes(0, 1))
 
     return read
+
+
+def decoders() -> str:
+    """Returns what decodes, with versions: another one may make other arrays of the same files."""
+    packages = ("pillow", "soundfile", "soxr")
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return ", ".join((f"meljax {meljax.__version__}", *versions))
 
 
 def with_channels(

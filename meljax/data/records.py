@@ -23,9 +23,10 @@ OURS = "meljax"
 FORMAT = 1
 """Of what meljax writes: another number, and sets are made anew."""
 ASSUMED_RATE = 16_000  # Hz, as TFDS itself assumes where an Audio feature gives none
-
 MOST_LISTED = 10
+"""Damaged examples of a split that are listed one by one."""
 SIGNED = ("path", "label", "group", "sha256")
+"""Features that a `Signature` is read from."""
 Table = Any
 """A split: a sequence of examples, {feature: value} each. A damaged one raises when it is read."""
 

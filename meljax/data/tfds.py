@@ -112,9 +112,10 @@ def open_folder(name: Name, folder: Path) -> Any:
     remedy = f"; if it is damaged, remove {folder} and make or fetch it anew"
     with errors_for_people(name, remedy), _quietly():
         builder = library().builder_from_directory(folder)
-        # Both are read when they are asked for, and may fail.
+        # Both may be read only when they are asked for, and fail then.
         builder.info.features  # noqa: B018
-        dict((builder.info.metadata or {}).items())
+        if builder.info.metadata is not None:
+            builder.info.metadata.items()
     return builder
 
 
