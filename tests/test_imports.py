@@ -40,6 +40,7 @@ ORDER = [
     "models.thin",
     "models.batchnorm",
     "models.pool",
+    "models.relu",
     "models.cnn",
     "models.resnet",
     "models",

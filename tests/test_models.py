@@ -6,9 +6,10 @@ from flax import linen as nn
 
 from meljax import models
 from meljax.config import ModelConfig
-from meljax.models import normalise, resnet, thin
+from meljax.models import batchnorm, normalise, resnet, thin
 from meljax.models.batchnorm import BatchNorm
 from meljax.models.pool import max_pool_2x2, max_pool_3x3
+from meljax.models.relu import relu
 
 
 def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)):
@@ -279,3 +280,24 @@ def test_the_thin_convolution_is_the_convolution(channels):
     bad = thin.convolve(x.at[0, 3, 3, 0].set(jnp.nan), kernel)
     assert jnp.isnan(bad[0, 2:5, 2:5]).all()
     assert not jnp.isnan(bad[1]).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8, 5), (2, 7, 7, 3), (1, 1, 1, 4), (4, 13, 17, 2)])
+def test_the_sum_of_each_channel_is_the_plain_one(shape):
+    """Of any number of places, primes among them, and of what is no number."""
+    values = np.random.default_rng(0).normal(3, 1, shape).astype(np.float32)
+    values[0, 0, 0, 1] = np.nan
+    sums = jax.jit(batchnorm.channel_sum)(values)
+    np.testing.assert_allclose(sums, values.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
+
+
+def test_the_rectifier_is_that_of_jax():
+    """Values, gradients, and what is no number."""
+    x = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, jnp.nan])
+    np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        y, pull = jax.vjp(relu, x.astype(dtype))
+        expected, theirs = jax.vjp(jax.nn.relu, x.astype(dtype))
+        assert y.dtype == expected.dtype
+        direction = jnp.arange(8).astype(dtype)
+        np.testing.assert_array_equal(pull(direction)[0][:-1], theirs(direction)[0][:-1])

@@ -96,8 +96,8 @@ def _backward(
     x, weight, scale, mean, inverse, count = kept
     g = gradients[0].astype(jnp.float32)
     centred = x - _wide(mean)
-    of_bias = g.sum((0, 1, 2))
-    of_scale = (g * centred).sum((0, 1, 2)) * inverse
+    of_bias = channel_sum(g)
+    of_scale = channel_sum(g * centred) * inverse
     share = (weight / count)[:, None, None, None]
     through_moments = _wide(of_bias) + centred * _wide(of_scale * inverse)
     of_x = (g - share * through_moments) * _wide(scale * inverse)
@@ -118,9 +118,31 @@ def _moments(
     real = weight[:, None, None, None]
     count = weight.sum() * (x.shape[1] * x.shape[2])
     away = x - _wide(around)
-    first = (away * real).sum((0, 1, 2)) / count
-    second = (jnp.square(away) * real).sum((0, 1, 2)) / count
+    first = channel_sum(away * real) / count
+    second = channel_sum(jnp.square(away) * real) / count
     return around + first, jnp.maximum(second - jnp.square(first), 0), count
+
+
+def channel_sum(x: Float[Array, "batch rows columns channel"]) -> Float[Array, " channel"]:
+    """Returns the sum of each channel.
+
+    XLA:CPU writes to memory whatever it sums more than 32 values of. A first sum over few places of
+    each picture fuses with what makes the values, and takes a tenth of the time.
+    """
+    return jax.lax.platform_dependent(x, cpu=_sum_in_two, default=_sum)
+
+
+def _sum(x: Float[Array, "batch rows columns channel"]) -> Float[Array, " channel"]:
+    return x.sum((0, 1, 2))
+
+
+def _sum_in_two(x: Float[Array, "batch rows columns channel"]) -> Float[Array, " channel"]:
+    batch, rows, columns, channels = x.shape
+    places = rows * columns
+    few = max(n for n in range(1, 17) if places % n == 0)
+    partial = x.reshape(batch, few, places // few, channels).sum(1)
+    # Without the barrier XLA makes one sum of the two.
+    return jax.lax.optimization_barrier(partial).sum((0, 1))
 
 
 def _wide(channel: Float[Array, " channel"]) -> Float[Array, "1 1 1 channel"]:

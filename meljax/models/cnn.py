@@ -1,6 +1,5 @@
 """The network of four convolutions."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -9,6 +8,7 @@ from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, uniform_fan_in
 from meljax.models.normalise import normalise
 from meljax.models.pool import max_pool_2x2
+from meljax.models.relu import relu
 from meljax.models.thin import ThinConv
 
 
@@ -42,7 +42,7 @@ class CNN(nn.Module):
             name = f"conv{layer + 1}"
             x = ThinConv(self.width, name=name)(x) if layer == 0 else self._conv(layer, name)(x)
             x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
-            x = max_pool_2x2(jax.nn.relu(x))
+            x = max_pool_2x2(relu(x))
         x = x.astype(jnp.float32)
         self.sow("intermediates", "features", x)
         pooled = x.mean((1, 2))

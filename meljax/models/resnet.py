@@ -1,6 +1,5 @@
 """ResNet-18, torchvision's variant."""
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -9,6 +8,7 @@ from meljax.models.batchnorm import BatchNorm
 from meljax.models.initialisers import linear_bias, normal_fan_out, uniform_fan_in
 from meljax.models.normalise import Stem
 from meljax.models.pool import max_pool_3x3
+from meljax.models.relu import relu
 
 
 class ResNet18(nn.Module):
@@ -37,7 +37,7 @@ class ResNet18(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
         x = Stem(self.width, self.dtype, name="conv1")(x)
-        x = jax.nn.relu(BatchNorm(name="bn1")(x, weight, train))
+        x = relu(BatchNorm(name="bn1")(x, weight, train))
         x = max_pool_3x3(x)
         for layer in range(4):
             for block in range(2):
@@ -68,13 +68,13 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "batch rows2 columns2 channel2"]:
         """Returns `relu(x + residual)`, `x` brought to the same shape by a 1 × 1 convolution."""
         residual = _conv(self.channels, 3, self.stride, "conv1", self.dtype)(x)
-        residual = jax.nn.relu(BatchNorm(name="bn1")(residual, weight, train))
+        residual = relu(BatchNorm(name="bn1")(residual, weight, train))
         residual = _conv(self.channels, 3, 1, "conv2", self.dtype)(residual)
         residual = BatchNorm(name="bn2")(residual, weight, train)
         if self.stride > 1:
             x = _conv(self.channels, 1, self.stride, "downsample_conv", self.dtype)(x)
             x = BatchNorm(name="downsample_bn")(x, weight, train)
-        return jax.nn.relu(x + residual)
+        return relu(x + residual)
 
 
 def _conv(channels: int, size: int, stride: int, name: str, dtype: str = "float32") -> nn.Conv:
