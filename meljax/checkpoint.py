@@ -61,12 +61,14 @@ class Checkpoints:
     def save(self, state: TrainState, meta: dict[str, Any], scores: Row) -> None:
         """Saves `state` after an epoch that reached `scores`; returns before it is on the disk.
 
+        Steps must grow from one save to the next.
+
         Raises:
           UserError: this or the save before it could not be written.
         """
         with self._writing():
             self._manager.save(
-                int(state.step),
+                scores["step"],
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
                 ),

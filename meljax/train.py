@@ -12,6 +12,7 @@ import numpy as np
 
 from meljax import backend, finish, logs, metrics, progress, runs, scoring, steps, summary, tasks
 from meljax.checkpoint import Checkpoints
+from meljax.checkpointing import EpochSaver
 from meljax.config import Config
 from meljax.data import feed
 from meljax.data.load import VoiceSet, load, pinned
@@ -147,13 +148,14 @@ def _announce(session: Session, continued: bool, done: int) -> None:
 def _run_epochs(
     session: Session, state: TrainState, history: list[Row]
 ) -> tuple[TrainState, list[Row]]:
-    """Trains the epochs that are left. The order of each: train, score, record, save."""
+    """Trains the epochs that are left. The order of each: train, score, record, keep."""
     config, items = session.config.train, len(session.sets["train"])
     first, val = len(history) + 1, session.sets["val"]
     order = scoring.scoring_order(session.task, val)
     with (
         contextlib.closing(logs.make_writer(session.workdir, int(state.step))) as writer,
         contextlib.closing(progress.TrainingBar(config.epochs, items, first)) as bar,
+        contextlib.closing(EpochSaver(session.checkpoints, history)) as saver,
     ):
         if first == 1:
             _write_beginning(session, writer)
@@ -171,7 +173,7 @@ def _run_epochs(
             row |= {"seconds": time.perf_counter() - begun}
             row |= {"images_per_second": items / (trained_at - begun)}
             runs.append_history(session.workdir, row)
-            session.checkpoints.save(state, _meta(session, epoch), row)
+            saver.epoch_done(state, _meta(session, epoch), row)
             history = [*history, row]
             _write_epoch(writer, row, scored)
             bar.epoch_done(row)

@@ -21,11 +21,14 @@ def state(step: int) -> TrainState:
     )
 
 
+def row(epoch: int, accuracy: float) -> dict:
+    return {"epoch": epoch, "step": epoch * 10, "val_accuracy": accuracy, "val_loss": 1.0}
+
+
 def save(directory, accuracies: list[float]) -> None:
     checkpoints = Checkpoints(directory)
     for epoch, accuracy in enumerate(accuracies, 1):
-        scores = {"epoch": epoch, "val_accuracy": accuracy, "val_loss": 1.0}
-        checkpoints.save(state(epoch * 10), meta(epoch), scores)
+        checkpoints.save(state(epoch * 10), meta(epoch), row(epoch, accuracy))
     checkpoints.close()
 
 
@@ -102,7 +105,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_step_can_be_saved_again(tmp_p
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_latest(state(0))[1] == meta(2)
     assert (tmp_path / "damaged-30").is_dir()
-    checkpoints.save(state(30), meta(3), {"epoch": 3, "val_accuracy": 0.3, "val_loss": 1.0})
+    checkpoints.save(state(30), meta(3), row(3, 0.3))
     checkpoints.close()
     assert Checkpoints(tmp_path).restore_latest(state(0))[1] == meta(3)
 

@@ -55,6 +55,7 @@ ORDER = [
     "scoring",
     "tasks",
     "checkpoint",
+    "checkpointing",
     "logs",
     "runs",
     "saved",

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -387,3 +388,5 @@ def test_ctrl_c_says_how_to_go_on(sounds, tmp_path):
     assert process.returncode == 130, rest
     assert "goes on after the last epoch that was saved" in rest
     assert "Traceback" not in rest
+    done = re.findall(r"^epoch (\d+)/", line + rest, re.MULTILINE)
+    assert restore(tmp_path / "run")["meta"]["epoch"] >= int(done[-1])
