@@ -61,6 +61,7 @@ class Side:
             list(pictures),
             [np.zeros(1, np.uint8)] * items,
             rng.integers(0, CLASSES, items),
+            size,
             self.place,
         )
         self.state = steps.init_state(self.task, key(0, Stream.INIT))

@@ -80,5 +80,6 @@ def _device_set(task: Task, voices: VoiceSet, side: Side) -> feed.DeviceSet:
         [voices.arrays[i] for i in index],
         voices.floors and [voices.floors[i] for i in index],
         voices.labels(index),
+        task.frontend.window,
         replicated(task.mesh),
     )

@@ -11,7 +11,7 @@ SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
 
 def sound_set() -> tuple[feed.DeviceSet, list[np.ndarray]]:
     items = [np.arange(1, n + 1, dtype=np.int16) + 100 * n for n in (7, 3, 5)]
-    return feed.make_device_set(items, None, np.array([0, 1, 1]), SHARDING), items
+    return feed.make_device_set(items, None, np.array([0, 1, 1]), 6, SHARDING), items
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,18 @@ def test_beyond_an_item_there_is_silence_and_never_its_neighbour():
     np.testing.assert_array_equal(out[1], [0, 0, *items[1], 0])
 
 
+def test_windows_may_reach_beyond_the_first_and_the_last_item():
+    data, items = sound_set()
+    out = feed.cut(data, jnp.array([0, 2, 2]), jnp.array([-5, 4, -1]), 6)
+    np.testing.assert_array_equal(out[0], [0] * 5 + [items[0][0]])
+    np.testing.assert_array_equal(out[1], [items[2][4]] + [0] * 5)
+    np.testing.assert_array_equal(out[2], [0, *items[2]])
+
+
 def test_pictures_are_padded_with_their_floor():
     items = [np.full((n, 3, 2), n, np.uint8) for n in (2, 4)]
     floors = [np.array([9, 8], np.uint8), np.array([7, 6], np.uint8)]
-    data = feed.make_device_set(items, floors, np.array([0, 1]), SHARDING)
+    data = feed.make_device_set(items, floors, np.array([0, 1]), 4, SHARDING)
     out = np.asarray(feed.cut(data, jnp.array([0]), jnp.array([-1]), 4))
     np.testing.assert_array_equal(out[0, [0, 3]], np.broadcast_to([9, 8], (2, 3, 2)))
     np.testing.assert_array_equal(out[0, 1:3], items[0])
@@ -65,7 +73,7 @@ def test_a_set_that_cannot_be_indexed_is_refused():
     # Broadcast, so that it need not exist.
     long = np.broadcast_to(np.int16(0), 2**30)
     with pytest.raises(UserError, match="too large"):
-        feed.make_device_set([long, long], None, np.array([0, 1]), SHARDING)
+        feed.make_device_set([long, long], None, np.array([0, 1]), 4, SHARDING)
 
 
 def test_the_windows_of_a_set_stand_item_by_item_in_whole_rows():

@@ -33,7 +33,7 @@ def make_data(task: steps.Task, items: int = 21) -> feed.DeviceSet:
         for i in range(items)
     ]
     labels = np.arange(items) % CLASSES
-    return feed.make_device_set(clips, None, labels, replicated(task.mesh))
+    return feed.make_device_set(clips, None, labels, 1600, replicated(task.mesh))
 
 
 @functools.cache

@@ -35,7 +35,7 @@ def test_the_host_cuts_what_the_device_cuts():
     floors = [np.array([7, 8, 9], np.uint8)] * 2
     labels = np.array([0, 1])
     for items, floor in ((sounds, None), (pictures, floors)):
-        data = feed.make_device_set(items, floor, labels, place)
+        data = feed.make_device_set(items, floor, labels, 7, place)
         for item, start in ((0, -2), (0, -1), (1, 0), (1, 13)):
             there = feed.cut(data, jnp.array([item]), jnp.array([start]), 7)[0]
             here = windows.cut(items[item], start, 7, floor and floor[item])

@@ -22,7 +22,8 @@ class DeviceSet:
     """Items of differing length end to end along the time axis; a pytree.
 
     Attributes:
-      buffer: samples, int16 [time], or columns of pictures, uint8 [time, height, channel].
+      buffer: samples, int16 [time], or columns of pictures, uint8 [time, height, channel]; at both
+        ends lies a margin.
       offset: where in `buffer` each item begins, int32 [items].
       length: length of each item, int32 [items].
       label: class of each item, int32 [items].
@@ -44,6 +45,7 @@ def make_device_set(
     items: Sequence[Shaped[np.ndarray, "_ ..."]],
     floors: Sequence[UInt8[np.ndarray, " channel"]] | None,
     labels: Int[np.ndarray, " items"],
+    window: int,
     sharding: jax.sharding.Sharding,
 ) -> DeviceSet:
     """Places items of the same kind on the device.
@@ -52,21 +54,24 @@ def make_device_set(
       items: int16 [samples] or uint8 [columns, height, channel] each.
       floors: colour of silence of each picture; `None` for sound, whose silence is 0.
       labels: class of each item.
+      window: the longest that is going to be cut.
       sharding: how the set lies on the devices.
 
     Raises:
       UserError: the set is too large to be indexed.
     """
     length = np.array([len(item) for item in items], np.int32)
-    offset = np.concatenate([[0], np.cumsum(length[:-1], dtype=np.int64)])
-    if offset[-1] + length[-1] >= 2**31:
+    offset = window + np.concatenate([[0], np.cumsum(length[:-1], dtype=np.int64)])
+    size = offset[-1] + length[-1] + window
+    if size >= 2**31:
         raise UserError(
-            f"the set is too large: {offset[-1] + length[-1]:,} samples or columns in "
+            f"the set is too large: {size:,} samples or columns in "
             "all, and at most 2,147,483,647 can lie on a device"
         )
     floor = np.zeros(len(items), np.int16) if floors is None else np.stack(floors)
+    margin = np.zeros((window, *items[0].shape[1:]), items[0].dtype)
     arrays = {
-        "buffer": np.concatenate(items),
+        "buffer": np.concatenate([margin, *items, margin]),
         "offset": offset.astype(np.int32),
         "length": length,
         "label": labels.astype(np.int32),
@@ -135,11 +140,11 @@ def cut(
     data: DeviceSet, index: Int[Array, " batch"], start: Int[Array, " batch"], window: int
 ) -> Shaped[Array, "batch window ..."]:
     """Returns a window of each of the items `index`; outside the item lies its floor."""
+    begin = data.offset[index] + start
+    # One piece each, not one value after the other: a tenth of the time on a CPU.
+    values = jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(data.buffer, first, window))(begin)
     place = start[:, None] + jnp.arange(window)[None]
-    length = data.length[index][:, None]
-    inside = (place >= 0) & (place < length)
-    source = data.offset[index][:, None] + jnp.clip(place, 0, length - 1)
-    values = data.buffer[source]
+    inside = (place >= 0) & (place < data.length[index][:, None])
     floor = data.floor[index]
     if values.ndim == 2:
         return jnp.where(inside, values, floor[:, None])
