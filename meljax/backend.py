@@ -1,14 +1,42 @@
-"""What the backend at hand is given: options for its compiler, and batches that suit it."""
+"""What the backend at hand is given: memory, options for its compiler, batches that suit it."""
 
 import functools
+import os
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from meljax.paths import cache_dir
+
 EIGEN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 """Keeps XLA:CPU from handing convolutions to YNNPACK, which takes up to twice as long as Eigen for
 the 3 × 3 ones of these networks (jaxlib 0.10)."""
+
+
+def set_up() -> None:
+    """Prepares JAX for a command, before its backend starts; the environment has the last word.
+
+    Compiled programs are kept between runs, and of a GPU's memory as much is taken as is needed,
+    not three quarters at once.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _keep_compiled_programs()
+
+
+def _keep_compiled_programs() -> None:
+    """Names the cache; a folder that cannot be written is no error: JAX then compiles anew."""
+    folder = cache_dir() / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:

@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from meljax import calibration, cli, metrics, progress, runs, saved, streaming, summary
+from meljax import backend, calibration, cli, metrics, progress, runs, saved, streaming, summary
 from meljax.data import files, tfds, voices
 from meljax.data.files import Bad
 from meljax.data.load import find
 from meljax.errors import BadFileError, UserError
-from meljax.paths import cache_dir, use_compilation_cache, write_whole
+from meljax.paths import cache_dir, write_whole
 from meljax.results import Scored
 from meljax.saved import SavedModel
 from meljax.streaming import Item, Source
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    use_compilation_cache()
+    backend.set_up()
     model = saved.load(arguments.run)
     split = _read_split(arguments.run, needed=arguments.data is None)
     seen: set[str] = set()

@@ -22,14 +22,14 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 import meljax
-from meljax import cli, saved
+from meljax import backend, cli, saved
 from meljax import frontend as frontend_lib
 from meljax.errors import UserError
 from meljax.models.normalise import IMAGENET_MEAN, IMAGENET_STD
 from meljax.models.pretrained import to_torch
 from meljax.models.weights import write_weights
 from meljax.onnx_graph import NEEDS_EXTRA, onnx_model
-from meljax.paths import use_compilation_cache, write_whole
+from meljax.paths import write_whole
 from meljax.saved import SavedModel
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(run: Path, form: str, out: Path) -> int:
-    use_compilation_cache()
+    backend.set_up()
     model = saved.load(run)
     # What is taken elsewhere computes in float32, whatever it was trained in.
     model = model._replace(network=model.network.clone(dtype="float32"))

@@ -2,11 +2,8 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-import jax
 
 from meljax.errors import UserError
 
@@ -19,24 +16,6 @@ except ImportError:  # Windows has none, and goes without the lock
 def cache_dir() -> Path:
     """Returns `$XDG_CACHE_HOME/meljax`, by default `~/.cache/meljax`; it need not exist."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meljax"
-
-
-def use_compilation_cache() -> None:
-    """Lets JAX keep compiled programs between runs, unless the environment says where or not.
-
-    A folder that cannot be written is no error: JAX then compiles anew.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    folder = cache_dir() / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @contextlib.contextmanager

@@ -22,11 +22,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from meljax import cli, progress, rows, saved, streaming
+from meljax import backend, cli, progress, rows, saved, streaming
 from meljax.data import files, tfds
 from meljax.data.files import Bad
 from meljax.errors import UserError
-from meljax.paths import use_compilation_cache
 from meljax.rows import Row
 from meljax.saved import SavedModel
 from meljax.streaming import Item
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    use_compilation_cache()
+    backend.set_up()
     model = saved.load(arguments.run)
     if not 1 <= arguments.top <= len(model.classes):
         raise UserError(f"--top must be 1 to {len(model.classes)}, the number of classes")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from meljax import cli, finish, record, runs, steps, summary, tasks
+from meljax import backend, cli, finish, record, runs, steps, summary, tasks
 from meljax import config as config_lib
 from meljax.checkpoint import Checkpoints
 from meljax.config import Config
@@ -22,7 +22,7 @@ from meljax.errors import UserError
 from meljax.metrics import Row
 from meljax.pages import comparison, figures, parts
 from meljax.pages.run import write_report
-from meljax.paths import cache_dir, use_compilation_cache
+from meljax.paths import cache_dir
 from meljax.progress import say
 from meljax.session import Session
 from meljax.state import TrainState
@@ -107,7 +107,7 @@ def _check_outside(out: Path, paths: Sequence[Path]) -> None:
 
 def _read(run: Path, facts: dict[str, Any]) -> tuple[Config, VoiceSet]:
     """Returns the settings and the data of a run, which are those it began with."""
-    use_compilation_cache()
+    backend.set_up()
     config = config_lib.from_flat(facts["config"])
     if not (run / runs.CHECKPOINTS).is_dir():
         raise _no_epoch(run)

@@ -20,7 +20,7 @@ from meljax.errors import UserError
 from meljax.mesh import replicated
 from meljax.metrics import Metrics, Row
 from meljax.models.initial import check_file, initial_variables
-from meljax.paths import cache_dir, use_compilation_cache
+from meljax.paths import cache_dir
 from meljax.results import RunResults
 from meljax.session import Session
 from meljax.state import TrainState
@@ -49,7 +49,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
             return
     else:
         check_file(config.model)
-    use_compilation_cache()
+    backend.set_up()
     voices = load(config, cache_dir())
     if facts:
         runs.check_same_data(workdir, facts, voices)
