@@ -27,9 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from protocol import serve
+from protocol import CLASSES, serve, set_size
 
 from meljax import backend, optim, steps
+from meljax.augment import mask_picture
 from meljax.backend import jit
 from meljax.config import MaskConfig, MelConfig, TrainConfig
 from meljax.data import feed
@@ -40,16 +41,13 @@ from meljax.models.resnet import ResNet18
 from meljax.state import TrainState
 from meljax.streams import Stream, key
 
-CLASSES = 24
-ITEMS = 256
-
 
 class Side:
     """A task, its data and its state, for one setting."""
 
     def __init__(self, batch: int, size: int, compute: str, mode: str):
         del mode
-        items = max(ITEMS, 2 * batch)
+        items = set_size(batch, backend.steps_in_one_program())
         rng = np.random.default_rng(0)
         frontend = Frontend("image", size, size, 1, size, MelConfig())
         network = ResNet18(CLASSES, dtype=compute)
@@ -100,6 +98,12 @@ class Side:
             _, masked = _pictures(self.task, self.data, row, self.masks_key)
         jax.block_until_ready(masked)
 
+    def masking(self, count: int) -> None:
+        """Masks the pictures of a batch."""
+        for _ in range(count):
+            masked = _masked(self.masks_key, self.images, self.task.mask)
+        jax.block_until_ready(masked)
+
     def gradient(self, count: int) -> None:
         """Computes the network forward and backward, in training mode."""
         for _ in range(count):
@@ -114,6 +118,12 @@ class Side:
 
 
 _pictures = jit(steps.train_pictures, static_argnums=0)
+
+
+@functools.partial(jit, static_argnums=2)
+def _masked(key: jax.Array, images: jax.Array, config: MaskConfig) -> jax.Array:
+    keys = jax.random.split(key, len(images))
+    return jax.vmap(mask_picture, (0, 0, None))(keys, images, config)
 
 
 @functools.partial(jit, static_argnums=0)
@@ -139,5 +149,23 @@ def prepare(what: str, **setting: Any) -> Any:
     return getattr(Side(**setting), what)
 
 
+def device_mb() -> float | None:
+    """Returns the most of an accelerator's memory that was in use, in MB."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in stats else None
+
+
+def facts() -> dict[str, Any]:
+    """Returns what the bench must know of this side, and what its readers want to."""
+    device = jax.devices()[0]
+    return {
+        "jax": jax.__version__,
+        "platform": device.platform,
+        "device": device.device_kind,
+        "accelerator": backend.steps_in_one_program(),
+    }
+
+
 if __name__ == "__main__":
-    serve(prepare, {"jax": jax.__version__, "device": jax.devices()[0].device_kind})
+    backend.set_up()
+    serve(prepare, facts(), device_mb)

@@ -8,12 +8,10 @@ on the device. Grey pictures are repeated to three channels, as ImageNet's weigh
 import sys
 
 import torch
-from protocol import serve
+from protocol import CLASSES, serve, set_size
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as everybody calls it
 
-CLASSES = 24
-ITEMS = 256
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
 MASK_WIDTH = 0.125
@@ -88,7 +86,7 @@ class Side:
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         self.batch, self.compute = batch, compute
-        shape = (max(ITEMS, 2 * batch), 1, size, size)
+        shape = (set_size(batch, self.device.type == "cuda"), 1, size, size)
         self.pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.labels = torch.randint(0, CLASSES, shape[:1], device=self.device)
         self.mean, self.std = MEAN.to(self.device), STD.to(self.device)
@@ -117,6 +115,7 @@ class Side:
         self.network.train()
         order = torch.randperm(len(self.labels), device=self.device)
         for step in range(steps):
+            torch.compiler.cudagraph_mark_step_begin()
             first = step * self.batch % (len(order) - self.batch + 1)
             index = order[first : first + self.batch]
             labels = self.labels[index]
@@ -155,6 +154,11 @@ def prepare(what: str, batch: int, size: int, compute: str, mode: str) -> object
     return run
 
 
+def device_mb() -> float | None:
+    """Returns the most memory that was taken of a GPU, in MB."""
+    return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
+
+
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    serve(prepare, {"torch": torch.__version__})
+    serve(prepare, {"torch": torch.__version__}, device_mb)

@@ -4,14 +4,15 @@
 
 Each side runs in a process of its own and they take turns, so that what else the machine does hits
 both. A repeat is some steps of each; ratios are the medians over pairs of repeats, 1 and above
-where meljax is faster. PyTorch is the best of eager and `torch.compile`; with --quick, eager
-float32 alone. torch must be installed: `pip install 'meljax[bench]'`; without it meljax is timed
-alone.
+where meljax is faster, and compare with the best of PyTorch's eager and `torch.compile`; with
+--quick, eager float32 alone. torch must be installed: `pip install 'meljax[bench]'`; without it
+meljax is timed alone. Only --parts needs more of meljax than jax, flax, optax and numpy.
 """
 
 import argparse
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -24,6 +25,10 @@ from typing import Any
 SIDES = Path(__file__).parent.parent / "benchmarks"
 SECONDS = 3.0
 """How long one repeat lasts, roughly."""
+QUICK = [(12, 224), (64, 128)]
+FULL = [(batch, size) for batch in (12, 64) for size in (224, 128)]
+LARGE = [(256, 224), (256, 128)]
+"""Batches and sizes; the large ones are for accelerators."""
 
 
 class Side:
@@ -83,9 +88,8 @@ def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> di
     return measured
 
 
-def compare(setting: dict[str, Any], modes: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Returns a row of the table: both sides' times for one setting."""
-    names = ["meljax", *(f"torch {mode}" for mode in modes)]
+def compare(setting: dict[str, Any], names: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Returns a row of the table: the times of the sides `names` for one setting."""
     with contextlib.ExitStack() as stack:
         sides = {n: stack.enter_context(contextlib.closing(Side(n.split()[0]))) for n in names}
         return {**setting, "sides": measure(sides, setting, repeats)}
@@ -141,13 +145,31 @@ def summary(rows: list[dict]) -> dict[str, Any]:
     return {**ratios, "images_per_second": rates}
 
 
-def parts(batch: int, size: int, repeats: int) -> dict[str, float]:
-    """Returns milliseconds per picture of each part of a step."""
+PARTS = {
+    "decode": ("parts", "picture"),
+    "front_end": ("parts", "recording"),
+    "pictures": ("meljax", "batch"),
+    "masking": ("meljax", "batch"),
+    "forward": ("meljax", "batch"),
+    "gradient": ("meljax", "batch"),
+    "optimiser": ("meljax", "step"),
+    "train": ("meljax", "batch"),
+    "evaluation": ("parts", "picture"),
+    "checkpoint": ("parts", "checkpoint"),
+    "start": ("parts", "start"),
+}
+"""Which side knows a part, and what one step of it is."""
+
+
+def parts(batch: int, size: int, compute: str, repeats: int) -> dict[str, dict[str, Any]]:
+    """Returns milliseconds of each part of a run; where a step is a batch, per picture of it."""
     found = {}
-    for part in ("pictures", "forward", "gradient", "optimiser", "train"):
-        setting = {"what": part, "batch": batch, "size": size, "compute": "float32"}
-        times = compare(setting, (), repeats)["sides"]["meljax"]["times"]
-        found[part] = 1000 * statistics.median(times) / batch
+    for part, (side, unit) in PARTS.items():
+        setting = {"what": part, "batch": batch, "size": size, "compute": compute}
+        times = compare(setting, [side], repeats)["sides"][side]["times"]
+        share, unit = (batch, "picture") if unit == "batch" else (1, unit)
+        found[part] = {"ms": 1000 * statistics.median(times) / share, "per": unit}
+        print(f"{part:12} {found[part]['ms']:10,.3f} ms per {unit}", flush=True)
     return found
 
 
@@ -163,26 +185,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="eager float32 alone, 5 repeats")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where all figures are written")
-    parser.add_argument("--parts", action="store_true", help="time the parts of a step too")
-    parser.add_argument("--settings", type=parse_settings, default="12x224,64x128")
+    parser.add_argument("--parts", action="store_true", help="time the parts of a run too")
+    parser.add_argument(
+        "--settings", type=parse_settings, help="batch and size, such as 12x224,64x128"
+    )
     parser.add_argument("--repeats", type=int, help="default: 9, with --quick 5")
     arguments = parser.parse_args(argv)
-    has_torch = importlib.util.find_spec("torch") is not None
-    modes = [] if not has_torch else ["eager"] if arguments.quick else ["eager", "default"]
+    with contextlib.closing(Side("meljax")) as side:
+        machine = side.facts | {"cores": cores()}
+    accelerator = machine["accelerator"]
+    names = ["meljax"]
+    if importlib.util.find_spec("torch"):
+        compiled = "max-autotune" if accelerator else "default"
+        names += ["torch eager"] if arguments.quick else ["torch eager", f"torch {compiled}"]
     computes = ["float32"] if arguments.quick else ["float32", "bfloat16"]
     repeats = arguments.repeats or (5 if arguments.quick else 9)
+    settings = arguments.settings or (QUICK if arguments.quick else FULL + accelerator * LARGE)
+    print(f"{machine['device']}, {machine['cores']} cores, jax {machine['jax']}\n{table([])}")
     rows = []
-    print(table([]))
-    for batch, size in arguments.settings:
-        for what in ("train", "forward"):
-            for compute in computes:
-                setting = {"what": what, "batch": batch, "size": size, "compute": compute}
-                rows.append(compare(setting, modes, repeats))
-                print(table(rows[-1:]).partition("\n")[2], flush=True)
-    facts = {**summary(rows), "rows": rows, "cores": cores()}
+    for (batch, size), what, compute in itertools.product(settings, ("train", "forward"), computes):
+        setting = {"what": what, "batch": batch, "size": size, "compute": compute}
+        rows.append(compare(setting, names, repeats))
+        print(table(rows[-1:]).partition("\n")[2], flush=True)
+    facts = {**summary(rows), "rows": rows, "machine": machine}
     if arguments.parts:
-        facts["parts_ms"] = {f"{b}x{s}": parts(b, s, repeats) for b, s in arguments.settings}
-        print(json.dumps(facts["parts_ms"], indent=2))
+        facts["parts"], compute = {}, "bfloat16" if accelerator else "float32"
+        for batch, size in settings:
+            print(f"parts at {batch} × {size}²")
+            facts["parts"][f"{batch}x{size}"] = parts(batch, size, compute, 3)
     if arguments.json:
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
     return 0

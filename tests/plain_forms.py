@@ -19,7 +19,7 @@ def batch_norm(x, weight, scale, bias, epsilon):
 
 
 class Stem(nn.Module):
-    """Grey pictures repeated three times."""
+    """Grey pictures are repeated three times."""
 
     channels: int
     dtype: str = "float32"
@@ -27,7 +27,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, images):
         kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
-        colours = jnp.repeat(images, 3, -1)
+        colours = jnp.repeat(images, 3 // images.shape[-1], -1)
         colours = normalise.normalise(colours, normalise.IMAGENET_MEAN, normalise.IMAGENET_STD)
         return normalise._convolve(colours, kernel)
 

@@ -10,7 +10,8 @@ import json, os
 from meljax import backend
 backend.set_up()
 import jax
-print(json.dumps([os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"], jax.config.jax_compilation_cache_dir]))
+preallocate = os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
+print(json.dumps([preallocate, jax.config.jax_compilation_cache_dir]))
 """
 
 
