@@ -29,7 +29,9 @@ class Stem(nn.Module):
         kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
         colours = jnp.repeat(images, 3 // images.shape[-1], -1)
         colours = normalise.normalise(colours, normalise.IMAGENET_MEAN, normalise.IMAGENET_STD)
-        return normalise._convolve(colours, kernel)
+        return jax.lax.conv_general_dilated(
+            colours, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
 
 def thin_conv(features, name):

@@ -76,26 +76,58 @@ def test_max_pool_drops_an_odd_edge_and_keeps_a_single_row():
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 7, 9, 3), (1, 1, 5, 2), (1, 2, 1, 2)])
-def test_the_shifted_max_pool_is_the_window_reduction(shape):
-    """Values, gradients, and what is no number."""
-    x = jnp.asarray(np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape), float)
+@pytest.mark.parametrize("size", [2, 3])
+def test_max_pools_are_window_reductions(shape, size):
+    """Values, gradients, those of equal values among them, and what is no number."""
+    ours = {2: max_pool_2x2, 3: max_pool_3x3}[size]
+    border = (0, 0) if size == 2 else (1, 1)
+    window = tuple(min(n, size) if size == 2 else size for n in shape[1:3])
+    steps = tuple(min(n, 2) if size == 2 else 2 for n in shape[1:3])
 
     def plain(x):
-        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        return nn.max_pool(x, window, steps, (border, border))
 
-    np.testing.assert_array_equal(max_pool_3x3(x), plain(x))
-    np.testing.assert_array_equal(max_pool_3x3(-x), plain(-x))
-    weights = jnp.sin(jnp.arange(plain(x).size, dtype=float)).reshape(plain(x).shape)
-    ours, theirs = (jax.vjp(pool, x)[1](weights)[0] for pool in (max_pool_3x3, plain))
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
-    spoiled = x.at[0, -1, -1, 0].set(jnp.nan)
-    np.testing.assert_array_equal(jnp.isnan(max_pool_3x3(spoiled)), jnp.isnan(plain(spoiled)))
-    assert jnp.isnan(max_pool_3x3(spoiled)).any()
+    rng = np.random.default_rng(0)
+    weights = jnp.sin(
+        jnp.arange(np.prod(jax.eval_shape(plain, jnp.ones(shape)).shape), dtype=float)
+    )
+    for values in (rng.permutation(np.prod(shape)), rng.integers(0, 3, np.prod(shape))):
+        x = jnp.asarray(values.reshape(shape), float)
+        for each in (x, -x):
+            y, pull = jax.vjp(ours, each)
+            expected, theirs = jax.vjp(plain, each)
+            np.testing.assert_array_equal(y, expected)
+            direction = weights.reshape(y.shape)
+            np.testing.assert_allclose(pull(direction)[0], theirs(direction)[0], atol=1e-6)
+    row, column = (2 * (n // 2) - 1 if size == 2 and n > 1 else -1 for n in shape[1:3])
+    spoiled = x.at[0, row, column, 0].set(jnp.nan)
+    np.testing.assert_array_equal(jnp.isnan(ours(spoiled)), jnp.isnan(plain(spoiled)))
+    assert jnp.isnan(ours(spoiled)).any()
 
 
-def test_ties_share_the_gradient_of_the_shifted_max_pool():
-    gradient = jax.grad(lambda x: max_pool_3x3(x).sum())(jnp.ones((1, 2, 2, 1)))
-    assert float(gradient.sum()) == 1
+@pytest.mark.parametrize("size", [(14, 10), (13, 15), (1, 2)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_stems_convolution_is_the_convolution(size, channels):
+    """Values, gradients, and what is no number."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(7, 7, channels, 4)), jnp.float32)
+
+    def plain(x, kernel):
+        names = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=names
+        )
+
+    y, pull = jax.vjp(normalise.strided_7x7, x, kernel)
+    expected, theirs = jax.vjp(plain, x, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    for a, b in zip(pull(y), theirs(y), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2)
+    bad = normalise.strided_7x7(x.at[0, 0, 0, 0].set(jnp.nan), kernel)
+    np.testing.assert_array_equal(
+        jnp.isnan(bad), jnp.isnan(plain(x.at[0, 0, 0, 0].set(jnp.nan), kernel))
+    )
 
 
 def batch(items: int) -> tuple[jax.Array, np.ndarray]:

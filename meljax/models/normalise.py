@@ -50,21 +50,37 @@ class Stem(nn.Module):
         kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
         if images.shape[-1] == 3:
             normalised = normalise(images, IMAGENET_MEAN, IMAGENET_STD)
-            return _convolve(normalised.astype(self.dtype), kernel.astype(self.dtype))
+            return strided_7x7(normalised.astype(self.dtype), kernel.astype(self.dtype))
         mean, std = (jnp.array(x).reshape(1, 1, 3, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
         folded = (kernel / std).sum(2, keepdims=True)
         constant = (kernel * (mean / std)).sum(2, keepdims=True)
         # In bfloat16 the difference of the two terms would lose digits: around grey they are small.
         grey = 0.0 if self.dtype == "float32" else GREY
         ones = jnp.ones_like(images[:1])
-        varying = _convolve((images - grey).astype(self.dtype), folded.astype(self.dtype))
-        return varying - _convolve(ones, constant - grey * folded).astype(self.dtype)
+        varying = strided_7x7((images - grey).astype(self.dtype), folded.astype(self.dtype))
+        return varying - strided_7x7(ones, constant - grey * folded).astype(self.dtype)
 
 
-def _convolve(
+def strided_7x7(
     images: Float[Array, "batch rows columns channel"],
     kernel: Float[Array, "7 7 channel features"],
 ) -> Float[Array, "batch rows2 columns2 features"]:
+    """Returns the convolution of stride 2 over a border of three zeros.
+
+    As one of stride 1 of tiles of 2 × 2 pixels, whose channels stand behind each other: with more
+    channels, XLA:CPU's convolution is faster.
+    """
+    batch, rows, columns, channels = images.shape
+    down, across = (rows + 1) // 2 + 3, (columns + 1) // 2 + 3
+    borders = (3, 2 * down - 3 - rows), (3, 2 * across - 3 - columns)
+    tiles = jnp.pad(images, ((0, 0), *borders, (0, 0)))
+    tiles = tiles.reshape(batch, down, 2, across, 2, channels).swapaxes(2, 3)
+    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    kernel = kernel.reshape(4, 2, 4, 2, channels, -1).swapaxes(1, 2)
     return jax.lax.conv_general_dilated(
-        images, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        tiles.reshape(batch, down, across, 4 * channels),
+        kernel.reshape(4, 4, 4 * channels, -1),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )

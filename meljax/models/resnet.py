@@ -37,8 +37,8 @@ class ResNet18(nn.Module):
     ) -> Float[Array, "batch classes"]:
         """Returns logits of pictures in 0…1; `weight` is 1 for real items and 0 for padding."""
         x = Stem(self.width, self.dtype, name="conv1")(x)
-        x = relu(BatchNorm(name="bn1")(x, weight, train))
-        x = max_pool_3x3(x)
+        x = BatchNorm(name="bn1")(x, weight, train)
+        x = relu(max_pool_3x3(x))  # in this order a quarter of the work, and the same
         for layer in range(4):
             for block in range(2):
                 channels = self.width * 2**layer
