@@ -84,7 +84,7 @@ class Side:
         return times * at_once
 
     def forward(self, count: int) -> None:
-        """Computes logits as in an evaluation."""
+        """Computes the logits of whole batches, without masks."""
         task = self.task
         variables = {"params": self.state.params, "batch_stats": self.state.batch_stats}
         for _ in range(count):

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from meljax_side import Side, facts
+from meljax_side import Side, device_mb, facts
 from PIL import Image
 from protocol import CLASSES, serve
 
@@ -36,7 +36,7 @@ def once(*arguments):
 train._train_epoch = once
 train.train(*parse(sys.argv))
 """
-"""A run of one step, cut off behind it."""
+"""A run that is cut off behind its first epoch."""
 
 
 class Parts(Side):
@@ -44,7 +44,7 @@ class Parts(Side):
 
     def __init__(self, batch: int, size: int, compute: str, mode: str):
         super().__init__(batch, size, compute, mode)
-        self.batch, self.size = batch, size
+        self.batch, self.size, self.compute = batch, size, compute
         self.folder = tempfile.TemporaryDirectory()  # removed with this object
         self.rng = np.random.default_rng(0)
 
@@ -90,7 +90,7 @@ class Parts(Side):
         checkpoints.close()
 
     def start(self, count: int) -> None:
-        """Begins a run; a step is a start, to the end of the run's first step."""
+        """Begins a run; a step is a start, to the end of the run's only training step."""
         folder = Path(self.folder.name) / "start"
         if not folder.exists():
             self._draw(folder, self.batch, 2)  # one to train on, one to validate
@@ -99,9 +99,10 @@ class Parts(Side):
             with tempfile.TemporaryDirectory() as run:
                 settings = {"data.path": folder, "model.init": "scratch", "train.epochs": 1}
                 settings |= {"data.val_fraction": 0.5, "train.batch_size": self.batch}
+                settings |= {"model.compute": self.compute, "data.image_size": self.size}
                 command = [sys.executable, "-c", START, f"--config={root}/configs/resnet.py"]
                 command += [f"--config.{key}={value}" for key, value in settings.items()]
-                command += [f"--config.data.image_size={self.size}", f"--workdir={run}/run"]
+                command += [f"--workdir={run}/run"]
                 subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=True)
 
     def _draw(self, folder: Path, classes: int, each: int) -> None:
@@ -127,4 +128,4 @@ def prepare(what: str, **setting: Any) -> Any:
 if __name__ == "__main__":
     backend.set_up()
     os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    serve(prepare, facts())
+    serve(prepare, facts(), device_mb)

@@ -61,7 +61,7 @@ class Checkpoints:
     def save(self, state: TrainState, meta: dict[str, Any], scores: Row) -> None:
         """Saves `state` after an epoch that reached `scores`; returns before it is on the disk.
 
-        Steps must grow from one save to the next.
+        A step that is not after the last one saved is skipped.
 
         Raises:
           UserError: this or the save before it could not be written.
@@ -112,12 +112,20 @@ class Checkpoints:
             raise failure
         return None
 
+    def best_rank(self) -> tuple[float, float, int] | None:
+        """Returns the rank of the best epoch that lies here; `None` if there is none."""
+        return max(self._ranks().values(), default=None)
+
     def _best_first(self) -> list[int]:
-        ranked = {}
+        ranks = self._ranks()
+        return sorted(ranks, key=ranks.get, reverse=True)
+
+    def _ranks(self) -> dict[int, tuple[float, float, int]]:
+        ranks = {}
         for step in self._manager.all_steps():
             with contextlib.suppress(UserError), self._reading():
-                ranked[step] = rank(self._manager.metrics(step))
-        return sorted(ranked, key=ranked.get, reverse=True)
+                ranks[step] = rank(self._manager.metrics(step))
+        return ranks
 
     def wait(self) -> None:
         """Waits until everything is on the disk."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from meljax import progress
 from meljax.checkpoint import Checkpoints, rank
 from meljax.metrics import Row
 from meljax.state import TrainState
@@ -27,26 +28,33 @@ class EpochSaver:
     """Saves the first epoch of a session, then one every `SECONDS`; and the best, and the last.
 
     Until they are saved, the best and the latest epoch's states stay on the devices, in copies: the
-    next step overwrites what it is given.
+    next step overwrites what it is given. As a context, it ends when all is on the disk; where an
+    error ends it, a failure to save is a warning beside that error.
 
     Args:
-      checkpoints: where they are saved.
-      history: rows of the epochs behind; the best of them lies in `checkpoints`.
+      checkpoints: where they are saved, and where earlier sessions' lie.
       clock: tells seconds.
     """
 
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        history: list[Row],
-        clock: Callable[[], float] = time.monotonic,
-    ):
+    def __init__(self, checkpoints: Checkpoints, clock: Callable[[], float] = time.monotonic):
         self._checkpoints = checkpoints
         self._clock = clock
-        self._best = max(map(rank, history), default=None)
+        self._best = checkpoints.best_rank()
         self._waiting_best: _Epoch | None = None
         self._waiting: _Epoch | None = None
         self._saved_at: float | None = None
+
+    def __enter__(self) -> "EpochSaver":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self._save_waiting()
+            self._checkpoints.wait()
+        except Exception as failure:  # of ours, or of a device that failed before
+            if error is None:
+                raise
+            progress.warn(" ".join(str(failure).splitlines()))
 
     def epoch_done(self, state: TrainState, meta: dict[str, Any], row: Row) -> None:
         """Takes note of an epoch, and saves it if it is time to.
@@ -55,31 +63,24 @@ class EpochSaver:
           UserError: a checkpoint could not be written.
         """
         is_best = self._best is None or rank(row) > self._best
+        is_time = self._saved_at is None or self._clock() - self._saved_at >= SECONDS
+        self._waiting = _Epoch(state if is_time else _copy(state), meta, row)
         if is_best:
-            self._best = rank(row)
-        if self._saved_at is None or self._clock() - self._saved_at >= SECONDS:
-            self._waiting = _Epoch(state, meta, row)
-            self._waiting_best = None if is_best else self._waiting_best
-            self.save_waiting()
-            return
-        self._waiting = _Epoch(_copy(state), meta, row)
-        self._waiting_best = self._waiting if is_best else self._waiting_best
+            self._best, self._waiting_best = rank(row), self._waiting
+        if is_time:
+            self._save_waiting()
 
-    def save_waiting(self) -> None:
-        """Saves the best and the latest epoch, unless they are saved; in this order, as by step.
-
-        Raises:
-          UserError: a checkpoint could not be written.
-        """
-        waiting = [self._waiting_best, self._waiting]
-        if waiting[0] is waiting[1]:
-            waiting = waiting[1:]
-        self._waiting_best = self._waiting = None
-        for epoch in filter(None, waiting):
-            self._checkpoints.save(*epoch)
+    def _save_waiting(self) -> None:
+        """Saves the best and the latest epoch that are not saved yet; in this order, as by step."""
+        best, latest = self._waiting_best, self._waiting
+        # Forgotten only when saved: a signal may arrive in between.
+        if best is not None and best is not latest:
+            self._checkpoints.save(*best)
+        self._waiting_best = None
+        if latest is not None:
+            self._checkpoints.save(*latest)
             self._saved_at = self._clock()
-
-    close = save_waiting
+        self._waiting = None
 
 
 @jax.jit

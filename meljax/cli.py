@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import logging as standard_logging
 import os
 import signal
 import sys
@@ -35,6 +36,7 @@ def run(body: Callable[[], int], when_stopped: str = "") -> int:
     # What orbax and others log, every file they touch and every thread that an interrupt meets,
     # would drown what a person wants to read; what goes wrong is raised as well.
     logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")

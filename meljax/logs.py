@@ -63,14 +63,14 @@ from clu import metric_writers  # noqa: E402 - only now can it be imported
 MetricWriter = metric_writers.MetricWriter
 
 
-def make_writer(workdir: Path, first_step: int) -> MetricWriter:
+def make_writer(workdir: Path, steps_done: int) -> MetricWriter:
     """Returns a writer of event files in `workdir` that writes in the background.
 
     Args:
       workdir: of the run.
-      first_step: the step that this session starts at; later ones of earlier sessions are hidden.
+      steps_done: steps that this session has behind it; what earlier ones wrote beyond is hidden.
     """
-    writer = SummaryWriter(str(workdir), purge_step=first_step or None)
+    writer = SummaryWriter(str(workdir), purge_step=steps_done + 1 if steps_done else None)
     return metric_writers.AsyncMultiWriter([writer])
 
 

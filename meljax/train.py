@@ -155,7 +155,7 @@ def _run_epochs(
     with (
         contextlib.closing(logs.make_writer(session.workdir, int(state.step))) as writer,
         contextlib.closing(progress.TrainingBar(config.epochs, items, first)) as bar,
-        contextlib.closing(EpochSaver(session.checkpoints, history)) as saver,
+        EpochSaver(session.checkpoints) as saver,
     ):
         if first == 1:
             _write_beginning(session, writer)
@@ -177,7 +177,6 @@ def _run_epochs(
             history = [*history, row]
             _write_epoch(writer, row, scored)
             bar.epoch_done(row)
-    session.checkpoints.wait()
     return state, history
 
 

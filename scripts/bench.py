@@ -15,9 +15,11 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,20 @@ LARGE = [(256, 224), (256, 128)]
 """Batches and sizes; the large ones are for accelerators."""
 
 
+class SideFailedError(Exception):
+    """A side ended before it was told to; its own words stand on stderr."""
+
+
 class Side:
-    """A process that makes one side's steps."""
+    """A process that makes one side's steps.
+
+    Args:
+      name: 'meljax', 'parts', or 'torch' and its mode behind a blank.
+    """
 
     def __init__(self, name: str):
-        command = [sys.executable, str(SIDES / f"{name}_side.py"), str(cores())]
+        file, _, self.mode = name.partition(" ")
+        command = [sys.executable, str(SIDES / f"{file}_side.py"), str(cores())]
         self.name = name
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SIDES
@@ -44,19 +55,22 @@ class Side:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Returns the answer to a request; see `benchmarks/protocol.py`."""
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the answer will not come, which says it all
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"bench: the side of {self.name} ended, with {self._process.wait()}")
+            raise SideFailedError(self.name)
         return json.loads(line)
 
 
@@ -69,16 +83,17 @@ def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> di
     """Returns seconds a step of each side, which take turns; first step and memory too.
 
     Args:
-      sides: by name; the part behind a blank is PyTorch's mode.
+      sides: by name.
       setting: what is timed, batch, size and type of the numbers.
       repeats: how often.
     """
     measured: dict[str, dict] = {}
     for name, side in sides.items():
-        first = side.ask(prepare=setting | {"mode": name.partition(" ")[2]})
+        first = side.ask(prepare=setting | {"mode": side.mode})
         measured[name] = {"first_step_s": first["seconds"], "times": []}
-    for _ in range(repeats + 1):  # the first warms up
-        for name, side in sides.items():
+    for repeat in range(repeats + 1):  # the first warms up
+        turns = list(sides.items())
+        for name, side in turns if repeat % 2 else reversed(turns):
             times = measured[name]["times"]
             answer = side.ask(run=max(1, round(SECONDS / times[-1])) if times else 1)
             times.append(answer["seconds"] / answer["steps"])
@@ -89,16 +104,29 @@ def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> di
 
 
 def compare(setting: dict[str, Any], names: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Returns a row of the table: the times of the sides `names` for one setting."""
+    """Returns a row of the table: the times of the sides `names` for one setting.
+
+    A side that fails, for want of memory or of a compiler, is left out.
+    """
     with contextlib.ExitStack() as stack:
-        sides = {n: stack.enter_context(contextlib.closing(Side(n.split()[0]))) for n in names}
-        return {**setting, "sides": measure(sides, setting, repeats)}
+        try:
+            sides = {name: stack.enter_context(contextlib.closing(Side(name))) for name in names}
+            return {**setting, "sides": measure(sides, setting, repeats)}
+        except SideFailedError as failure:
+            failed = str(failure)
+    print(f"{setting}: {failed} failed", file=sys.stderr)
+    return compare(setting, [name for name in names if name != failed], repeats)
 
 
 def best(row: dict) -> str:
     """Returns the name of the fastest PyTorch."""
     names = [name for name in row["sides"] if name != "meljax"]
     return min(names, key=lambda name: statistics.median(row["sides"][name]["times"]))
+
+
+def comparable(row: dict) -> bool:
+    """Returns whether both sides were timed."""
+    return "meljax" in row["sides"] and len(row["sides"]) > 1
 
 
 def ratio(row: dict) -> float:
@@ -118,7 +146,7 @@ def table(rows: list[dict]) -> str:
             rates = sorted(row["batch"] / t for t in side["times"])
             middle = statistics.median(rates)
             spread = (rates[-1] - rates[0]) / middle
-            times = f"{ratio(row):6.2f}" if name == "meljax" and len(row["sides"]) > 1 else " " * 6
+            times = f"{ratio(row):6.2f}" if name == "meljax" and comparable(row) else " " * 6
             lines.append(
                 f"{row['what']:8} {row['batch']:5} {row['size']:4} {row['compute']:8} {name:14} "
                 f"{middle:9,.1f} {spread:7.0%} {times} {side['first_step_s']:9.1f}s "
@@ -134,8 +162,8 @@ def summary(rows: list[dict]) -> dict[str, Any]:
     for row in rows:
         key = f"{row['batch']}x{row['size']}"
         key += "" if row["compute"] == "float32" else f" {row['compute']}"
-        sides = {"meljax": "meljax"}
-        if len(row["sides"]) > 1:
+        sides = {"meljax": "meljax"} if "meljax" in row["sides"] else {}
+        if comparable(row):
             ratios[f"{row['what']}_ratio"][key] = ratio(row)
             sides["torch"] = best(row)
         for side, name in sides.items():
@@ -166,16 +194,35 @@ def parts(batch: int, size: int, compute: str, repeats: int) -> dict[str, dict[s
     found = {}
     for part, (side, unit) in PARTS.items():
         setting = {"what": part, "batch": batch, "size": size, "compute": compute}
-        times = compare(setting, [side], repeats)["sides"][side]["times"]
+        measured = compare(setting, [side], repeats)["sides"]
+        if side not in measured:
+            continue
+        times = measured[side]["times"]
         share, unit = (batch, "picture") if unit == "batch" else (1, unit)
         found[part] = {"ms": 1000 * statistics.median(times) / share, "per": unit}
         print(f"{part:12} {found[part]['ms']:10,.3f} ms per {unit}", flush=True)
     return found
 
 
+def write(file: Path | None, facts: dict[str, Any]) -> None:
+    """Writes what has been measured so far, if it is wanted."""
+    if file:
+        file.write_text(json.dumps(facts, indent=2) + "\n")
+
+
 def parse_settings(text: str) -> list[tuple[int, int]]:
     """Returns batch and size of settings such as '12x224,64x128'."""
-    return [tuple(map(int, each.split("x"))) for each in text.split(",")]
+    found = re.findall(r"(?:^|,)([1-9]\d*)x([1-9]\d*)(?=,|$)", text)
+    if len(found) != text.count(",") + 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 12x224,64x128")
+    return [(int(batch), int(size)) for batch, size in found]
+
+
+def parse_repeats(text: str) -> int:
+    """Returns how often to repeat."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -189,33 +236,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--settings", type=parse_settings, help="batch and size, such as 12x224,64x128"
     )
-    parser.add_argument("--repeats", type=int, help="default: 9, with --quick 5")
+    parser.add_argument("--repeats", type=parse_repeats, help="default: 9, with --quick 5")
     arguments = parser.parse_args(argv)
-    with contextlib.closing(Side("meljax")) as side:
-        machine = side.facts | {"cores": cores()}
+    try:
+        write(arguments.json, {})
+    except OSError as error:
+        parser.error(f"--json: {error}")
+    with tempfile.TemporaryDirectory() as caches:
+        # The first step compiles, whatever ran here before.
+        for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
+            os.environ[name] = f"{caches}/{name}"
+        bench(arguments)
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> None:
+    """Measures, prints and writes."""
+    machine = {"cores": cores(), "load": os.getloadavg()[0]}
+    has_torch = importlib.util.find_spec("torch") is not None
+    for name in ("meljax", "torch")[: 1 + has_torch]:
+        with contextlib.closing(Side(name)) as side:
+            machine |= side.facts
     accelerator = machine["accelerator"]
     names = ["meljax"]
-    if importlib.util.find_spec("torch"):
+    if has_torch:
         compiled = "max-autotune" if accelerator else "default"
         names += ["torch eager"] if arguments.quick else ["torch eager", f"torch {compiled}"]
     computes = ["float32"] if arguments.quick else ["float32", "bfloat16"]
     repeats = arguments.repeats or (5 if arguments.quick else 9)
     settings = arguments.settings or (QUICK if arguments.quick else FULL + accelerator * LARGE)
-    print(f"{machine['device']}, {machine['cores']} cores, jax {machine['jax']}\n{table([])}")
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
+    if machine["load"] > 0.5:
+        print("WARNING: other programs are running here, which does not slow both sides alike")
+    print(table([]), flush=True)
     rows = []
     for (batch, size), what, compute in itertools.product(settings, ("train", "forward"), computes):
         setting = {"what": what, "batch": batch, "size": size, "compute": compute}
         rows.append(compare(setting, names, repeats))
         print(table(rows[-1:]).partition("\n")[2], flush=True)
-    facts = {**summary(rows), "rows": rows, "machine": machine}
+        # At once: nothing measured is lost.
+        write(arguments.json, {**summary(rows), "rows": rows, "machine": machine})
     if arguments.parts:
-        facts["parts"], compute = {}, "bfloat16" if accelerator else "float32"
+        found, compute = {}, "bfloat16" if accelerator else "float32"
         for batch, size in settings:
             print(f"parts at {batch} × {size}²")
-            facts["parts"][f"{batch}x{size}"] = parts(batch, size, compute, 3)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n")
-    return 0
+            found[f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
+            write(
+                arguments.json,
+                {**summary(rows), "rows": rows, "machine": machine, "parts": found},
+            )
 
 
 if __name__ == "__main__":

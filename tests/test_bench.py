@@ -1,22 +1,27 @@
-"""The bench runs on a machine that has little more than jax."""
+"""The bench runs on a machine that has little more than jax, and computes what it says."""
 
 import json
 import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
+
+sys.path.append(str(ROOT / "scripts"))
+import bench
 
 MISSING = ["jaxtyping", "clu", "ml_collections", "soundfile", "soxr", "PIL", "orbax", "matplotlib"]
 MISSING += ["tensorflow_datasets", "torch"]
 
 
-def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
+@pytest.mark.parametrize("what", ["pictures", "train"])
+def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path, what):
     for name in MISSING:
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
     side = ROOT / "benchmarks" / "meljax_side.py"
-    setting = {"what": "pictures", "batch": 4, "size": 16, "compute": "float32", "mode": ""}
-    requests = [{"prepare": setting}, {"run": 3}]
+    setting = {"what": what, "batch": 4, "size": 16, "compute": "float32", "mode": ""}
+    requests = [{"prepare": setting}, {"run": 2}]
     done = subprocess.run(
         [sys.executable, side, "1"],
         input="\n".join(map(json.dumps, requests)),
@@ -29,5 +34,64 @@ def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
     assert done.returncode == 0, done.stderr
     facts, first, then = map(json.loads, done.stdout.splitlines())
     assert facts["device"] == "cpu"
-    assert then["steps"] == 3
+    assert then["steps"] == 2
     assert 0 < then["seconds"] < first["seconds"]
+
+
+class Clock:
+    """A side whose steps take a second more from run to run."""
+
+    mode = ""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.runs = seconds, 0
+
+    def ask(self, prepare=None, run=1):
+        self.runs += 1
+        return {"seconds": run * (self.seconds + self.runs), "steps": run, "peak_mb": 7.0}
+
+
+def test_every_repeat_counts_but_the_first():
+    measured = bench.measure({"meljax": Clock(0), "torch eager": Clock(10)}, {}, 3)
+    assert measured["meljax"]["first_step_s"] == 1
+    assert measured["meljax"]["times"] == [3, 4, 5]
+    assert measured["torch eager"]["times"] == [13, 14, 15]
+
+
+def row(**times: list[float]) -> dict:
+    sides = {
+        name.replace("_", " "): {"times": each, "first_step_s": 9.0, "peak_mb": 5.0}
+        for name, each in times.items()
+    }
+    return {"what": "train", "batch": 12, "size": 224, "compute": "float32", "sides": sides}
+
+
+def test_the_ratio_is_the_median_of_pairs_with_the_fastest_of_the_others():
+    both = row(meljax=[1.0, 2.0, 4.0], torch_eager=[9.0, 9.0, 9.0], torch_default=[2.0, 3.0, 9.0])
+    assert bench.best(both) == "torch default"
+    assert bench.ratio(both) == 2.0
+    facts = bench.summary([both, row(meljax=[3.0]) | {"what": "forward"}])
+    assert facts["train_ratio"] == {"12x224": 2.0}
+    assert facts["forward_ratio"] == {}
+    rates = {"meljax": {"12x224": 6.0, "12x224 forward": 4.0}, "torch": {"12x224": 4.0}}
+    assert facts["images_per_second"] == rates
+    assert "2.00" in bench.table([both]).splitlines()[1]
+
+
+@pytest.mark.parametrize("text", ["foo", "12x224x3", "0x64", "12x224,", "12 x 224"])
+def test_settings_that_cannot_be_are_refused(text, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--settings", text])
+    assert "is not like 12x224,64x128" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_noticed_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["--json", str(tmp_path / "nowhere" / "x.json")])
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_a_side_that_fails_is_left_out(capfd):
+    setting = {"what": "nothing of ours", "batch": 4, "size": 16, "compute": "float32"}
+    assert bench.compare(setting, ["meljax"], 1)["sides"] == {}
+    assert "meljax failed" in capfd.readouterr().err

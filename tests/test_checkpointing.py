@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from test_checkpoint import meta, row, state
 
 from meljax.checkpoint import Checkpoints
 from meljax.checkpointing import SECONDS, EpochSaver
+from meljax.errors import UserError
 
 
 def saved(directory) -> list[int]:
@@ -19,52 +22,109 @@ def take(saver: EpochSaver, epoch: int, accuracy: float) -> None:
         leaf.delete()
 
 
+class Recorded(Checkpoints):
+    """Checkpoints that tell which epochs they were asked to save."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.asked = []
+
+    def save(self, state, meta, scores):
+        self.asked.append(scores["epoch"])
+        super().save(state, meta, scores)
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
-    manager = Checkpoints(tmp_path)
+    manager = Recorded(tmp_path)
     yield manager
     manager.close()
 
 
 def test_short_epochs_are_saved_at_times_with_the_best_before_the_latest(tmp_path, checkpoints):
     now = [0.0]
-    saver = EpochSaver(checkpoints, [], clock=lambda: now[0])
-    for epoch, accuracy in enumerate([0.1, 0.2, 0.9, 0.3], 1):
-        take(saver, epoch, accuracy)
-    checkpoints.wait()
-    assert saved(tmp_path) == [1]
-    now[0] = SECONDS
-    take(saver, 5, 0.4)
-    checkpoints.wait()
-    assert saved(tmp_path) == [3, 5]
-    for epoch, accuracy in ((6, 0.5), (7, 0.6)):
-        take(saver, epoch, accuracy)
-    saver.close()
-    saver.close()  # there is nothing left to save
-    checkpoints.wait()
-    assert saved(tmp_path) == [3, 5, 7]
+    with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+        for epoch, accuracy in enumerate([0.1, 0.2, 0.9, 0.3], 1):
+            take(saver, epoch, accuracy)
+        assert checkpoints.asked == [1]
+        now[0] = SECONDS
+        take(saver, 5, 0.4)
+        assert checkpoints.asked == [1, 3, 5]
+        for epoch, accuracy in ((6, 0.5), (7, 0.6)):
+            take(saver, epoch, accuracy)
+        now[0] = 2 * SECONDS
+        take(saver, 8, 0.95)
+        assert checkpoints.asked == [1, 3, 5, 8]
+        take(saver, 9, 0.7)
+    assert checkpoints.asked == [1, 3, 5, 8, 9]
+    assert saved(tmp_path) == [8, 9]
     best, found = checkpoints.restore_best(state(0))
-    assert found == meta(3)
-    for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(state(30)), strict=True):
+    assert found == meta(8)
+    for a, b in zip(jax.tree.leaves(best), jax.tree.leaves(state(80)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_long_epochs_are_all_saved(tmp_path, checkpoints):
+def test_long_epochs_are_all_saved(checkpoints):
     now = [0.0]
-    saver = EpochSaver(checkpoints, [], clock=lambda: now[0])
-    for epoch, accuracy in enumerate([0.1, 0.9, 0.3], 1):
-        take(saver, epoch, accuracy)
-        checkpoints.wait()
-        assert saved(tmp_path)[-1] == epoch
-        now[0] += SECONDS
+    with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+        for epoch, accuracy in enumerate([0.1, 0.9, 0.3], 1):
+            take(saver, epoch, accuracy)
+            assert checkpoints.asked[-1] == epoch
+            now[0] += SECONDS
+    assert checkpoints.asked == [1, 2, 3]
 
 
 def test_the_best_of_an_earlier_session_stays_the_best(tmp_path, checkpoints):
-    first = EpochSaver(checkpoints, [])
-    take(first, 1, 0.9)
-    second = EpochSaver(checkpoints, [row(1, 0.9)], clock=lambda: 0.0)
-    for epoch in (2, 3, 4):
-        take(second, epoch, 0.5)
-    second.close()
-    checkpoints.wait()
+    with EpochSaver(checkpoints) as first:
+        take(first, 1, 0.9)
+    with EpochSaver(checkpoints, clock=lambda: 0.0) as second:
+        for epoch, accuracy in ((2, 0.5), (3, 0.6), (4, 0.5)):
+            take(second, epoch, accuracy)
+    assert checkpoints.asked == [1, 2, 4]
     assert saved(tmp_path) == [1, 2, 4]
+
+
+def test_what_waits_is_saved_when_something_fails(tmp_path, checkpoints):
+    def session():
+        with EpochSaver(checkpoints, clock=lambda: 0.0) as saver:
+            for epoch in (1, 2, 3):
+                take(saver, epoch, 0.5 - 0.1 * epoch)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        session()
+    assert saved(tmp_path) == [1, 3]
+
+
+def test_a_signal_while_saving_does_not_lose_what_waits(tmp_path, checkpoints, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def session():
+        now = [0.0]
+        with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+            for epoch in (1, 2, 3):
+                take(saver, epoch, 0.1 * epoch)
+            now[0] = SECONDS
+            with monkeypatch.context() as patch:
+                patch.setattr(checkpoints, "save", interrupted)
+                saver.epoch_done(state(40), meta(4), row(4, 0.2))
+
+    with pytest.raises(KeyboardInterrupt):
+        session()
+    assert saved(tmp_path) == [3, 4]
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_disk_that_cannot_be_written_hides_no_other_error(tmp_path, checkpoints, failed, capsys):
+    saver = EpochSaver(checkpoints, clock=lambda: 0.0)
+    expected = pytest.raises(ZeroDivisionError) if failed else pytest.raises(UserError, match="go")
+    with expected, saver:
+        take(saver, 1, 0.5)
+        checkpoints.wait()
+        take(saver, 2, 0.6)
+        shutil.rmtree(tmp_path)
+        tmp_path.write_text("a file stands where the folder was")
+        if failed:
+            raise ZeroDivisionError
+    assert ("WARNING: a checkpoint could not be written" in capsys.readouterr().err) == failed
