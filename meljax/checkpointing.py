@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from meljax import progress
 from meljax.checkpoint import Checkpoints, rank
 from meljax.metrics import Row
 from meljax.state import TrainState
@@ -28,8 +27,7 @@ class EpochSaver:
     """Saves the first epoch of a session, then one every `SECONDS`; and the best, and the last.
 
     Until they are saved, the best and the latest epoch's states stay on the devices, in copies: the
-    next step overwrites what it is given. As a context, it ends when all is on the disk; where an
-    error ends it, a failure to save is a warning beside that error.
+    next step overwrites what it is given.
 
     Args:
       checkpoints: where they are saved, and where earlier sessions' lie.
@@ -44,18 +42,6 @@ class EpochSaver:
         self._waiting: _Epoch | None = None
         self._saved_at: float | None = None
 
-    def __enter__(self) -> "EpochSaver":
-        return self
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        try:
-            self._save_waiting()
-            self._checkpoints.wait()
-        except Exception as failure:  # of ours, or of a device that failed before
-            if error is None:
-                raise
-            progress.warn(" ".join(str(failure).splitlines()))
-
     def epoch_done(self, state: TrainState, meta: dict[str, Any], row: Row) -> None:
         """Takes note of an epoch, and saves it if it is time to.
 
@@ -69,6 +55,15 @@ class EpochSaver:
             self._best, self._waiting_best = rank(row), self._waiting
         if is_time:
             self._save_waiting()
+
+    def close(self) -> None:
+        """Saves what waits, and waits until all is on the disk.
+
+        Raises:
+          UserError: a checkpoint could not be written.
+        """
+        self._save_waiting()
+        self._checkpoints.wait()
 
     def _save_waiting(self) -> None:
         """Saves the best and the latest epoch that are not saved yet; in this order, as by step."""

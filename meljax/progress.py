@@ -25,6 +25,20 @@ def warn(line: str) -> None:
     tqdm.write(f"WARNING: {line}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def ending(end: Callable[[], None]) -> Iterator[None]:
+    """Calls `end` in the end; where an error is on its way, that `end` fails is only a warning."""
+    try:
+        yield
+    except BaseException:
+        try:
+            end()
+        except Exception as failure:
+            warn(" ".join(str(failure).splitlines()))
+        raise
+    end()
+
+
 def track(iterable: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yields from `iterable` behind a bar that says `what` is done and how long it still takes."""
     yield from tqdm(iterable, desc=what, total=total, leave=False, disable=not interactive())

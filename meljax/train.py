@@ -152,10 +152,12 @@ def _run_epochs(
     config, items = session.config.train, len(session.sets["train"])
     first, val = len(history) + 1, session.sets["val"]
     order = scoring.scoring_order(session.task, val)
+    writer = logs.make_writer(session.workdir, int(state.step))
+    saver = EpochSaver(session.checkpoints)
     with (
-        contextlib.closing(logs.make_writer(session.workdir, int(state.step))) as writer,
+        progress.ending(writer.close),
         contextlib.closing(progress.TrainingBar(config.epochs, items, first)) as bar,
-        EpochSaver(session.checkpoints) as saver,
+        progress.ending(saver.close),
     ):
         if first == 1:
             _write_beginning(session, writer)

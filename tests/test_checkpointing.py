@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 
 import jax
@@ -8,6 +9,7 @@ from test_checkpoint import meta, row, state
 from meljax.checkpoint import Checkpoints
 from meljax.checkpointing import SECONDS, EpochSaver
 from meljax.errors import UserError
+from meljax.progress import ending
 
 
 def saved(directory) -> list[int]:
@@ -34,6 +36,13 @@ class Recorded(Checkpoints):
         super().save(state, meta, scores)
 
 
+@contextlib.contextmanager
+def saving(*arguments, **named):
+    saver = EpochSaver(*arguments, **named)
+    with ending(saver.close):
+        yield saver
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
     manager = Recorded(tmp_path)
@@ -43,7 +52,7 @@ def checkpoints(tmp_path):
 
 def test_short_epochs_are_saved_at_times_with_the_best_before_the_latest(tmp_path, checkpoints):
     now = [0.0]
-    with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+    with saving(checkpoints, clock=lambda: now[0]) as saver:
         for epoch, accuracy in enumerate([0.1, 0.2, 0.9, 0.3], 1):
             take(saver, epoch, accuracy)
         assert checkpoints.asked == [1]
@@ -66,7 +75,7 @@ def test_short_epochs_are_saved_at_times_with_the_best_before_the_latest(tmp_pat
 
 def test_long_epochs_are_all_saved(checkpoints):
     now = [0.0]
-    with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+    with saving(checkpoints, clock=lambda: now[0]) as saver:
         for epoch, accuracy in enumerate([0.1, 0.9, 0.3], 1):
             take(saver, epoch, accuracy)
             assert checkpoints.asked[-1] == epoch
@@ -75,9 +84,9 @@ def test_long_epochs_are_all_saved(checkpoints):
 
 
 def test_the_best_of_an_earlier_session_stays_the_best(tmp_path, checkpoints):
-    with EpochSaver(checkpoints) as first:
+    with saving(checkpoints) as first:
         take(first, 1, 0.9)
-    with EpochSaver(checkpoints, clock=lambda: 0.0) as second:
+    with saving(checkpoints, clock=lambda: 0.0) as second:
         for epoch, accuracy in ((2, 0.5), (3, 0.6), (4, 0.5)):
             take(second, epoch, accuracy)
     assert checkpoints.asked == [1, 2, 4]
@@ -86,7 +95,7 @@ def test_the_best_of_an_earlier_session_stays_the_best(tmp_path, checkpoints):
 
 def test_what_waits_is_saved_when_something_fails(tmp_path, checkpoints):
     def session():
-        with EpochSaver(checkpoints, clock=lambda: 0.0) as saver:
+        with saving(checkpoints, clock=lambda: 0.0) as saver:
             for epoch in (1, 2, 3):
                 take(saver, epoch, 0.5 - 0.1 * epoch)
             raise ZeroDivisionError
@@ -102,7 +111,7 @@ def test_a_signal_while_saving_does_not_lose_what_waits(tmp_path, checkpoints, m
 
     def session():
         now = [0.0]
-        with EpochSaver(checkpoints, clock=lambda: now[0]) as saver:
+        with saving(checkpoints, clock=lambda: now[0]) as saver:
             for epoch in (1, 2, 3):
                 take(saver, epoch, 0.1 * epoch)
             now[0] = SECONDS
@@ -117,9 +126,8 @@ def test_a_signal_while_saving_does_not_lose_what_waits(tmp_path, checkpoints, m
 
 @pytest.mark.parametrize("failed", [True, False])
 def test_a_disk_that_cannot_be_written_hides_no_other_error(tmp_path, checkpoints, failed, capsys):
-    saver = EpochSaver(checkpoints, clock=lambda: 0.0)
     expected = pytest.raises(ZeroDivisionError) if failed else pytest.raises(UserError, match="go")
-    with expected, saver:
+    with expected, saving(checkpoints, clock=lambda: 0.0) as saver:
         take(saver, 1, 0.5)
         checkpoints.wait()
         take(saver, 2, 0.6)
