@@ -13,6 +13,8 @@ import bench
 
 MISSING = ["jaxtyping", "clu", "ml_collections", "soundfile", "soxr", "PIL", "orbax", "matplotlib"]
 MISSING += ["tensorflow_datasets", "torch"]
+QUICKLY = "--xla_backend_optimization_level=0"
+"""To compile, not to run."""
 
 
 def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
@@ -24,7 +26,7 @@ def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
     done = subprocess.run(
         [sys.executable, side, "1"],
         input="\n".join(map(json.dumps, requests)),
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": QUICKLY},
         cwd=side.parent,
         capture_output=True,
         text=True,

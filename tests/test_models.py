@@ -91,22 +91,20 @@ def test_max_pools_are_window_reductions(shape, size):
     weights = jnp.sin(
         jnp.arange(np.prod(jax.eval_shape(plain, jnp.ones(shape)).shape), dtype=float)
     )
-    for values in (rng.permutation(np.prod(shape)), rng.integers(0, 3, np.prod(shape))):
+    for values in (-rng.permutation(np.prod(shape)), rng.integers(0, 3, np.prod(shape))):
         x = jnp.asarray(values.reshape(shape), float)
-        for each in (x, -x):
-            y, pull = jax.vjp(ours, each)
-            expected, theirs = jax.vjp(plain, each)
-            np.testing.assert_array_equal(y, expected)
-            direction = weights.reshape(y.shape)
-            np.testing.assert_allclose(pull(direction)[0], theirs(direction)[0], atol=1e-6)
+        y, pull = jax.vjp(ours, x)
+        expected, theirs = jax.vjp(plain, x)
+        np.testing.assert_array_equal(y, expected)
+        direction = weights.reshape(y.shape)
+        np.testing.assert_allclose(pull(direction)[0], theirs(direction)[0], atol=1e-6)
     row, column = (2 * (n // 2) - 1 if size == 2 and n > 1 else -1 for n in shape[1:3])
     spoiled = x.at[0, row, column, 0].set(jnp.nan)
     np.testing.assert_array_equal(jnp.isnan(ours(spoiled)), jnp.isnan(plain(spoiled)))
     assert jnp.isnan(ours(spoiled)).any()
 
 
-@pytest.mark.parametrize("size", [(14, 10), (13, 15), (1, 2)])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("size", "channels"), [((14, 10), 1), ((13, 15), 3), ((1, 2), 1)])
 def test_the_stems_convolution_is_the_convolution(size, channels):
     """Values, gradients, and what is no number."""
     rng = np.random.default_rng(0)
