@@ -1,12 +1,13 @@
-"""Times meljax against a plain PyTorch trainer, and the parts of a step.
+"""Times meljax against a plain PyTorch trainer, and the parts of a run.
 
     python scripts/bench.py [--quick] [--json FILE]
 
-Each side runs in a process of its own and they take turns, so that what else the machine does hits
-both. A repeat is some steps of each; ratios are the medians over pairs of repeats, 1 and above
-where meljax is faster, and compare with the best of PyTorch's eager and `torch.compile`; with
---quick, eager float32 alone. torch must be installed: `pip install 'meljax[bench]'`; without it
-meljax is timed alone. Only --parts needs more of meljax than jax, flax, optax and numpy.
+Each side runs in a process of its own, and they take turns, so that a machine that grows slower
+slows both; other programs on it do not, see benchmarks/README.md. A repeat is some steps of each;
+ratios are the medians over pairs of repeats, 1 and above where meljax is faster, and compare with
+the best of PyTorch's eager and `torch.compile`; with --quick, eager float32 alone. torch must be
+installed: `pip install 'meljax[bench]'`; without it meljax is timed alone. Only --parts needs more
+of meljax than jax, flax, optax and numpy.
 """
 
 import argparse
@@ -274,17 +275,14 @@ def bench(arguments: argparse.Namespace) -> None:
         setting = {"what": what, "batch": batch, "size": size, "compute": compute}
         rows.append(compare(setting, names, repeats))
         print(table(rows[-1:]).partition("\n")[2], flush=True)
-        # At once: nothing measured is lost.
-        write(arguments.json, {**summary(rows), "rows": rows, "machine": machine})
+        facts = {**summary(rows), "rows": rows, "machine": machine}
+        write(arguments.json, facts)  # at once: nothing measured is lost
     if arguments.parts:
-        found, compute = {}, "bfloat16" if accelerator else "float32"
+        facts["parts"], compute = {}, "bfloat16" if accelerator else "float32"
         for batch, size in settings:
             print(f"parts at {batch} × {size}²")
-            found[f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
-            write(
-                arguments.json,
-                {**summary(rows), "rows": rows, "machine": machine, "parts": found},
-            )
+            facts["parts"][f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
+            write(arguments.json, facts)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ class BatchNorm(nn.Module):
 
     A single value per channel, a batch of one with maps of one pixel, has no variance: PyTorch
     refuses it, here it leaves the running statistics alone. Whatever the type of the maps, the
-    statistics are float32. A batch of padding alone is not
-    supported. flax's own layer keeps the biased variance, hence this one.
+    statistics are float32. A batch of padding alone is not supported. flax's own layer keeps the
+    biased variance, hence this one.
     """
 
     momentum: float = 0.9
