@@ -48,7 +48,7 @@ def _forward(x: Array, axis: int, size: int) -> tuple[Array, tuple[Array, Array]
 
 def _backward(axis: int, size: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array]:
     x, y = kept
-    shares, taken = [], False
+    shares, taken = [], jnp.zeros(y.shape, bool)
     for value in _shifted(x, axis, size):
         largest = value == y
         shares.append(jnp.where(largest & ~taken, gradient, 0))
