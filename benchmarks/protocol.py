@@ -1,7 +1,4 @@
-"""What the sides of `scripts/bench.py` agree on.
-
-They answer with a line of JSON for each they are sent, over stdin and stdout.
-"""
+"""The protocol of the sides of `scripts/bench.py`: lines of JSON over stdin and stdout."""
 
 import json
 import resource
@@ -14,29 +11,32 @@ CLASSES = 24
 
 
 def set_size(batch: int, accelerator: bool) -> int:
-    """Returns how many pictures an epoch has, in whole batches: about the report's 2,222 on an
-    accelerator, few on a CPU."""
+    """Returns the number of images of an epoch, a multiple of `batch`.
+
+    On accelerators it is about the 2,222 training images of DSPSpeech-20, on CPUs it is small.
+    """
     return max((2222 if accelerator else 256) // batch, 2) * batch
 
 
 def serve(
     prepare: Callable[..., Callable[[int], int | None]],
-    facts: dict[str, Any],
+    info: dict[str, Any],
     device_mb: Callable[[], float | None] = lambda: None,
 ) -> None:
     """Answers requests until stdin ends.
 
-    `{"prepare": {...}}` makes something to be timed, and tells how long the first step took, which
-    compiles; `{"run": steps}` takes so many steps, or more, and tells how many and how long.
+    The request `{"prepare": {...}}` makes something to time and takes the first step, which
+    compiles. `{"run": steps}` takes at least so many steps. An answer has the seconds and steps
+    taken, and the peak memory.
 
     Args:
-      prepare: returns a function of a number of steps that takes them, waits for the end, and
-        returns how many it took, if they were more.
-      facts: what is told first.
-      device_mb: returns the most memory that was taken of an accelerator; `None` on a CPU.
+      prepare: returns a function of a number of steps, which takes them, waits for the end and
+        returns the number of steps if it took more.
+      info: the first line of output.
+      device_mb: returns the peak memory of the accelerator in MB; `None` on a CPU.
     """
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no answer
-    print(json.dumps(facts), file=answers, flush=True)
+    answers, sys.stdout = sys.stdout, sys.stderr  # keeps output of libraries out of the answers
+    print(json.dumps(info), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         begun, steps = time.perf_counter(), request.get("run", 1)
@@ -45,14 +45,11 @@ def serve(
         steps = run(steps) or steps
         seconds = time.perf_counter() - begun
         peak = device_mb()
-        answer = {
-            "seconds": seconds,
-            "steps": steps,
-            "peak_mb": host_mb() if peak is None else peak,
-        }
+        peak = host_mb() if peak is None else peak
+        answer = {"seconds": seconds, "steps": steps, "peak_mb": peak}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def host_mb() -> float:
-    """Returns the most memory that this process has held, in MB."""
+    """Returns the peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

@@ -1,8 +1,9 @@
 """A plain PyTorch trainer of ResNet-18, the other side of `scripts/bench.py`.
 
-What meljax does in a step, as a practised PyTorch user would write it: the set decoded, uint8, on
-the device; channels last; masks drawn for the whole batch at once; loss and confusion matrix summed
-on the device. Grey pictures are repeated to three channels, as ImageNet's weights want them.
+It does the work of a meljax step as an experienced PyTorch user would write it: the data set is
+decoded, uint8 and on the device; channels last; masks for the whole batch at once; loss and
+confusion matrix summed on the device. Gray images are repeated to three channels, as the ImageNet
+weights need them.
 """
 
 import sys
@@ -10,7 +11,7 @@ import sys
 import torch
 from protocol import CLASSES, serve, set_size
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - as everybody calls it
+from torch.nn import functional as F  # noqa: N812 - the usual name
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
@@ -18,7 +19,7 @@ MASK_WIDTH = 0.125
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions, added to the input."""
+    """A residual block of two 3 × 3 convolutions."""
 
     def __init__(self, before: int, channels: int, stride: int):
         super().__init__()
@@ -33,7 +34,7 @@ class Block(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the block's maps."""
+        """Returns the block's feature maps."""
         residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
         residual = self.bn2(self.conv2(residual))
         return F.relu(residual + (x if self.downsample is None else self.downsample(x)))
@@ -62,22 +63,22 @@ class ResNet18(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-def mask(pictures: torch.Tensor) -> torch.Tensor:
-    """Returns pictures with one frequency and one time mask each."""
-    n, _, height, width = pictures.shape
+def mask(images: torch.Tensor) -> torch.Tensor:
+    """Returns images with one frequency and one time mask each."""
+    n, _, height, width = images.shape
 
     def bands(size: int) -> torch.Tensor:
-        place = torch.arange(size, device=pictures.device)
-        wide = (torch.rand(n, 1, device=pictures.device) * (int(MASK_WIDTH * size) + 1)).floor()
-        start = (torch.rand(n, 1, device=pictures.device) * (size - wide + 1)).floor()
+        place = torch.arange(size, device=images.device)
+        wide = (torch.rand(n, 1, device=images.device) * (int(MASK_WIDTH * size) + 1)).floor()
+        start = (torch.rand(n, 1, device=images.device) * (size - wide + 1)).floor()
         return (place >= start) & (place < start + wide)
 
     masked = bands(height)[:, :, None] | bands(width)[:, None, :]
-    return pictures.masked_fill(masked[:, None], 0.0)
+    return images.masked_fill(masked[:, None], 0.0)
 
 
 class Side:
-    """A network, its data and its optimiser, for one setting."""
+    """A network, its data and its optimizer, for one setting."""
 
     def __init__(self, batch: int, size: int, compute: str, mode: str):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,11 +88,11 @@ class Side:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         self.batch, self.compute = batch, compute
         shape = (set_size(batch, self.device.type == "cuda"), 1, size, size)
-        self.pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.labels = torch.randint(0, CLASSES, shape[:1], device=self.device)
         self.mean, self.std = MEAN.to(self.device), STD.to(self.device)
         network = ResNet18().to(self.device, memory_format=torch.channels_last)
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
         self.network = network
         if mode != "eager":
             self.network = torch.compile(network, mode=mode)
@@ -99,15 +100,15 @@ class Side:
         self.confusion = torch.zeros(CLASSES * CLASSES, device=self.device, dtype=torch.int64)
 
     def inputs(self, index: torch.Tensor, train: bool) -> torch.Tensor:
-        """Returns normalised pictures of three channels."""
-        pictures = self.pictures[index].float() / 255
+        """Returns normalized images of three channels."""
+        images = self.images[index].float() / 255
         if train:
-            pictures = mask(pictures)
-        pictures = (pictures.expand(-1, 3, -1, -1) - self.mean) / self.std
-        return pictures.contiguous(memory_format=torch.channels_last)
+            images = mask(images)
+        images = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
+        return images.contiguous(memory_format=torch.channels_last)
 
     def autocast(self) -> torch.autocast:
-        """Returns what lets the network compute in bfloat16, if that is wanted."""
+        """Returns a context in which the network computes in bfloat16, if that is the setting."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == "bfloat16")
 
     def train(self, steps: int) -> None:
@@ -122,9 +123,9 @@ class Side:
             with self.autocast():
                 logits = self.network(self.inputs(index, train=True))
             loss = F.cross_entropy(logits.float(), labels)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
             self.loss += loss.detach()
             pairs = labels * CLASSES + logits.detach().argmax(1)
             self.confusion += torch.bincount(pairs, minlength=CLASSES * CLASSES)
@@ -139,12 +140,12 @@ class Side:
                 self.loss = self.network(self.inputs(index, train=False)).float().sum()
 
     def wait(self) -> None:
-        """Waits until all is computed."""
+        """Waits until everything is computed."""
         float(self.loss)
 
 
 def prepare(what: str, batch: int, size: int, compute: str, mode: str) -> object:
-    """Returns a function of a number of steps that takes them and waits for the end."""
+    """Returns a function that takes a number of steps and waits for the end."""
     side = Side(batch, size, compute, mode)
 
     def run(steps: int) -> None:
@@ -155,7 +156,7 @@ def prepare(what: str, batch: int, size: int, compute: str, mode: str) -> object
 
 
 def device_mb() -> float | None:
-    """Returns the most memory that was taken of a GPU, in MB."""
+    """Returns the peak memory of the GPU in MB."""
     return torch.cuda.max_memory_allocated() / 1e6 if torch.cuda.is_available() else None
 
 

@@ -1,16 +1,16 @@
-"""The four-convolution network, from scratch: the original recipe.
+"""The four-convolution network, trained from scratch: the original recipe.
 
     python -m meljax.main --config configs/cnn.py --config.data.path=FOLDER
 
-Adam at 1e-4, batches of 12, 500 epochs, 90/10 split, one frequency and one time mask; the
-spectrogram as it is.
+Adam at 1e-4, batches of 12, 500 epochs, 90/10 split, one frequency and one time mask;
+spectrograms are not resized.
 """
 
 from meljax.config import default_config
 
 
 def get_config():
-    """Returns the settings; every key is explained by `python -m meljax.main --help`."""
+    """Returns the settings; `python -m meljax.main --help` explains every key."""
     config = default_config()
     config.model.name = "cnn"
     config.data.image_size = 0

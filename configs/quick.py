@@ -1,16 +1,16 @@
-"""The four-convolution network on the embedded voices, sized for a laptop: a minute or two.
+"""The four-convolution network on the embedded voices, trained on a laptop in one or two minutes.
 
     python -m meljax.main --config configs/quick.py
 
-Half the bands, half the frames and half the channels of `configs/cnn.py`, and a learning rate that
-starts high and falls.
+Half the mel bands, frames and channels of `configs/cnn.py`, and a learning rate that starts higher
+and decays.
 """
 
 from meljax.config import default_config
 
 
 def get_config():
-    """Returns the settings; every key is explained by `python -m meljax.main --help`."""
+    """Returns the settings; `python -m meljax.main --help` explains every key."""
     config = default_config()
     config.model.name = "cnn"
     config.model.width = 16
@@ -19,5 +19,5 @@ def get_config():
     config.train.epochs = 12
     config.train.batch_size = 16
     config.train.learning_rate = 3e-3
-    config.train.decay = 0.75
+    config.train.lr_decay = 0.75
     return config

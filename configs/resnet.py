@@ -1,4 +1,4 @@
-"""ResNet-18, pretrained on ImageNet and fine-tuned in all its parameters: the original recipe.
+"""ResNet-18, pretrained on ImageNet, all parameters fine-tuned: the original recipe.
 
     python -m meljax.main --config configs/resnet.py --config.data.path=FOLDER
 
@@ -9,7 +9,7 @@ from meljax.config import default_config
 
 
 def get_config():
-    """Returns the settings; every key is explained by `python -m meljax.main --help`."""
+    """Returns the settings; `python -m meljax.main --help` explains every key."""
     config = default_config()
     config.model.name = "resnet18"
     config.model.init = "auto"

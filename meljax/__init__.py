@@ -1,3 +1,3 @@
-"""meljax: from a folder of voices to a classifier one can trust, in JAX and Flax."""
+"""meljax: from a folder of voices to a classifier one can trust."""
 
-__version__ = "0.1.0"
+from meljax.util.version import __version__ as __version__

@@ -1,169 +1,163 @@
-"""Every setting of a run: its default, unit, meaning and what it may be.
+"""Every setting of a run, with its default, unit, meaning and allowed values.
 
-The dataclasses below are the one source of truth. `configs/*.py` edit `default_config()`, the
-command line overrides single keys, and `read()` turns the result into an immutable `Config` that is
-passed on by value; nothing reads an `ml_collections` dictionary after that.
+The dataclasses below are the only place that defines settings. `configs/*.py` edit
+`default_config()`, the command line overrides single keys, and `read()` turns the result into an
+immutable `Config`, which is passed by value. Nothing reads an `ml_collections` dictionary after
+that.
 """
 
 import dataclasses
 import difflib
 import math
+import operator
+import re
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
-from meljax.errors import UserError
+from meljax.util.errors import UserError
+
+Resume = Literal["same", "free", "more"]
+"""How a key may differ when a run resumes: not at all, in any way, or by a larger number."""
+
+_COMPARISONS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
 
-def _key(default: str | int | float, doc: str, allowed: str, check: Callable[[Any], bool]) -> Any:
-    """Declares one key: its documentation, what it may be in words, and the test of that."""
-    metadata = {"doc": doc, "allowed": allowed, "check": check}
+def _key(
+    default: str | int | float,
+    doc: str,
+    allowed: str,
+    check: Callable[[Any], bool],
+    resume: Resume = "same",
+) -> Any:
+    """Declares a key; `allowed` states in words what `check` tests."""
+    metadata = {"doc": doc, "allowed": allowed, "check": check, "resume": resume}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _text(default: str, doc: str, allowed: str = "text") -> Any:
-    return _key(default, doc, allowed, lambda value: "\0" not in value)
+def _text(default: str, doc: str, allowed: str = "text", resume: Resume = "same") -> Any:
+    return _key(default, doc, allowed, lambda value: "\0" not in value, resume)
 
 
 def _choice(default: str, doc: str, *choices: str) -> Any:
     return _key(default, doc, " or ".join(map(repr, choices)), lambda value: value in choices)
 
 
-def _whole(default: int, doc: str, least: int, most: int = 2**31 - 1) -> Any:
-    limits = f"a whole number ≥ {least} and " + (f"≤ {most}" if most < 2**31 - 1 else "below 2³¹")
-    return _key(default, doc, limits, lambda value: least <= value <= most)
+def _number(default: int | float, doc: str, limits: str, resume: Resume = "same") -> Any:
+    """Declares a finite number within `limits` ('≥ 0 and < 1'); whole if its default is."""
+    bounds = [(_COMPARISONS[sign], float(n)) for sign, n in re.findall(r"([≥>≤<]) (\S+)", limits)]
 
+    def check(value: int | float) -> bool:
+        return math.isfinite(value) and all(compare(value, bound) for compare, bound in bounds)
 
-def _number(default: float, doc: str, allowed: str, check: Callable[[float], bool]) -> Any:
-    return _key(default, doc, f"a number {allowed}", lambda v: math.isfinite(v) and check(v))
+    kind = "whole number" if type(default) is int else "number"
+    return _key(default, doc, f"a {kind} {limits}", check, resume)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is learned from, and how it is divided."""
+    """The data and how they are split."""
 
     path: str = _text(
         "",
-        "folder with one sub-folder per class, a CSV, or a TFDS set as "
-        "tfds:NAME[/CONFIG][:VERSION]; empty: embedded voices",
+        "folder with one sub-folder per class, a CSV file, or a TFDS set as "
+        "tfds:NAME[/CONFIG][:VERSION]; empty: the embedded synthetic voices",
     )
-    tfds_dir: str = _text("", "folder of TFDS sets; empty: where TFDS keeps them", "a folder")
-    label: str = _text(
-        "label",
-        "CSV column or TFDS feature that holds the class",
-        "the name of a column or feature",
-    )
+    tfds_dir: str = _text("", "folder of TFDS sets; empty: the default of TFDS", resume="free")
+    label: str = _text("label", "CSV column or TFDS feature that holds the class")
     group: str = _text(
         "group",
-        "CSV column or TFDS feature whose values never stand on both sides of the split; "
-        "empty: none",
+        "CSV column or TFDS feature; items that share a value stay in the same split; empty: none",
     )
     val_fraction: float = _number(
-        0.1,
-        "share of the files held out where no split is given",
-        "above 0 and below 1",
-        lambda value: 0 < value < 1,
+        0.1, "share of the items held out for validation if no split is given", "> 0 and < 1"
     )
-    image_size: int = _whole(
-        0, "side of the square, in pixels, that pictures are resized to; 0: as they are", 0, 4096
+    image_size: int = _number(
+        0,
+        "height and width of resized images, in pixels; 0: not resized",
+        "≥ 0 and ≤ 4096",
     )
     window: float = _number(
         0.0,
-        "length the network sees: seconds of a recording, columns of a picture; "
+        "length of the network's input: seconds of a recording, columns of an image; "
         "0: the median length in the training set",
         "≥ 0",
-        lambda value: value >= 0,
     )
     on_bad_file: str = _choice(
-        "stop",
-        "unreadable files: 'stop' before training, or 'skip' and record them",
-        "stop",
-        "skip",
+        "stop", "unreadable files: stop before training, or skip and record them", "stop", "skip"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class MelConfig:
-    """The front end of recordings; librosa's names and meanings. Pictures do not use it."""
+    """Mel spectrograms of recordings; names and meanings are librosa's. Images do not use them."""
 
-    sample_rate: int = _whole(16_000, "rate recordings are resampled to, in Hz", 1_000, 384_000)
-    n_fft: int = _whole(1024, "samples in a window of the Fourier transform", 16, 65_536)
-    hop_length: int = _whole(256, "samples from one frame to the next", 1, 65_536)
-    n_mels: int = _whole(128, "mel bands, the height of the picture", 4, 1024)
-    fmin: float = _number(0.0, "lowest frequency, in Hz", "≥ 0", lambda value: value >= 0)
-    fmax: float = _number(
-        0.0, "highest frequency, in Hz; 0: half the sample rate", "≥ 0", lambda value: value >= 0
+    sample_rate: int = _number(
+        16_000, "rate that recordings are resampled to, in Hz", "≥ 1000 and ≤ 384000"
     )
+    n_fft: int = _number(1024, "samples per window of the Fourier transform", "≥ 16 and ≤ 65536")
+    hop_length: int = _number(256, "samples from one frame to the next", "≥ 1 and ≤ 65536")
+    n_mels: int = _number(128, "mel bands, the height of the spectrogram", "≥ 4 and ≤ 1024")
+    fmin: float = _number(0.0, "lowest frequency, in Hz", "≥ 0")
+    fmax: float = _number(0.0, "highest frequency, in Hz; 0: half the sample rate", "≥ 0")
     top_db: float = _number(
-        80.0,
-        "range below the window's maximum, in dB, that the picture shows",
-        "≥ 1 and ≤ 200",
-        lambda value: 1 <= value <= 200,
+        80.0, "dynamic range of the spectrogram below its maximum, in dB", "≥ 1 and ≤ 200"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskConfig:
-    """Frequency and time masks of training pictures (Park et al. 2019); never in evaluation."""
+    """Frequency and time masks of training images (Park et al. 2019); not used in evaluation."""
 
-    freq_count: int = _whole(1, "frequency masks per example; 0: none", 0, 64)
+    freq_count: int = _number(1, "frequency masks per image; 0: none", "≥ 0 and ≤ 64")
     freq_width: float = _number(
-        0.125,
-        "maximum width of a frequency mask, share of the height",
-        "between 0 and 1",
-        lambda value: 0 <= value <= 1,
+        0.125, "maximum width of a frequency mask, as a share of the height", "≥ 0 and ≤ 1"
     )
-    time_count: int = _whole(1, "time masks per example; 0: none", 0, 64)
+    time_count: int = _number(1, "time masks per image; 0: none", "≥ 0 and ≤ 64")
     time_width: float = _number(
-        0.125,
-        "maximum width of a time mask, share of the width",
-        "between 0 and 1",
-        lambda value: 0 <= value <= 1,
+        0.125, "maximum width of a time mask, as a share of the width", "≥ 0 and ≤ 1"
     )
     fill: float = _number(
-        0.0,
-        "brightness of what is masked; 0: the floor, 1: the maximum",
-        "between 0 and 1",
-        lambda value: 0 <= value <= 1,
+        0.0, "brightness of masked pixels; 0: the minimum, 1: the maximum", "≥ 0 and ≤ 1"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network and how its weights begin."""
+    """The network and its initial weights."""
 
-    name: str = _choice("resnet18", "the network", "resnet18", "cnn")
+    name: str = _text("resnet18", "the network", "the name of a network")
     init: str = _key(
         "auto",
-        "how the weights begin: 'scratch' random; 'imagenet' pretrained; a file of weights; "
-        "'auto' pretrained where the network has such weights and they can be had, else random",
-        "'auto', 'imagenet', 'scratch' or the path of a file of weights",
+        "initial weights: 'scratch': random; 'imagenet': pretrained; the path of a weights file; "
+        "'auto': pretrained if the network has such weights and they are available, else random",
+        "'auto', 'imagenet', 'scratch' or the path of a weights file",
         lambda value: value and "\0" not in value,
     )
-    compute: str = _choice(
+    compute_dtype: str = _choice(
         "float32",
-        "type of the numbers that convolutions compute with; weights, statistics, loss and what is "
-        "exported stay float32",
+        "dtype of the convolutions; weights, statistics, loss and exported models are float32",
         "float32",
         "bfloat16",
     )
-    width: int = _whole(0, "channels of the first convolution; 0: 64 (resnet18), 32 (cnn)", 0, 1024)
+    width: int = _number(
+        0, "channels of the first convolution; 0: the network's own default", "≥ 0 and ≤ 1024"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation: Adam."""
+    """Optimization with Adam."""
 
-    epochs: int = _whole(500, "passes over the training set", 1)
-    batch_size: int = _whole(12, "examples per step, over all devices together", 1, 65_536)
-    learning_rate: float = _number(1e-4, "Adam's step size", "> 0", lambda value: value > 0)
-    decay: float = _number(
-        1.0,
-        "factor on the learning rate after each epoch; 1: it stays constant",
-        "above 0 and at most 1",
-        lambda value: 0 < value <= 1,
+    epochs: int = _number(500, "passes over the training set", "≥ 1 and < 2147483648", "more")
+    batch_size: int = _number(12, "items per step, over all devices", "≥ 1 and ≤ 65536")
+    learning_rate: float = _number(1e-4, "Adam's learning rate", "> 0")
+    lr_decay: float = _number(
+        1.0, "factor on the learning rate after each epoch; 1: constant", "> 0 and ≤ 1"
     )
-    seed: int = _whole(0, "of the split, the initial weights, the order and the masks", 0)
+    seed: int = _number(
+        0, "seed of the split, initial weights, item order and masks", "≥ 0 and < 2147483648"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,61 +171,66 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
 
-def _fields() -> dict[str, dataclasses.Field]:
-    groups = dataclasses.fields(Config)
-    return {f"{g.name}.{f.name}": f for g in groups for f in dataclasses.fields(g.type)}
+GROUPS: dict[str, type] = {group.name: group.type for group in dataclasses.fields(Config)}
+"""The dataclass of each group of keys: `{'data': DataConfig, ...}`."""
 
-
-KEYS = _fields()
-"""`{'data.path': field, ...}`: every key there is."""
+KEYS: dict[str, dataclasses.Field] = {
+    f"{group}.{field.name}": field
+    for group, keys in GROUPS.items()
+    for field in dataclasses.fields(keys)
+}
+"""Every key: `{'data.path': field, ...}`."""
 
 
 def default_config() -> Any:
     """Returns the defaults as a locked `ml_collections.ConfigDict` for `configs/*.py` to edit."""
-    import ml_collections  # of the command line alone
+    import ml_collections  # only the command line needs it
 
     return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
 
 
 def read(tree: Mapping[str, Any]) -> Config:
-    """Returns the checked, immutable settings.
-
-    Args:
-      tree: nested mapping `{group: {key: value}}`; what it leaves out keeps its default.
+    """Returns the checked settings of `{group: {key: value}}`; missing keys keep their defaults.
 
     Raises:
-      UserError: an unknown key (the nearest one is named), a wrong type or an impossible value.
+      UserError: a key is unknown, or a value has the wrong type or is not allowed.
     """
-    values: dict[str, dict[str, Any]] = {group.name: {} for group in dataclasses.fields(Config)}
-    for name, value in _flatten(tree).items():
-        group, _, key = name.partition(".")
-        check_name(name)
-        values[group][key] = _checked(name, value)
-    groups = {f.name: f.type(**values[f.name]) for f in dataclasses.fields(Config)}
-    config = Config(**groups)
-    _check_together(config)
-    return config
+    flattened = {}
+    for group, values in tree.items():
+        if not isinstance(values, Mapping):
+            raise UserError(f"unknown key {group}: keys look like train.epochs; --help lists them")
+        flattened |= {f"{group}.{key}": value for key, value in values.items()}
+    return from_flat(flattened)
 
 
 def from_flat(values: Mapping[str, Any]) -> Config:
-    """Returns the settings that `flat()` was given; keys it did not know yet keep their default."""
-    tree: dict[str, dict[str, Any]] = {}
+    """Returns the checked settings of `{'data.path': value, ...}`; see `read`."""
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for name, value in values.items():
-        group, _, key = name.partition(".")
-        tree.setdefault(group, {})[key] = value
-    return read(tree)
+        check_name(name)
+        group, key = name.split(".")
+        groups[group][key] = _checked(name, value)
+    config = Config(**{group: GROUPS[group](**keys) for group, keys in groups.items()})
+    mel, nyquist = config.mel, config.mel.sample_rate / 2
+    if mel.fmax > nyquist:
+        raise UserError(
+            f"mel.fmax must be ≤ half of mel.sample_rate ({nyquist:g}), not {mel.fmax:g}"
+        )
+    if mel.fmin >= (mel.fmax or nyquist):
+        raise UserError(f"mel.fmin must be below mel.fmax, not {mel.fmin:g}")
+    return config
 
 
 def flat(config: Config) -> dict[str, str | int | float]:
     """Returns `{'data.path': value, ...}`, in the order of `KEYS`."""
-    return {name: getattr(getattr(config, name.split(".")[0]), name.split(".")[1]) for name in KEYS}
+    return {name: operator.attrgetter(name)(config) for name in KEYS}
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` unless `name` ('train.epochs') is a key; names the nearest one."""
+    """Raises `UserError`, with the nearest key, unless `name` ('train.epochs') is a key."""
     if name in KEYS:
         return
-    # 'epochs' alone, or a slip in either half, should both lead to 'train.epochs'.
+    # 'epochs' and a typing error in either part of the name both lead to 'train.epochs'.
     candidates = {key: key for key in KEYS} | {key.split(".")[1]: key for key in KEYS}
     nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     hint = f"; did you mean {candidates[nearest[0]]}?" if nearest else "; --help lists all keys"
@@ -239,64 +238,36 @@ def check_name(name: str) -> None:
 
 
 def check_text(name: str, text: str) -> None:
-    """Raises `UserError` unless `text`, from the command line, is a value for the key `name`."""
+    """Raises `UserError` unless `text` from the command line is a valid value of key `name`."""
     check_name(name)
-    kind = type(KEYS[name].default)
     try:
-        value = kind(text)
+        value = type(KEYS[name].default)(text)
     except ValueError:
-        raise _impossible(name, text) from None
+        raise _not_allowed(name, text) from None
     _checked(name, value)
 
 
 def help_text(width: int = 100) -> str:
-    """Returns every key with its default, meaning and what it may be, in lines of `width`."""
+    """Returns each key with its default, meaning and allowed values, wrapped at `width`."""
     lines = []
-    for group in dataclasses.fields(Config):
-        lines.append(f"\n{group.type.__doc__.splitlines()[0]}")
-        for field in dataclasses.fields(group.type):
-            lines.append(f"  --config.{group.name}.{field.name}={field.default}")
+    for group, keys in GROUPS.items():
+        lines.append(f"\n{keys.__doc__.splitlines()[0]}")
+        for field in dataclasses.fields(keys):
+            lines.append(f"  --config.{group}.{field.name}={field.default}")
             text = f"{field.metadata['doc']} ({field.metadata['allowed']})"
             lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
-def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    flattened = {}
-    for group, values in tree.items():
-        if not isinstance(values, Mapping):
-            raise UserError(f"unknown key {group}: keys look like train.epochs; --help lists them")
-        flattened |= {f"{group}.{key}": value for key, value in values.items()}
-    return flattened
-
-
 def _checked(name: str, value: Any) -> Any:
-    kind, meta = type(KEYS[name].default), KEYS[name].metadata
+    """Returns `value` if it is allowed; an int becomes a float if the key is a float."""
+    kind = type(KEYS[name].default)
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or not meta["check"](value):
-        raise _impossible(name, value)
+    if type(value) is not kind or not KEYS[name].metadata["check"](value):
+        raise _not_allowed(name, value)
     return value
 
 
-def _impossible(name: str, value: Any) -> UserError:
+def _not_allowed(name: str, value: Any) -> UserError:
     return UserError(f"{name} must be {KEYS[name].metadata['allowed']}, not {value!r}")
-
-
-def _check_together(config: Config) -> None:
-    """Refuses values that are possible alone but not together."""
-    mel = config.mel
-    nyquist = mel.sample_rate / 2
-    if mel.fmax > nyquist:
-        raise UserError(
-            f"mel.fmax must be ≤ half of mel.sample_rate ({nyquist:g}), not {mel.fmax:g}"
-        )
-    if mel.fmin >= (mel.fmax or nyquist):
-        raise UserError(f"mel.fmin must be below mel.fmax, not {mel.fmin:g}")
-    model = config.model
-    pretrained = model.init not in ("auto", "scratch")
-    if pretrained and (model.name != "resnet18" or model.width not in (0, 64)):
-        raise UserError(
-            f"model.init must be 'auto' or 'scratch', not {model.init!r}: pretrained "
-            "weights are for model.name='resnet18' with model.width=64"
-        )

@@ -1,13 +1,13 @@
-"""Times meljax against a plain PyTorch trainer, and the parts of a run.
+"""Compares the speed of meljax with a plain PyTorch trainer, and times the parts of a run.
 
     python scripts/bench.py [--quick] [--json FILE]
 
-Each side runs in a process of its own, and they take turns, so that a machine that grows slower
-slows both; other programs on it do not, see benchmarks/README.md. A repeat is some steps of each;
-ratios are the medians over pairs of repeats, 1 and above where meljax is faster, and compare with
-the best of PyTorch's eager and `torch.compile`; with --quick, eager float32 alone. torch must be
-installed: `pip install 'meljax[bench]'`; without it meljax is timed alone. Only --parts needs more
-of meljax than jax, flax, optax and numpy.
+Each side is a process of its own. The sides take turns, so a machine that slows down slows both;
+other programs do not slow both alike, see benchmarks/README.md. A repeat is some steps of each
+side. Ratios are medians over pairs of repeats; above 1 meljax is faster. They compare with the
+fastest of PyTorch's eager mode and `torch.compile`; --quick uses only eager float32. Without torch
+(`pip install 'meljax[bench]'`) only meljax is timed. Only --parts needs more packages for meljax
+than jax, flax, optax and numpy.
 """
 
 import argparse
@@ -27,23 +27,19 @@ from typing import Any
 
 SIDES = Path(__file__).parent.parent / "benchmarks"
 SECONDS = 3.0
-"""How long one repeat lasts, roughly."""
+"""Approximate duration of one repeat."""
 QUICK = [(12, 224), (64, 128)]
 FULL = [(batch, size) for batch in (12, 64) for size in (224, 128)]
 LARGE = [(256, 224), (256, 128)]
-"""Batches and sizes; the large ones are for accelerators."""
+"""Batch and image sizes; the large ones are for accelerators."""
 
 
 class SideFailedError(Exception):
-    """A side ended before it was told to; its own words stand on stderr."""
+    """A side ended too early; its error message is on stderr."""
 
 
 class Side:
-    """A process that makes one side's steps.
-
-    Args:
-      name: 'meljax', 'parts', or 'torch' and its mode behind a blank.
-    """
+    """A process that takes one side's steps: 'meljax', 'parts', or 'torch MODE'."""
 
     def __init__(self, name: str):
         file, _, self.mode = name.partition(" ")
@@ -52,11 +48,11 @@ class Side:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SIDES
         )
-        self.facts = self._answer()
+        self.info = self._answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Returns the answer to a request; see `benchmarks/protocol.py`."""
-        with contextlib.suppress(BrokenPipeError):  # the answer will not come, which says it all
+        with contextlib.suppress(BrokenPipeError):  # reported because the answer is missing
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         return self._answer()
@@ -76,18 +72,12 @@ class Side:
 
 
 def cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> dict[str, dict]:
-    """Returns seconds a step of each side, which take turns; first step and memory too.
-
-    Args:
-      sides: by name.
-      setting: what is timed, batch, size and type of the numbers.
-      repeats: how often.
-    """
+    """Returns seconds per step, duration of the first step and memory of each side."""
     measured: dict[str, dict] = {}
     for name, side in sides.items():
         first = side.ask(prepare=setting | {"mode": side.mode})
@@ -107,7 +97,7 @@ def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> di
 def compare(setting: dict[str, Any], names: Sequence[str], repeats: int) -> dict[str, Any]:
     """Returns a row of the table: the times of the sides `names` for one setting.
 
-    A side that fails, for want of memory or of a compiler, is left out.
+    A side that fails, for example without enough memory, is left out.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -120,7 +110,7 @@ def compare(setting: dict[str, Any], names: Sequence[str], repeats: int) -> dict
 
 
 def best(row: dict) -> str:
-    """Returns the name of the fastest PyTorch."""
+    """Returns the name of the fastest PyTorch side."""
     names = [name for name in row["sides"] if name != "meljax"]
     return min(names, key=lambda name: statistics.median(row["sides"][name]["times"]))
 
@@ -131,13 +121,13 @@ def comparable(row: dict) -> bool:
 
 
 def ratio(row: dict) -> float:
-    """Returns how many times as fast meljax is."""
+    """Returns the speed of meljax divided by that of PyTorch."""
     ours, theirs = row["sides"]["meljax"]["times"], row["sides"][best(row)]["times"]
     return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
 
 
 def table(rows: list[dict]) -> str:
-    """Returns what a person reads."""
+    """Returns the rows as text."""
     lines = [
         f"{'':8} {'batch':>5} {'size':>4} {'compute':8} {'side':14} {'images/s':>9} "
         f"{'spread':>7} {'ratio':>6} {'first step':>10} {'memory':>8}"
@@ -157,7 +147,7 @@ def table(rows: list[dict]) -> str:
 
 
 def summary(rows: list[dict]) -> dict[str, Any]:
-    """Returns ratios and images/s by setting; other types than float32 are named."""
+    """Returns ratios and images/s by setting."""
     ratios: dict[str, dict] = {"train_ratio": {}, "forward_ratio": {}}
     rates: dict[str, dict] = {"meljax": {}, "torch": {}}
     for row in rows:
@@ -175,23 +165,23 @@ def summary(rows: list[dict]) -> dict[str, Any]:
 
 
 PARTS = {
-    "decode": ("parts", "picture"),
+    "decode": ("parts", "image"),
     "front_end": ("parts", "recording"),
-    "pictures": ("meljax", "batch"),
+    "images": ("meljax", "batch"),
     "masking": ("meljax", "batch"),
     "forward": ("meljax", "batch"),
     "gradient": ("meljax", "batch"),
-    "optimiser": ("meljax", "step"),
+    "optimizer": ("meljax", "step"),
     "train": ("meljax", "batch"),
-    "evaluation": ("parts", "picture"),
+    "evaluation": ("parts", "image"),
     "checkpoint": ("parts", "checkpoint"),
     "start": ("parts", "start"),
 }
-"""Which side knows a part, and what one step of it is."""
+"""Side and unit of a step, by part of a run."""
 
 
 def parts(batch: int, size: int, compute: str, repeats: int) -> dict[str, dict[str, Any]]:
-    """Returns milliseconds of each part of a run; where a step is a batch, per picture of it."""
+    """Returns milliseconds of each part of a run, per image where a step is a batch."""
     found = {}
     for part, (side, unit) in PARTS.items():
         setting = {"what": part, "batch": batch, "size": size, "compute": compute}
@@ -199,20 +189,20 @@ def parts(batch: int, size: int, compute: str, repeats: int) -> dict[str, dict[s
         if side not in measured:
             continue
         times = measured[side]["times"]
-        share, unit = (batch, "picture") if unit == "batch" else (1, unit)
+        share, unit = (batch, "image") if unit == "batch" else (1, unit)
         found[part] = {"ms": 1000 * statistics.median(times) / share, "per": unit}
         print(f"{part:12} {found[part]['ms']:10,.3f} ms per {unit}", flush=True)
     return found
 
 
-def write(file: Path | None, facts: dict[str, Any]) -> None:
-    """Writes what has been measured so far, if it is wanted."""
+def write(file: Path | None, info: dict[str, Any]) -> None:
+    """Writes the results so far, if `file` is given."""
     if file:
-        file.write_text(json.dumps(facts, indent=2) + "\n")
+        file.write_text(json.dumps(info, indent=2) + "\n")
 
 
 def parse_settings(text: str) -> list[tuple[int, int]]:
-    """Returns batch and size of settings such as '12x224,64x128'."""
+    """Returns batch and image size of settings like '12x224,64x128'."""
     found = re.findall(r"(?:^|,)([1-9]\d*)x([1-9]\d*)(?=,|$)", text)
     if len(found) != text.count(",") + 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 12x224,64x128")
@@ -220,7 +210,7 @@ def parse_settings(text: str) -> list[tuple[int, int]]:
 
 
 def parse_repeats(text: str) -> int:
-    """Returns how often to repeat."""
+    """Returns a number of repeats."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
     return int(text)
@@ -231,11 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="eager float32 alone, 5 repeats")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where all figures are written")
+    parser.add_argument("--quick", action="store_true", help="only eager float32, 5 repeats")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="file for all numbers")
     parser.add_argument("--parts", action="store_true", help="time the parts of a run too")
     parser.add_argument(
-        "--settings", type=parse_settings, help="batch and size, such as 12x224,64x128"
+        "--settings", type=parse_settings, help="batch and image sizes, like 12x224,64x128"
     )
     parser.add_argument("--repeats", type=parse_repeats, help="default: 9, with --quick 5")
     arguments = parser.parse_args(argv)
@@ -244,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         parser.error(f"--json: {error}")
     with tempfile.TemporaryDirectory() as caches:
-        # The first step compiles, whatever ran here before.
+        # Empty caches: the first step always compiles.
         for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR"):
             os.environ[name] = f"{caches}/{name}"
         bench(arguments)
@@ -257,7 +247,7 @@ def bench(arguments: argparse.Namespace) -> None:
     has_torch = importlib.util.find_spec("torch") is not None
     for name in ("meljax", "torch")[: 1 + has_torch]:
         with contextlib.closing(Side(name)) as side:
-            machine |= side.facts
+            machine |= side.info
     accelerator = machine["accelerator"]
     names = ["meljax"]
     if has_torch:
@@ -268,21 +258,21 @@ def bench(arguments: argparse.Namespace) -> None:
     settings = arguments.settings or (QUICK if arguments.quick else FULL + accelerator * LARGE)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     if machine["load"] > 0.5:
-        print("WARNING: other programs are running here, which does not slow both sides alike")
+        print("WARNING: other programs are running, which do not slow both sides alike")
     print(table([]), flush=True)
     rows = []
     for (batch, size), what, compute in itertools.product(settings, ("train", "forward"), computes):
         setting = {"what": what, "batch": batch, "size": size, "compute": compute}
         rows.append(compare(setting, names, repeats))
         print(table(rows[-1:]).partition("\n")[2], flush=True)
-        facts = {**summary(rows), "rows": rows, "machine": machine}
-        write(arguments.json, facts)  # at once: nothing measured is lost
+        info = {**summary(rows), "rows": rows, "machine": machine}
+        write(arguments.json, info)
     if arguments.parts:
-        facts["parts"], compute = {}, "bfloat16" if accelerator else "float32"
+        info["parts"], compute = {}, "bfloat16" if accelerator else "float32"
         for batch, size in settings:
             print(f"parts at {batch} × {size}²")
-            facts["parts"][f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
-            write(arguments.json, facts)
+            info["parts"][f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
+            write(arguments.json, info)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""A strict world, four emulated devices, and small voices of our own."""
+"""Strict settings of JAX, four emulated devices, and small data sets and runs."""
 
 import fcntl
 import os
 import tempfile
 from collections.abc import Callable
 
-# Before JAX is imported. The devices serve the tests of several; all else takes one or all of them.
+# Set before JAX is imported. Four devices are emulated for the tests of several devices.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests are offline: what is fetched at all comes from this machine.
+# Tests are offline: downloads come from this machine.
 os.environ["https_proxy"] = "http://127.0.0.1:9"
-# Workers and the programs they start share what is compiled.
+# Workers and their child processes share compiled programs.
 os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME_OF_TESTS"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
@@ -33,14 +33,14 @@ CACHE = Path(os.environ["XDG_CACHE_HOME"]) / "meljax"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The real data beside the project, for development; absent elsewhere."""
+    """The real data next to the repository; the test is skipped where they are absent."""
     if not (SHARED / "data").is_dir():
         pytest.skip("no shared data here")
     return SHARED / "data"
 
 
 def tone(pitch: float, seconds: float, seed: int, rate: int = 8000) -> np.ndarray:
-    """A buzz of three harmonics in noise: enough of a voice for a small network to tell."""
+    """Returns three harmonics in noise, which a small network can classify by pitch."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(seconds * rate)) / rate
     buzz = sum(np.sin(2 * np.pi * pitch * k * time + rng.uniform(0, 6)) / k for k in (1, 2, 3))
@@ -48,7 +48,7 @@ def tone(pitch: float, seconds: float, seed: int, rate: int = 8000) -> np.ndarra
 
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that `make` fills, once for all workers of a test session."""
+    """Returns a folder that `make` fills once for all workers of a test session."""
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "made" / name
     folder.parent.mkdir(exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:
@@ -59,13 +59,27 @@ def once(name: str, make: Callable[[Path], object]) -> Path:
     return folder
 
 
+@pytest.fixture
+def touch(tmp_path):
+    """Creates empty files in a new folder; returns the folder as text."""
+
+    def touch(*paths):
+        for path in paths:
+            file = tmp_path / "set" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+        return str(tmp_path / "set")
+
+    return touch
+
+
 @pytest.fixture(scope="session")
-def sounds() -> Path:
-    """Three classes of 14 short recordings of differing length, with things to be ignored."""
-    return once("sounds", make_sounds)
+def recordings() -> Path:
+    """Three classes of 14 short recordings of different lengths, and other files to ignore."""
+    return once("recordings", make_recordings)
 
 
-def make_sounds(root: Path) -> None:
+def make_recordings(root: Path) -> None:
     for c, pitch in enumerate((150, 400, 900)):
         folder = root / f"voice{c}"
         folder.mkdir(parents=True)
@@ -77,12 +91,12 @@ def make_sounds(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> Path:
-    """Three classes of 14 small coloured pictures of differing width."""
-    return once("pictures", make_pictures)
+def image_folder() -> Path:
+    """Three classes of 14 small color images of different widths."""
+    return once("images", make_image_folder)
 
 
-def make_pictures(root: Path) -> None:
+def make_image_folder(root: Path) -> None:
     rng = np.random.default_rng(0)
     for c in range(3):
         folder = root / f"voice{c}"
@@ -94,27 +108,51 @@ def make_pictures(root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def sound_run(sounds) -> Path:
-    """A finished run of three epochs on recordings; not to be changed."""
-    return trained("cnn", sounds, "sound", train__epochs=3)
+def audio_run(recordings) -> Path:
+    """A finished run of three epochs on recordings; do not change it."""
+    return trained("cnn", recordings, "audio", train__epochs=3)
 
 
 @pytest.fixture(scope="session")
-def window_run(sounds) -> Path:
-    """A CNN on recordings, some of them longer than a window and a half; not to be changed."""
-    return trained("cnn", sounds, "windows", train__epochs=1, data__window=0.16)
+def window_run(recordings) -> Path:
+    """A CNN on recordings, some longer than one and a half windows; do not change it."""
+    return trained("cnn", recordings, "windows", train__epochs=1, data__window=0.16)
 
 
 @pytest.fixture(scope="session")
-def picture_run(pictures) -> Path:
-    """A CNN on pictures as they are; not to be changed."""
-    return trained("cnn", pictures, "pictures_as_they_are", train__epochs=1)
+def image_run(image_folder) -> Path:
+    """A CNN on images without resizing; do not change it."""
+    return trained("cnn", image_folder, "images_as_they_are", train__epochs=1)
 
 
 @pytest.fixture(scope="session")
-def square_run(pictures) -> Path:
-    """A ResNet on pictures that are resized; not to be changed."""
-    return trained("resnet", pictures, "square", train__epochs=1, data__image_size=24)
+def square_run(image_folder) -> Path:
+    """A ResNet on resized images; do not change it."""
+    return trained("resnet", image_folder, "square", train__epochs=1, data__image_size=24)
+
+
+@pytest.fixture(scope="session")
+def muddle() -> Path:
+    """A folder with splits where each held-out recording occurs once in each class."""
+    return once("muddle", make_muddle)
+
+
+def make_muddle(root: Path) -> None:
+    for split, count in (("train", 6), ("val", 4), ("test", 2)):
+        for c, pitch in enumerate((150, 400, 900)):
+            folder = root / split / f"voice{c}"
+            folder.mkdir(parents=True)
+            for i in range(count):
+                hertz = pitch * (1 + 0.01 * i) if split == "train" else 200 * (i + 1)
+                seed = 100 * c + i if split == "train" else 1000 * count + i
+                samples = tone(hertz, 0.2 + 0.01 * i, seed)
+                soundfile.write(folder / f"{i:02}.wav", samples, 8000)
+
+
+@pytest.fixture(scope="session")
+def muddled_run(muddle) -> Path:
+    """A CNN that must get two thirds of the held-out files wrong; do not change it."""
+    return trained("cnn", muddle, "muddled", train__epochs=3, data__window=0.16)
 
 
 def trained(config: str, data: Path | str, name: str, **keys) -> Path:
@@ -136,11 +174,11 @@ SMALL = {
     "mel.hop_length": 128,
     "mel.n_mels": 20,
 }
-"""Settings that make a run a matter of seconds."""
+"""Settings for a run of a few seconds."""
 
 
 def command(config: str, data: Path | str, workdir: Path, **keys) -> list[str]:
-    """The command line of a small run; keys are written `train__epochs=3`."""
+    """Returns the command line of a small run; keys are written `train__epochs=3`."""
     settings = SMALL | {key.replace("__", "."): value for key, value in keys.items()}
     overrides = [f"--config.{key}={value}" for key, value in settings.items()]
     file = str(ROOT / "configs" / f"{config}.py")
@@ -149,7 +187,7 @@ def command(config: str, data: Path | str, workdir: Path, **keys) -> list[str]:
 
 
 def small_config(**keys):
-    """The `Config` of a small CNN run."""
+    """Returns the `Config` of a small CNN run."""
     from meljax import config
 
     settings = SMALL | {"model.name": "cnn"}
@@ -158,12 +196,12 @@ def small_config(**keys):
 
 
 def assert_same(one, other) -> None:
-    """The data of two `VoiceSet`s; which files were ignored is no part of them."""
+    """Asserts that two `Dataset`s have the same data; ignored files may differ."""
     assert other.fingerprint == one.fingerprint
     assert other.kind == one.kind
     assert other.classes == one.classes
     assert [item.path for item in other.items] == [item.path for item in one.items]
-    assert other.sides == one.sides
+    assert other.splits == one.splits
     assert other.warnings == one.warnings
     for a, b in zip(one.arrays, other.arrays, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,15 +1,16 @@
-"""The networks' operations in the forms one would first write them in."""
+"""Usual forms of the layers that meljax computes in a faster way."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from meljax.models import batchnorm, cnn, normalise, resnet
-from meljax.models.initialisers import normal_fan_out, uniform_fan_in
+from meljax.models import batch_norm as batch_norm_lib
+from meljax.models import cnn, layers, resnet
+from meljax.models.layers import normal_fan_out, uniform_fan_in
 
 
 def batch_norm(x, weight, scale, bias, epsilon):
-    """Two passes, and the gradient that JAX derives; for a batch without padding."""
+    """Two passes and the gradient that JAX derives, for a batch without padding."""
     del weight
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     shape = (1, 1, 1, -1)
@@ -19,7 +20,7 @@ def batch_norm(x, weight, scale, bias, epsilon):
 
 
 class Stem(nn.Module):
-    """Grey pictures are repeated three times."""
+    """Repeats the channel of gray images instead of folding the kernel."""
 
     channels: int
     dtype: str = "float32"
@@ -27,23 +28,23 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, images):
         kernel = self.param("kernel", normal_fan_out, (7, 7, 3, self.channels))
-        colours = jnp.repeat(images, 3 // images.shape[-1], -1)
-        colours = normalise.normalise(colours, normalise.IMAGENET_MEAN, normalise.IMAGENET_STD)
+        colors = jnp.repeat(images, 3 // images.shape[-1], -1)
+        colors = layers.normalize(colors, layers.IMAGENET_MEAN, layers.IMAGENET_STD)
         return jax.lax.conv_general_dilated(
-            colours, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            colors, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
 
-def thin_conv(features, name):
+def few_channel_conv(features, name):
     """XLA's own convolution."""
-    start = uniform_fan_in
-    return nn.Conv(features, (3, 3), padding=1, use_bias=False, kernel_init=start, name=name)
+    options = {"padding": 1, "use_bias": False, "kernel_init": uniform_fan_in}
+    return nn.Conv(features, (3, 3), name=name, **options)
 
 
 def use(monkeypatch) -> None:
-    """Puts the plain forms in place of those that are faster."""
-    monkeypatch.setattr(batchnorm, "_normalised", batch_norm)
-    monkeypatch.setattr(cnn, "ThinConv", thin_conv)
+    """Replaces the faster forms in meljax by the usual ones."""
+    monkeypatch.setattr(batch_norm_lib, "_normalize", batch_norm)
+    monkeypatch.setattr(cnn, "FewChannelConv", few_channel_conv)
     monkeypatch.setattr(cnn, "max_pool_2x2", lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     monkeypatch.setattr(resnet, "Stem", Stem)
     monkeypatch.setattr(

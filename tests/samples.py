@@ -1,17 +1,28 @@
-"""Runs made up for the tests of pages, and a reader of what pages show."""
+"""Made-up runs for the tests of pages, and a parser of pages."""
 
+import html
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 
 from meljax import config
-from meljax.results import MaskExample, Mistake, RunResults, Scored
+from meljax.evaluation.forward import Model
+from meljax.evaluation.mistakes import Mistake
+from meljax.evaluation.scores import Scored
+from meljax.features.frontend import Frontend
+from meljax.models.pretrained.initial_weights import WeightsOrigin
+from meljax.models.registry import build
+from meljax.runs.info import DataInfo, RunInfo, SessionInfo
+from meljax.runs.load_model import TrainedModel
+from meljax.runs.results import MaskExample, RunResults
+from meljax.util.devices import make_mesh
 
 ODD = ["<b>&\"'", "姓名", "🦉", "caf\udce9", "$x_$", "two\nlines", "W" * 300, ""]
 
 
-def scored(side, epoch, chosen, classes, items, wrong, seed=0, first=0):
-    """A set in which `wrong` items from the `first` on are taken for the next class."""
+def scored(split, epoch, chosen, classes, items, wrong, seed=0, first=0):
+    """Scores where `wrong` items, from item `first` on, are predicted as the next class."""
     labels = np.arange(items) % classes
     probabilities = np.random.default_rng(seed).uniform(0, 0.1, (items, classes))
     predicted = (
@@ -19,11 +30,31 @@ def scored(side, epoch, chosen, classes, items, wrong, seed=0, first=0):
     ) % classes
     probabilities[np.arange(items), predicted] += 1
     probabilities /= probabilities.sum(1, keepdims=True)
-    return Scored(side, epoch, chosen, np.log(probabilities), np.arange(items), labels)
+    return Scored(split, epoch, chosen, labels, np.log(probabilities), np.arange(items))
+
+
+def confused(confusion, split="val", epoch=4, chosen=False, temperature=1.0):
+    """Scores with the confusion matrix `confusion`."""
+    cells = np.indices(np.shape(confusion)).reshape(2, -1)
+    labels, predicted = (np.repeat(each, np.ravel(confusion)) for each in cells)
+    logits = 2 * np.eye(len(confusion))[predicted]
+    return Scored(split, epoch, chosen, labels, logits, np.arange(len(labels)), temperature)
+
+
+def trained_model(classes, frontend=None, temperature=1.0):
+    """A trained model without weights."""
+    model = Model(
+        network=build(config.ModelConfig(name="cnn"), len(classes)),
+        frontend=frontend or Frontend("audio", 1600, 0, 1, 0, config.MelConfig()),
+        classes=tuple(classes),
+        mesh=make_mesh(),
+        variables={},
+    )
+    return TrainedModel(config.Config(), model, step=5, epoch=1, temperature=temperature)
 
 
 def history(epochs):
-    """Curves that fall and rise evenly."""
+    """A history with linear curves."""
     share = np.arange(1, epochs + 1) / epochs
     columns = {
         "epoch": np.arange(1, epochs + 1),
@@ -39,41 +70,41 @@ def history(epochs):
     return [{name: float(column[i]) for name, column in columns.items()} for i in range(epochs)]
 
 
-def make_facts(classes, settings=None, weights="imagenet", **data):
-    return {
-        "config": config.flat(config.Config()) | (settings or {}),
-        "seed": 0,
-        "weights": weights,
-        "data": {
-            "kind": "sound",
-            "classes": list(classes),
-            "files": {"train": 90, "val": 10, "test": 0},
-            "ignored": 3,
-            "skipped": [],
-            "warnings": [],
-            "fingerprint": "abc",
-        }
-        | data,
-        "device_kind": "cpu",
-        "platform": "cpu",
-        "device_count": 1,
-        "versions": {"python": "3.11"},
+IMAGENET = WeightsOrigin("imagenet", "resnet18-f37072fd.pth", "f37072fd" * 8)
+
+
+def make_info(classes, settings=None, weights=IMAGENET, parameters=1_234_567, **data):
+    defaults = {
+        "kind": "audio",
+        "classes": tuple(classes),
+        "files": {"train": 90, "val": 10, "test": 0},
+        "ignored": 3,
+        "skipped": (),
+        "warnings": (),
+        "fingerprint": "abc",
     }
+    return RunInfo(
+        config=config.flat(config.Config()) | (settings or {}),
+        weights=weights,
+        parameters=parameters,
+        data=DataInfo(**defaults | data),
+        sessions=(SessionInfo("cpu", "cpu", 1, {"python": "3.11"}),),
+    )
 
 
 def make_results(
-    names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=None, sound=None, **facts
+    names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=None, audio=None, **info
 ):
-    picture = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
+    image = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
     count = len(names)
     best = max(1, epochs - 1)
     wrong = [
-        Mistake(f"{n}.wav", names[0], names[1], 0.9, picture, picture[:, :, 0], sound)
+        Mistake(f"{n}.wav", names[0], names[1], 0.9, image, image[:, :, 0], (2, 3), audio)
         for n in range(mistakes)
     ]
     return RunResults(
         name="run",
-        facts=make_facts(names, **facts),
+        info=make_info(names, **info),
         classes=tuple(names),
         history=history(epochs),
         scores=scores
@@ -82,18 +113,31 @@ def make_results(
             scored("val", best, True, count, 20, min(mistakes, 1)),
         ],
         mistakes=wrong,
-        mask_examples=[MaskExample("m.wav", names[0], picture, picture / 2)],
+        mask_examples=[MaskExample("m.wav", names[0], image, image / 2)],
     )
 
 
+def table_under(heading, text):
+    """Returns the text of the table cells in the section with this heading, row by row."""
+    section = text.split(f"<h2>{heading}</h2>")[1].split("</section>")[0]
+    return [
+        [
+            html.unescape(re.sub("<[^>]*>", "", cell))
+            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+        ]
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", section, re.DOTALL)
+    ]
+
+
 class Page(HTMLParser):
-    """What a page refers to, shows and leaves open."""
+    """The links, images, text and unclosed tags of a page."""
 
     VOID = ("meta", "img", "br", "link")
 
     def __init__(self, text):
         super().__init__()
-        self.images, self.sounds, self.links, self.alts = [], [], [], []
+        self.images, self.recordings, self.links, self.alts = [], [], [], []
+        self.titles = []
         self.tags, self.open = set(), []
         self.shown = ""
         self.feed(text)
@@ -103,9 +147,10 @@ class Page(HTMLParser):
         attrs = dict(attrs)
         self.tags.add(tag)
         if "src" in attrs:
-            (self.sounds if tag == "audio" else self.images).append(attrs["src"])
+            (self.recordings if tag == "audio" else self.images).append(attrs["src"])
         self.links += [attrs["href"]] if "href" in attrs else []
         self.alts += [attrs["alt"]] if tag == "img" else []
+        self.titles += [attrs["title"]] if "title" in attrs else []
         if tag not in self.VOID:
             self.open.append(tag)
 

@@ -1,4 +1,4 @@
-"""The bench runs on a machine that has little more than jax, and computes what it says."""
+"""The benchmark: its imports, its arithmetic and its errors."""
 
 import json
 import os
@@ -14,10 +14,10 @@ import bench
 MISSING = ["jaxtyping", "clu", "ml_collections", "soundfile", "soxr", "PIL", "orbax", "matplotlib"]
 MISSING += ["tensorflow_datasets", "torch"]
 QUICKLY = "--xla_backend_optimization_level=0"
-"""To compile, not to run."""
+"""Makes XLA compile quickly."""
 
 
-def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
+def test_the_timed_path_needs_only_jax_flax_and_optax(tmp_path):
     for name in MISSING:
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
     side = ROOT / "benchmarks" / "meljax_side.py"
@@ -33,14 +33,14 @@ def test_the_timed_path_needs_jax_flax_and_optax_alone(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    facts, first, then = map(json.loads, done.stdout.splitlines())
-    assert facts["device"] == "cpu"
+    info, first, then = map(json.loads, done.stdout.splitlines())
+    assert info["device"] == "cpu"
     assert then["steps"] == 2
     assert 0 < then["seconds"] < first["seconds"]
 
 
 class Clock:
-    """A side whose steps take a second more from run to run."""
+    """A side whose steps take one second longer in each run."""
 
     mode = ""
 
@@ -52,7 +52,7 @@ class Clock:
         return {"seconds": run * (self.seconds + self.runs), "steps": run, "peak_mb": 7.0}
 
 
-def test_every_repeat_counts_but_the_first():
+def test_only_the_first_repeat_is_dropped():
     measured = bench.measure({"meljax": Clock(0), "torch eager": Clock(10)}, {}, 3)
     assert measured["meljax"]["first_step_s"] == 1
     assert measured["meljax"]["times"] == [3, 4, 5]
@@ -67,32 +67,32 @@ def row(**times: list[float]) -> dict:
     return {"what": "train", "batch": 12, "size": 224, "compute": "float32", "sides": sides}
 
 
-def test_the_ratio_is_the_median_of_pairs_with_the_fastest_of_the_others():
+def test_the_ratio_is_the_median_over_pairs_with_the_fastest_torch_side():
     both = row(meljax=[1.0, 2.0, 4.0], torch_eager=[9.0, 9.0, 9.0], torch_default=[2.0, 3.0, 9.0])
     assert bench.best(both) == "torch default"
     assert bench.ratio(both) == 2.0
-    facts = bench.summary([both, row(meljax=[3.0]) | {"what": "forward"}])
-    assert facts["train_ratio"] == {"12x224": 2.0}
-    assert facts["forward_ratio"] == {}
+    info = bench.summary([both, row(meljax=[3.0]) | {"what": "forward"}])
+    assert info["train_ratio"] == {"12x224": 2.0}
+    assert info["forward_ratio"] == {}
     rates = {"meljax": {"12x224": 6.0, "12x224 forward": 4.0}, "torch": {"12x224": 4.0}}
-    assert facts["images_per_second"] == rates
+    assert info["images_per_second"] == rates
     assert "2.00" in bench.table([both]).splitlines()[1]
 
 
 @pytest.mark.parametrize("text", ["foo", "12x224x3", "0x64", "12x224,", "12 x 224"])
-def test_settings_that_cannot_be_are_refused(text, capsys):
+def test_invalid_settings_are_refused(text, capsys):
     with pytest.raises(SystemExit):
         bench.main(["--settings", text])
     assert "is not like 12x224,64x128" in capsys.readouterr().err
 
 
-def test_a_file_that_cannot_be_written_is_noticed_before_anything_is_measured(tmp_path, capsys):
+def test_an_unwritable_file_is_reported_before_measuring(tmp_path, capsys):
     with pytest.raises(SystemExit):
         bench.main(["--json", str(tmp_path / "nowhere" / "x.json")])
     assert "No such file" in capsys.readouterr().err
 
 
-def test_a_side_that_fails_is_left_out(capfd):
+def test_a_failed_side_is_left_out(capfd):
     setting = {"what": "nothing of ours", "batch": 4, "size": 16, "compute": "float32", "mood": 1}
     assert bench.compare(setting, ["meljax"], 1)["sides"] == {}
     assert "meljax failed" in capfd.readouterr().err

@@ -6,12 +6,20 @@ import shutil
 import numpy as np
 import pytest
 from conftest import command, tone
+from samples import confused
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
-from meljax import evaluate, saved, streaming
+from meljax.commands import evaluate
 from meljax.config import DataConfig
-from meljax.data import voices
+from meljax.data import synthetic
+from meljax.evaluation import calibration, metrics
+from meljax.evaluation.aggregation import item_probabilities
+from meljax.evaluation.scorer import Source, score_stream
 from meljax.main import main
+from meljax.reports import evaluation_text
+from meljax.runs.load_model import load_model
+from meljax.runs.predictions import read_temperature
+from meljax.workflows import evaluate as workflow
 
 
 def scores(run, tmp_path, *arguments, code=0) -> dict:
@@ -20,28 +28,28 @@ def scores(run, tmp_path, *arguments, code=0) -> dict:
     return json.loads(out.read_text())
 
 
-def test_the_validation_split_has_the_scores_of_training(sound_run, tmp_path, capsys):
-    found = scores(sound_run, tmp_path)
+def test_the_validation_scores_are_those_of_training(audio_run, tmp_path, capsys):
+    found = scores(audio_run, tmp_path)
     best = max(
-        map(json.loads, (sound_run / "metrics.jsonl").read_text().splitlines()),
+        map(json.loads, (audio_run / "metrics.jsonl").read_text().splitlines()),
         key=lambda row: (row["val_accuracy"], -row["val_loss"]),
     )
     assert found["epoch"] == best["epoch"]
     assert found["accuracy"] == pytest.approx(best["val_accuracy"])
     assert found["macro_f1"] == pytest.approx(best["val_f1"])
     assert found["uncalibrated"]["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
-    stored = json.loads((sound_run / "calibration.json").read_text())
+    stored = json.loads((audio_run / "calibration.json").read_text())
     assert stored["temperature"] == found["temperature"] != 1
     assert stored["before"] == found["uncalibrated"]
     assert stored["after"]["loss"] == found["loss"]
     printed = capsys.readouterr().out
     assert f"accuracy    {found['accuracy']:.1%} (" in printed
-    assert "chosen on these same files" in printed
+    assert "chosen on these files" in printed
     assert f"at temperature {found['temperature']:.2f}" in printed
 
 
-def test_scores_of_other_files_are_scikit_learns(sound_run, sounds, tmp_path, capsys):
-    found = scores(sound_run, tmp_path, "--data", sounds)
+def test_scores_of_other_files_equal_scikit_learn(audio_run, recordings, tmp_path, capsys):
+    found = scores(audio_run, tmp_path, "--data", recordings)
     assert found["files"] == 42
     true = [item["label"] for item in found["items"]]
     predicted = [item["prediction"] for item in found["items"]]
@@ -53,57 +61,120 @@ def test_scores_of_other_files_are_scikit_learns(sound_run, sounds, tmp_path, ca
             assert (row[name] or 0) == pytest.approx(score[i])
     assert np.sum(found["confusion"]) == 42
     assert found["top_k"].keys() == {"1"}
-    with open(sound_run / "split.csv", newline="") as file:
+    with open(audio_run / "split.csv", newline="") as file:
         train = sum(row["split"] == "train" for row in csv.DictReader(file))
     assert found["trained_on"] == train
-    assert f"{train} of these files are byte-identical" in capsys.readouterr().out
+    assert f"the model was trained on {train} of these 42 files" in capsys.readouterr().out
 
 
-def test_top_k_is_scikit_learns():
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_each_split_is_scored_on_its_own_files_as_in_training(
+    muddled_run, muddle, tmp_path, split, capsys
+):
+    found = scores(muddled_run, tmp_path, "--split", split)
+    with open(muddled_run / "predictions.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["weights"] == "best"]
+    rows = [row for row in rows if row["split"] == split]
+    assert found["split"] == split
+    assert [tuple(item.values()) for item in found["items"]] == [
+        (str(muddle / row["path"]), row["label"], row["prediction"], float(row["probability"]))
+        for row in rows
+    ]
+    assert found["accuracy"] == pytest.approx(1 / 3)
+    assert {str(found["epoch"])} == {row["epoch"] for row in rows}
+    assert ("chosen on these files" in capsys.readouterr().out) == (split == "val")
+
+
+def test_top_k_equals_scikit_learn():
     rng = np.random.default_rng(0)
     probabilities, labels = rng.uniform(size=(50, 6)), rng.integers(0, 6, 50)
     for k in (1, 3, 5):
-        found = evaluate.calibration.top_accuracy(probabilities, labels, k)
+        found = metrics.top_accuracy(probabilities, labels, k)
         expected = top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(6))
         assert found == pytest.approx(expected)
 
 
-def test_some_of_the_classes_are_enough_and_the_others_are_named(
-    sound_run, sounds, tmp_path, capsys
-):
+def test_text_and_json_have_the_right_numbers():
+    """Of 10 files of ann, 6 are predicted right; 8 files are predicted as ann."""
+    confusion = [[6, 3, 1, 0], [0, 8, 0, 0], [2, 0, 4, 0], [0, 0, 0, 0]]
+    scored = confused(confusion, epoch=2, chosen=True, temperature=0.5)
+    classes = ("ann", "bob", "cy", "di")
+    used = [(f"{i}.wav", classes[label]) for i, label in enumerate(scored.labels)]
+    results = evaluation_text.Evaluation("r", "d", classes, scored, used, 0, [])
+    info = evaluation_text.numbers(results)
+    assert json.loads(json.dumps(info["confusion"])) == confusion
+    assert info["missing_classes"] == ["di"]
+    assert info["per_class"]["ann"] == pytest.approx(
+        {"files": 10, "predicted": 8, "precision": 0.75, "recall": 0.6, "f1": 2 / 3}
+    )
+    nothing = dict.fromkeys(("precision", "recall", "f1"))
+    assert info["per_class"]["di"] == {"files": 0, "predicted": 0} | nothing
+    wrong = [item for item in info["items"] if item["label"] != item["prediction"]]
+    assert [(item["path"], item["label"], item["prediction"]) for item in wrong] == [
+        *((f"{i}.wav", "ann", "bob") for i in (6, 7, 8)),
+        ("9.wav", "ann", "cy"),
+        *((f"{i}.wav", "cy", "ann") for i in (18, 19)),
+    ]
+    rank = np.argsort(-scored.probabilities, axis=1, kind="stable")
+    within = [scored.labels[i] in rank[i, :3] for i in range(24)]
+    assert info["top_k"] == {1: 0.75, 3: pytest.approx(np.mean(within))}
+    before, after = (item_probabilities(scored.logits, scored.item, t) for t in (1.0, 0.5))
+    loss, error = calibration.log_loss, calibration.calibration_error
+    assert info["uncalibrated"]["loss"] == loss(before, scored.labels) != info["loss"]
+    assert info["loss"] == loss(after, scored.labels)
+    text = evaluation_text.text(results)
+    assert (
+        f"loss        {loss(after, scored.labels):.3f} nats "
+        f"(without the temperature {loss(before, scored.labels):.3f})" in text
+    )
+    assert (
+        f"calibration {error(after, scored.labels):.1%} expected error at temperature 0.50 "
+        f"(without {error(before, scored.labels):.1%})" in text
+    )
+    rows = [line.split() for line in text.splitlines()]
+    first = rows.index(["class", "files", "precision", "recall", "F1", "most", "confused", "with"])
+    assert rows[first + 1 : first + 4] == [
+        ["ann", "10", "75.0%", "60.0%", "66.7%", "bob", "(3)"],
+        ["cy", "6", "80.0%", "66.7%", "72.7%", "ann", "(2)"],
+        ["bob", "8", "72.7%", "100.0%", "84.2%"],
+    ]
+    assert "classes without files: 1 (di)" in text
+
+
+def test_missing_classes_are_allowed_and_listed(audio_run, recordings, tmp_path, capsys):
     folder = tmp_path / "some"
-    shutil.copytree(sounds / "voice1", folder / "voice1")
+    shutil.copytree(recordings / "voice1", folder / "voice1")
     (folder / "voice1" / "broken.wav").write_bytes(b"")
-    found = scores(sound_run, tmp_path, "--data", folder, code=1)
+    found = scores(audio_run, tmp_path, "--data", folder, code=1)
     assert found["missing_classes"] == ["voice0", "voice2"]
     assert found["files"] == 14
     assert [error["error"] for error in found["errors"]] == ["empty file"]
     assert found["per_class"]["voice0"]["recall"] is None
     printed = capsys.readouterr()
-    assert "no files of 2 of the classes: voice0, voice2" in printed.out
-    assert "broken.wav: empty file; left out" in printed.err
+    assert "classes without files: 2 (voice0, voice2)" in printed.out
+    assert "broken.wav: empty file; skipped" in printed.err
 
 
-def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path, capsys):
-    table = sounds.parent / "evaluate.csv"
+def test_a_csv_is_read_by_column_and_split(audio_run, recordings, tmp_path, capsys):
+    table = recordings.parent / "evaluate.csv"
     rows = [
         ["path", "label", "split"],
         *(
-            [f"{sounds.name}/voice{c}/0{i}.wav", f"voice{c}", "test" if i < 2 else ""]
+            [f"{recordings.name}/voice{c}/0{i}.wav", f"voice{c}", "test" if i < 2 else ""]
             for c in range(3)
             for i in range(5)
         ),
     ]
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(rows)
-    assert scores(sound_run, tmp_path, "--data", table)["files"] == 15
+    assert scores(audio_run, tmp_path, "--data", table)["files"] == 15
     text = table.read_text()
     table.write_text(text.replace("path,label", "path,voice"))
-    assert evaluate.main([str(sound_run), "--data", str(table)]) == 2
-    assert "--label: " in capsys.readouterr().err
-    assert scores(sound_run, tmp_path, "--data", table, "--label", "voice")["files"] == 15
+    assert evaluate.main([str(audio_run), "--data", str(table)]) == 2
+    assert "data.label: " in capsys.readouterr().err
+    assert scores(audio_run, tmp_path, "--data", table, "--label", "voice")["files"] == 15
     table.write_text(text)
-    found = scores(sound_run, tmp_path, "--data", table, "--split", "test")
+    found = scores(audio_run, tmp_path, "--data", table, "--split", "test")
     assert found["files"] == 6
     assert found["split"] == "test"
 
@@ -112,39 +183,38 @@ def test_a_table_is_read_by_its_columns_and_split(sound_run, sounds, tmp_path, c
     ("change", "message"),
     [
         ("unknown", "'voice11' (the nearest is 'voice1')"),
-        ("kind", "holds pictures, and the model was trained on recordings"),
+        ("kind", "holds images, but the model was trained on recordings"),
         ("gone", "does not exist"),
         ("flat", "expected one sub-folder per class"),
         ("split", "has no split 'test'"),
     ],
 )
-def test_a_folder_that_does_not_fit_is_explained(
-    change, message, sound_run, sounds, pictures, tmp_path, capsys
+def test_unsuitable_data_are_refused_with_a_reason(
+    change, message, audio_run, recordings, image_folder, tmp_path, capsys
 ):
     data = tmp_path / "data"
     if change == "kind":
-        data = pictures
+        data = image_folder
     elif change == "flat":
-        data = sounds / "voice0"
+        data = recordings / "voice0"
     elif change != "gone":
         name = "voice11" if change == "unknown" else "voice1"
-        shutil.copytree(sounds / "voice1", data / name)
+        shutil.copytree(recordings / "voice1", data / name)
     split = ["--split", "test"] if change == "split" else []
-    assert evaluate.main([str(sound_run), "--data", str(data), *split]) == 2
+    assert evaluate.main([str(audio_run), "--data", str(data), *split]) == 2
     answer = capsys.readouterr().err
     assert message in answer
-    assert "--data" in answer
-    assert "data.path" not in answer
+    assert "data.path: " in answer
     assert answer.count("\n") == 1
 
 
-def test_a_file_that_changed_since_training_is_left_out(sounds, tmp_path):
+def test_a_file_that_changed_since_training_is_skipped(recordings, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
-    shutil.copytree(sounds, data)
+    shutil.copytree(recordings, data)
     assert main(command("cnn", data, run, train__epochs=1)) == 0
     with open(run / "split.csv", newline="") as file:
         held = [row["path"] for row in csv.DictReader(file) if row["split"] == "val"]
-    shutil.copy(sounds / "voice0" / "00.wav", data / held[-1])
+    shutil.copy(recordings / "voice0" / "00.wav", data / held[-1])
     (data / held[0]).unlink()
     errors = scores(run, tmp_path, code=1)["errors"]
     assert {error["error"] for error in errors} <= {
@@ -154,11 +224,11 @@ def test_a_file_that_changed_since_training_is_left_out(sounds, tmp_path):
     assert len(errors) == 2
 
 
-def test_a_run_without_such_a_split_or_with_a_damaged_one_is_answered(sound_run, tmp_path, capsys):
-    assert evaluate.main([str(sound_run), "--split", "test"]) == 2
+def test_a_missing_split_and_a_damaged_split_file_are_reported(audio_run, tmp_path, capsys):
+    assert evaluate.main([str(audio_run), "--split", "test"]) == 2
     assert "has no test files" in capsys.readouterr().err
     broken = tmp_path / "broken"
-    shutil.copytree(sound_run, broken)
+    shutil.copytree(audio_run, broken)
     (broken / "split.csv").write_text("path,label\n")
     assert evaluate.main([str(broken)]) == 2
     (broken / "calibration.json").write_text("{}")
@@ -166,35 +236,72 @@ def test_a_run_without_such_a_split_or_with_a_damaged_one_is_answered(sound_run,
     assert "calibration.json is damaged" in capsys.readouterr().err
 
 
-def test_the_embedded_voices_are_found_without_a_folder(sound_run, monkeypatch):
-    """Whatever the clips are; here short ones stand in for those it would take long to make."""
+def test_the_temperature_of_another_epoch_is_ignored_with_a_warning(audio_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(audio_run, run)
+    info = json.loads((run / "calibration.json").read_text())
+    epoch = info["epoch"]
+    assert read_temperature(run, epoch) == info["temperature"] != 1
+    assert not capsys.readouterr().err
+    (run / "calibration.json").write_text(json.dumps(info | {"epoch": epoch + 1}))
+    assert load_model(run).temperature == 1
+    warning = capsys.readouterr().err
+    assert f"{run} has no temperature for epoch {epoch}" in warning
+    assert f"python -m meljax report {run}" in warning
+    (run / "calibration.json").unlink()
+    assert read_temperature(run, epoch) == 1
+    assert "has no temperature" in capsys.readouterr().err
+
+
+def test_a_run_on_the_embedded_voices_is_evaluated_on_them(audio_run, monkeypatch):
+    """Short clips replace the embedded voices, which take long to synthesize."""
     clips = tuple((9000 * tone(150, 0.3, i)).astype(np.int16) for i in range(3))
     names = tuple(f"voice0/{i:02}" for i in range(3))
-    made = voices.Voices(names, ("voice0",) * 3, clips)
-    monkeypatch.setattr(voices, "load", lambda cache, progress: made)
-    model = saved.load(sound_run)
-    config = dataclasses.replace(model.config, data=DataConfig())
+    made = synthetic.Voices(names, ("voice0",) * 3, ("",) * 3, clips)
+    monkeypatch.setattr(synthetic, "load", lambda cache: made)
+    trained = load_model(audio_run)
+    config = dataclasses.replace(trained.config, data=DataConfig())
     row = {"path": names[1], "label": "voice0", "split": "val", "sha256": "0"}
-    found = evaluate.own_files(sound_run, model._replace(config=config), [row], "val")
-    scored, used, bad = evaluate.score(model, found, "val")
+    found = workflow.own_files(audio_run, trained._replace(config=config), [row], "val", "")
+    scored, used, bad = workflow.score(trained, found, "val")
     assert used == [(names[1], "voice0")]
     assert not bad
-    (alone,) = streaming.score(model, [streaming.Source("x", lambda: clips[1])])
+    (alone,) = score_stream(trained.model, [Source("x", lambda: clips[1])])
     np.testing.assert_array_equal(scored.logits, alone.logits)
 
 
-def test_without_the_split_other_files_are_scored_and_missing_ones_count(
-    sound_run, sounds, tmp_path, capsys
+def test_without_split_file_other_files_are_scored_and_unreadable_ones_counted(
+    audio_run, recordings, tmp_path, capsys
 ):
     run, table = tmp_path / "run", tmp_path / "table.csv"
-    shutil.copytree(sound_run, run)
+    shutil.copytree(audio_run, run)
     (run / "split.csv").unlink()
-    table.write_text(f"path,label\n{sounds}/voice0/00.wav,voice0\n{sounds}/nowhere.wav,voice0\n")
+    table.write_text(
+        f"path,label\n{recordings}/voice0/00.wav,voice0\n{recordings}/nowhere.wav,voice0\n"
+    )
     found = scores(run, tmp_path, "--data", table, code=1)
     assert found["files"] == 1
     assert [error["error"] for error in found["errors"]] == ["no such file"]
-    assert "not recognised" in capsys.readouterr().err
+    assert "not recognized" in capsys.readouterr().err
     assert evaluate.main([str(run), "--data", str(table), "--json", "/nowhere/x.json"]) == 2
     captured = capsys.readouterr()
     assert f"accuracy    {found['accuracy']:.1%}" in captured.out
     assert "--json /nowhere/x.json" in captured.err
+
+
+def test_training_files_are_counted_in_every_split(muddled_run, muddle, tmp_path, capsys):
+    """Copies of a training file count too, as does the run's own training split."""
+    found = scores(muddled_run, tmp_path, "--split", "train")
+    assert found["trained_on"] == found["files"] == 18
+    assert "the model was trained on 18 of these 18 files" in capsys.readouterr().out
+    for i in range(3):
+        folder = tmp_path / "copies" / "voice0"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(muddle / "train" / "voice0" / "00.wav", folder / f"{i}.wav")
+    found = scores(muddled_run, tmp_path, "--data", tmp_path / "copies")
+    assert found["trained_on"] == found["files"] == 3
+
+
+def test_a_label_without_other_data_is_refused(audio_run, capsys):
+    assert evaluate.main([str(audio_run), "--label", "word"]) == 2
+    assert "--label names a column of --data" in capsys.readouterr().err

@@ -1,8 +1,4 @@
 import json
-import os
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -10,21 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
-from conftest import ROOT, SHARED, command
+from conftest import SHARED, command
 
-from meljax import export, saved
-from meljax.errors import UserError
+from meljax.commands import convert_weights as convert_command
+from meljax.commands import export as export_command
 from meljax.main import main
-from meljax.models.pretrained import to_torch
+from meljax.models.pretrained.name_map import to_torch
+from meljax.models.pretrained.weights_file import read_weights, write_weights
 from meljax.models.resnet import ResNet18
-from meljax.models.weights import read_weights, write_weights
+from meljax.runs.load_model import load_model
+from meljax.util.errors import UserError
+from meljax.workflows.convert_weights import compare_logits
 
 DATA = Path(__file__).parent / "data"
 
 
-def test_a_run_is_written_under_torchvisions_names(square_run, tmp_path, capsys):
+def test_weights_are_exported_with_torchvisions_names(square_run, tmp_path, capsys):
     file = tmp_path / "model.safetensors"
-    assert export.main([str(square_run), "--format", "torch", "--out", str(file)]) == 0
+    assert export_command.main([str(square_run), "--format", "torch", "--out", str(file)]) == 0
     assert "3 classes" in capsys.readouterr().out
     weights, _ = read_weights(file)
     reference, _ = read_weights(DATA / "tiny_resnet18.pth")
@@ -35,54 +34,39 @@ def test_a_run_is_written_under_torchvisions_names(square_run, tmp_path, capsys)
     assert weights["fc.weight"].shape == (3, 32)
     with safetensors.safe_open(file, "numpy") as opened:
         assert json.loads(opened.metadata()["classes"]) == ["voice0", "voice1", "voice2"]
-    kernel = saved.load(square_run).variables["params"]["conv1"]["kernel"]
+    kernel = load_model(square_run).model.variables["params"]["conv1"]["kernel"]
     np.testing.assert_array_equal(weights["conv1.weight"], np.transpose(kernel, (3, 2, 0, 1)))
     assert weights["bn1.num_batches_tracked"] == 5
 
 
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [("nowhere", "is no run"), ("empty", "is no run")],
-)
-def test_what_is_no_run_is_refused(target, message, tmp_path, capsys):
+@pytest.mark.parametrize("target", ["nowhere", "empty"])
+def test_a_directory_without_a_run_is_refused(target, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    out = tmp_path / "out.safetensors"
-    assert export.main([str(tmp_path / target), "--format", "torch", "--out", str(out)]) == 2
-    assert message in capsys.readouterr().err
+    out, run = tmp_path / "out.safetensors", tmp_path / target
+    assert export_command.main([str(run), "--format", "torch", "--out", str(out)]) == 2
+    assert "is not a run" in capsys.readouterr().err
     assert not out.exists()
 
 
-def convert(*arguments: object) -> subprocess.CompletedProcess:
-    script = ROOT / "scripts" / "convert_resnet18.py"
-    return subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=ENVIRONMENT,
-    )
+def convert(*arguments: object) -> int:
+    return convert_command.main([str(argument) for argument in arguments])
 
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def test_the_script_refuses_a_network_of_another_width(tmp_path):
+def test_weights_of_another_width_are_not_converted(tmp_path, capsys):
     out = tmp_path / "out.safetensors"
-    result = convert(DATA / "tiny_resnet18.pth", out)
-    assert result.returncode == 2
-    assert "conv1.weight (4, 3, 7, 7) for (64, 3, 7, 7)" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert convert(DATA / "tiny_resnet18.pth", out) == 2
+    message = capsys.readouterr().err
+    assert "conv1.weight (4, 3, 7, 7) for (64, 3, 7, 7)" in message
+    assert message.count("\n") == 1
     assert not out.exists()
 
 
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no shared weights here")
-def test_the_script_converts_and_checks_the_published_weights(tmp_path):
+def test_published_weights_are_converted_and_checked(tmp_path, capsys):
     source, check = SHARED / "weights" / "resnet18_imagenet.pth", SHARED / "weights" / "check.npz"
     out = tmp_path / "out.safetensors"
-    result = convert(source, out, "--check", check)
-    assert result.returncode == 0, result.stderr
-    assert "the same class for 32 of 32" in result.stdout
+    assert convert(source, out, "--check", check) == 0
+    assert "the same class for 32 of 32" in capsys.readouterr().out
     before, after = read_weights(source)[0], read_weights(out)[0]
     assert before.keys() == after.keys()
     assert all((before[name] == after[name]).all() for name in before)
@@ -90,13 +74,12 @@ def test_the_script_converts_and_checks_the_published_weights(tmp_path):
     stored = np.load(check)
     np.savez(wrong, images=stored["images"][:2], logits=stored["logits"][:2] + 0.01)
     out.unlink()
-    assert convert(source, out, "--check", wrong).returncode == 1
+    assert convert(source, out, "--check", wrong) == 1
     assert not out.exists()
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "no logits", "other classes", "no images"])
-def test_a_check_against_what_does_not_fit_is_refused(tmp_path, fault):
-    script = runpy.run_path(str(ROOT / "scripts" / "convert_resnet18.py"))
+def test_a_reference_that_does_not_fit_is_refused(tmp_path, fault):
     images, logits = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 6), np.float32)
     file = tmp_path / "check.npz"
     if fault == "empty":
@@ -108,19 +91,19 @@ def test_a_check_against_what_does_not_fit_is_refused(tmp_path, fault):
     elif fault == "no images":
         np.savez(file, images=images[:0], logits=logits[:0])
     with pytest.raises(UserError, match=r"check\.npz: "):
-        script["check"](ResNet18(classes=6, width=4), {}, file)
+        compare_logits(ResNet18(classes=6, width=4), {}, file)
 
 
 @pytest.mark.parametrize("out", ["/dev/null/x", "/", "."])
-def test_what_cannot_be_written_is_answered_in_one_line(square_run, out, capsys):
-    assert export.main([str(square_run), "--format", "torch", "--out", out]) == 2
+def test_an_output_that_cannot_be_written_gives_one_line(square_run, out, capsys):
+    assert export_command.main([str(square_run), "--format", "torch", "--out", out]) == 2
     answer = capsys.readouterr().err
     assert "cannot be written" in answer
     assert answer.count("\n") == 1
 
 
-def test_a_run_needs_its_file_of_weights_only_to_begin(pictures, tmp_path):
-    """Whether it is gone, or lies elsewhere, is of no consequence afterwards."""
+def test_a_run_needs_its_weights_file_only_at_the_start(image_folder, tmp_path):
+    """Resuming and loading work without the file."""
     source = tmp_path / "begin.safetensors"
     network = ResNet18(classes=2)
     like = jax.eval_shape(
@@ -131,12 +114,12 @@ def test_a_run_needs_its_file_of_weights_only_to_begin(pictures, tmp_path):
     write_weights(source, to_torch(variables, 0), {})
     workdir = tmp_path / "run"
     keys = {"train__epochs": 1, "data__image_size": 24, "model__width": 0, "model__init": source}
-    assert main(command("resnet", pictures, workdir, **keys)) == 0
-    facts = json.loads((workdir / "config.json").read_text())
-    assert facts["weights"].startswith("file (begin.safetensors, sha256 ")
+    assert main(command("resnet", image_folder, workdir, **keys)) == 0
+    info = json.loads((workdir / "config.json").read_text())
+    assert (info["weights"]["kind"], info["weights"]["name"]) == ("file", "begin.safetensors")
     source.unlink()
-    assert saved.load(workdir).epoch == 1
-    assert main(command("resnet", pictures, workdir, **keys | {"train__epochs": 2})) == 0
-    fresh = command("resnet", pictures, tmp_path / "fresh", **keys)
+    assert load_model(workdir).epoch == 1
+    assert main(command("resnet", image_folder, workdir, **keys | {"train__epochs": 2})) == 0
+    fresh = command("resnet", image_folder, tmp_path / "fresh", **keys)
     assert main(fresh) == 2
     assert not (tmp_path / "fresh").exists()

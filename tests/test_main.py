@@ -4,13 +4,15 @@ import sys
 import pytest
 from conftest import ROOT
 
-from meljax.main import StopRequest, main, parse
+from meljax.main import main, parse
+from meljax.util.console import StopRequest
 
 CNN = str(ROOT / "configs" / "cnn.py")
 
 
-def test_help_shows_usage_and_keys(capsys):
-    assert main(["meljax", "--help"]) == 0
+@pytest.mark.parametrize("flag", ["--help", "-help", "-h"])
+def test_help_shows_usage_and_keys(flag, capsys):
+    assert main(["meljax", flag]) == 0
     text = capsys.readouterr().out
     assert "--workdir" in text
     assert "--config.train.epochs=500" in text
@@ -40,7 +42,9 @@ def test_help_shows_usage_and_keys(capsys):
         ([f"--config={CNN}", "--wrokdir=x"], "unknown flag --wrokdir"),
     ],
 )
-def test_a_slip_is_answered_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+def test_wrong_arguments_are_reported_in_one_line(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert main(["meljax", *arguments]) == 2
     answer = capsys.readouterr().err
@@ -65,7 +69,7 @@ def test_a_slip_is_answered_in_one_line(arguments, message, capsys, tmp_path, mo
         ("def get_config(): return None", "returns the settings"),
     ],
 )
-def test_a_faulty_file_of_settings_is_answered_in_one_line(text, message, tmp_path):
+def test_a_broken_file_of_settings_is_reported_in_one_line(text, message, tmp_path):
     file = tmp_path / "faulty.py"
     file.write_text(text)
     command = [sys.executable, "-m", "meljax.main", f"--config={file}", f"--workdir={tmp_path}/run"]
@@ -76,9 +80,21 @@ def test_a_faulty_file_of_settings_is_answered_in_one_line(text, message, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_the_directory_follows_the_file_of_settings():
+def test_the_default_directory_is_named_after_the_file_of_settings():
     assert str(parse(["meljax", "--config", CNN])[1]) == "runs/cnn"
     assert str(parse(["meljax", "--config", CNN, "--workdir", "there"])[1]) == "there"
+
+
+def test_a_file_of_settings_may_take_an_argument(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from meljax.config import default_config\n"
+        "def get_config(label):\n    c = default_config()\n    c.data.label = label\n    return c"
+    )
+    for arguments in ([f"--config={file}:word"], ["--config", f"{file}:word"]):
+        config, workdir = parse(["meljax", *arguments])
+        assert config.data.label == "word"
+        assert str(workdir) == "runs/mine"
 
 
 def test_overrides_reach_the_settings():
@@ -89,8 +105,8 @@ def test_overrides_reach_the_settings():
     assert config.mask.fill == 1.0
 
 
-def test_a_request_to_stop_that_a_callback_swallowed_is_not_reported(capsys):
-    """Python's garbage collector may run callbacks at any moment; they cannot raise."""
+def test_an_interrupt_lost_in_a_callback_is_not_reported(capsys):
+    """Callbacks of the garbage collector run at any moment and cannot raise."""
     stop, seen = StopRequest(), []
 
     class Held:
@@ -100,7 +116,7 @@ def test_a_request_to_stop_that_a_callback_swallowed_is_not_reported(capsys):
             finally:
                 seen.append(True)
 
-    with stop.swallowed_quietly():
+    with stop.handling_signals():
         held = Held()
         del held
         assert seen

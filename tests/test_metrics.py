@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from meljax import intervals, metrics
-from meljax.metrics import Metrics
+from meljax.evaluation import metrics, statistics
+from meljax.evaluation.metrics import Metrics
 
 
 def measured(logits, labels, weights, batch):
-    """Metrics of everything, added up in batches."""
+    """Returns the metrics of all items, accumulated over batches."""
     total = Metrics.zero(logits.shape[1])
     for first in range(0, len(labels), batch):
         part = slice(first, first + batch)
@@ -32,7 +32,7 @@ def items():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 101])
-def test_scores_are_sklearns_over_the_whole_set(items, batch):
+def test_scores_equal_sklearn_over_the_whole_set(items, batch):
     logits, labels, weights = items
     total = measured(logits, labels, weights, batch)
     confusion = np.asarray(total.confusion)
@@ -50,7 +50,7 @@ def test_scores_are_sklearns_over_the_whole_set(items, batch):
     np.testing.assert_allclose(metrics.class_scores(confusion), per_class[:3], atol=1e-12)
 
 
-def test_metrics_are_fetched_as_they_are(items):
+def test_fetch_changes_no_value(items):
     logits, *rest = map(jnp.asarray, items)
     totals = [Metrics.zero(6).updated(logits, *rest, jnp.int32(step)) for step in (3, 2**30)]
     bad = Metrics.zero(6).updated(logits * jnp.inf, *rest, jnp.int32(7))
@@ -68,7 +68,7 @@ def test_a_class_that_never_occurs_does_not_count():
     assert float(metrics.macro_f1(confusion)) == pytest.approx(f1)
 
 
-def test_padding_counts_for_nothing(items):
+def test_padding_does_not_count(items):
     logits, labels, weights = items
     logits, labels = np.concatenate([logits, logits]), np.concatenate([labels, labels])
     logits[101:] = np.nan
@@ -88,31 +88,37 @@ def test_the_first_step_that_is_not_finite_is_remembered(items):
 
 @pytest.mark.parametrize(
     ("hits", "total", "lower", "upper"),
-    # The first stands in the original report's row of figures; the others are Wilson's formula
-    # evaluated by hand at its ends.
+    # The first is from the original report; the others are Wilson's formula at 0 and 1, by hand.
     [(210, 247, 0.800, 0.889), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
 )
-def test_wilsons_interval(hits, total, lower, upper):
-    assert intervals.wilson(hits, total) == pytest.approx((lower, upper), abs=5e-4)
+def test_wilson_interval(hits, total, lower, upper):
+    assert statistics.wilson(hits, total) == pytest.approx((lower, upper), abs=5e-4)
 
 
-def test_the_bootstrap_covers_what_it_should():
+def test_the_bootstrap_interval_has_the_right_coverage():
     rng = np.random.default_rng(0)
     cells = np.array([[0.4, 0.1], [0.2, 0.3]])
     truth = float(metrics.macro_f1((cells * 1e6).astype(int)))
     covered = 0
     for seed in range(200):
         confusion = rng.multinomial(200, cells.ravel()).reshape(2, 2)
-        lower, upper = intervals.bootstrap_macro_f1(confusion, 400, seed)
+        lower, upper = statistics.bootstrap_macro_f1(confusion, 400, seed)
         covered += lower <= truth <= upper
     assert 180 <= covered <= 199
 
 
-def test_without_a_mistake_the_bootstrap_claims_nothing():
-    assert intervals.bootstrap_macro_f1(np.diag([5, 9, 3])) is None
+def test_without_mistakes_there_is_no_bootstrap_interval():
+    assert statistics.bootstrap_macro_f1(np.diag([5, 9, 3])) is None
 
 
-def test_the_bootstrap_of_many_classes_is_made_in_parts():
+def test_the_bootstrap_of_many_classes_is_computed_in_parts():
     confusion = np.diag(np.full(300, 3)) + np.eye(300, k=1, dtype=int)
-    lower, upper = intervals.bootstrap_macro_f1(confusion, 200)
+    lower, upper = statistics.bootstrap_macro_f1(confusion, 200)
     assert lower < float(metrics.macro_f1(confusion)) < upper + 0.05
+
+
+def test_top_accuracy_counts_classes_among_the_first_k():
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.3, 0.4, 0.3]])
+    labels = np.array([1, 0, 1])
+    found = [metrics.top_accuracy(probabilities, labels, k) for k in (1, 2, 3)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1])

@@ -7,17 +7,16 @@ import plain_forms
 import pytest
 from flax import linen as nn
 
-from meljax import models
 from meljax.config import ModelConfig
-from meljax.metrics import cross_entropy
-from meljax.models import batchnorm, normalise, resnet, thin
-from meljax.models.batchnorm import BatchNorm
-from meljax.models.pool import max_pool_2x2, max_pool_3x3
-from meljax.models.relu import relu
+from meljax.evaluation.metrics import cross_entropy
+from meljax.models import batch_norm, layers
+from meljax.models.batch_norm import BatchNorm
+from meljax.models.layers import max_pool_2x2, max_pool_3x3, relu
+from meljax.models.registry import build
 
 
 def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)):
-    network = models.build(ModelConfig(name=name), classes)
+    network = build(ModelConfig(name=name), classes)
     images = jnp.zeros((1, *size, channels))
     return jax.eval_shape(
         lambda: network.init_with_output(jax.random.key(0), images, jnp.ones(1), False)
@@ -33,7 +32,7 @@ def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (
         ("cnn", 24, 3, 395_064),
     ],
 )
-def test_parameters_are_as_many_as_published(name, classes, channels, count):
+def test_parameter_counts_are_the_published_ones(name, classes, channels, count):
     _, variables = shapes(name, classes, channels)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == count
 
@@ -48,16 +47,16 @@ def test_resnet_has_torchvisions_122_tensors():
 
 @pytest.mark.parametrize("name", ["resnet18", "cnn"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 40), (33, 97), (128, 118)])
-def test_pictures_of_any_size_give_logits(name, size):
+def test_images_of_any_size_give_logits(name, size):
     logits, _ = shapes(name, 5, size=size)
     assert logits.shape == (1, 5)
 
 
-def test_strided_convolutions_are_padded_equally_as_torchs_are():
-    """`SAME` padding gives maps of the same size that look at other places."""
+def test_strided_convolutions_are_padded_as_in_torch():
+    """`SAME` padding would give the same shape, shifted by one pixel."""
     images = jax.random.normal(jax.random.key(0), (1, 16, 16, 3))
     for size in (3, 1):
-        layer = resnet._conv(2, size, 2, "conv")
+        layer = layers.conv(2, size, 2, "float32", layers.normal_fan_out, "conv")
         stem, variables = layer.init_with_output(jax.random.key(1), images)
         kernel = np.asarray(variables["params"]["kernel"])
         half = size // 2
@@ -77,8 +76,8 @@ def test_max_pool_drops_an_odd_edge_and_keeps_a_single_row():
 
 @pytest.mark.parametrize("shape", [(2, 8, 10, 3), (2, 7, 9, 3), (1, 1, 5, 2), (1, 2, 1, 2)])
 @pytest.mark.parametrize("size", [2, 3])
-def test_max_pools_are_window_reductions(shape, size):
-    """Values, gradients, those of equal values among them, and what is no number."""
+def test_max_pools_equal_window_reductions(shape, size):
+    """Values, gradients (also of equal values), and NaN."""
     ours = {2: max_pool_2x2, 3: max_pool_3x3}[size]
     border = (0, 0) if size == 2 else (1, 1)
     window = tuple(min(n, size) if size == 2 else size for n in shape[1:3])
@@ -105,8 +104,8 @@ def test_max_pools_are_window_reductions(shape, size):
 
 
 @pytest.mark.parametrize(("size", "channels"), [((14, 10), 1), ((13, 15), 3), ((1, 2), 1)])
-def test_the_stems_convolution_is_the_convolution(size, channels):
-    """Values, gradients, and what is no number."""
+def test_the_stems_convolution_equals_xlas(size, channels):
+    """Values, gradients, and NaN."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, *size, channels)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(7, 7, channels, 4)), jnp.float32)
@@ -117,12 +116,12 @@ def test_the_stems_convolution_is_the_convolution(size, channels):
             x, kernel, (2, 2), ((3, 3), (3, 3)), dimension_numbers=names
         )
 
-    y, pull = jax.vjp(normalise.strided_7x7, x, kernel)
+    y, pull = jax.vjp(layers.conv_7x7_stride_2, x, kernel)
     expected, theirs = jax.vjp(plain, x, kernel)
     np.testing.assert_allclose(y, expected, atol=1e-4)
     for a, b in zip(pull(y), theirs(y), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2)
-    bad = normalise.strided_7x7(x.at[0, 0, 0, 0].set(jnp.nan), kernel)
+    bad = layers.conv_7x7_stride_2(x.at[0, 0, 0, 0].set(jnp.nan), kernel)
     np.testing.assert_array_equal(
         jnp.isnan(bad), jnp.isnan(plain(x.at[0, 0, 0, 0].set(jnp.nan), kernel))
     )
@@ -133,7 +132,7 @@ def batch(items: int) -> tuple[jax.Array, np.ndarray]:
     return jnp.asarray(values), values
 
 
-def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
+def test_batchnorm_normalizes_and_moves_the_statistics_as_torch_does():
     images, values = batch(8)
     layer = BatchNorm()
     variables = layer.init(jax.random.key(0), images, jnp.ones(8), True)
@@ -147,13 +146,13 @@ def test_batchnorm_normalises_and_moves_the_statistics_as_torch_does():
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
-def test_in_bfloat16_the_scores_are_nearly_the_same(name):
+def test_in_bfloat16_the_logits_are_nearly_the_same(name):
     """Weights, statistics, logits and gradients stay float32."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.uniform(size=(6, 40, 36, 1)), jnp.float32)
 
-    def results(compute):
-        network = models.build(ModelConfig(name=name, width=8, compute=compute), 5)
+    def results(compute_dtype):
+        network = build(ModelConfig(name=name, width=8, compute_dtype=compute_dtype), 5)
         variables = network.init(jax.random.key(0), images, jnp.ones(6), train=True)
 
         def apply(params):
@@ -181,7 +180,7 @@ def test_in_bfloat16_the_scores_are_nearly_the_same(name):
 
 
 def plain_batchnorm(x, weight, scale, bias):
-    """The textbook's, in two passes, with the gradient that JAX derives."""
+    """The usual form: two passes, and the gradient that JAX derives."""
     share = (weight / (weight.sum() * x.shape[1] * x.shape[2]))[:, None, None, None]
     mean = (x * share).sum((0, 1, 2))[None, None, None]
     var = (jnp.square(x - mean) * share).sum((0, 1, 2))[None, None, None]
@@ -190,7 +189,7 @@ def plain_batchnorm(x, weight, scale, bias):
 
 @pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("offset", [0.0, 300.0])
-def test_batchnorms_own_gradient_is_the_derived_one(padding, offset):
+def test_batchnorms_explicit_gradient_equals_the_derived_one(padding, offset):
     images, _ = batch(8)
     images = images + offset
     weight = jnp.asarray(np.arange(8) < 8 - padding, jnp.float32)
@@ -216,7 +215,7 @@ def test_batchnorms_own_gradient_is_the_derived_one(padding, offset):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-3 if offset else 2e-5)
 
 
-def test_what_is_no_number_stays_none_behind_batchnorm():
+def test_nan_stays_nan_after_batchnorm():
     images, _ = batch(4)
     layer, weight = BatchNorm(), jnp.ones(4)
     variables = layer.init(jax.random.key(0), images, weight, True)
@@ -228,7 +227,7 @@ def test_what_is_no_number_stays_none_behind_batchnorm():
         assert not jnp.isfinite(updated["batch_stats"]["var"][4])
 
 
-def test_batchnorm_does_not_see_padding():
+def test_batchnorm_ignores_padding():
     images, _ = batch(8)
     weight = jnp.array([1, 1, 1, 1, 1, 0, 0, 0], jnp.float32)
     spoiled = images.at[5:].set(1e6)
@@ -254,37 +253,37 @@ def test_batchnorm_in_evaluation_uses_the_running_statistics():
     np.testing.assert_allclose(out, (values - 3) / np.sqrt(4 + 1e-5) * 2 + 1, atol=1e-5)
 
 
-def test_the_stem_of_grey_pictures_is_that_of_their_repetition():
+def test_the_stem_of_gray_images_equals_that_of_repeated_channels():
     """Values and gradients, at the border and inside, of the folded kernel and the whole one."""
-    grey = jax.random.uniform(jax.random.key(0), (2, 21, 18, 1))
-    stem = normalise.Stem(6)
-    variables = stem.init(jax.random.key(1), grey)
+    gray = jax.random.uniform(jax.random.key(0), (2, 21, 18, 1))
+    stem = layers.Stem(6)
+    variables = stem.init(jax.random.key(1), gray)
     assert variables["params"]["kernel"].shape == (7, 7, 3, 6)
-    repeated = jnp.repeat(grey, 3, -1)
+    repeated = jnp.repeat(gray, 3, -1)
     np.testing.assert_allclose(
-        stem.apply(variables, grey), stem.apply(variables, repeated), atol=1e-5
+        stem.apply(variables, gray), stem.apply(variables, repeated), atol=1e-5
     )
 
     def loss(variables, images):
         return jnp.sin(stem.apply(variables, images)).sum()
 
-    folded = jax.grad(loss)(variables, grey)["params"]["kernel"]
+    folded = jax.grad(loss)(variables, gray)["params"]["kernel"]
     whole = jax.grad(loss)(variables, repeated)["params"]["kernel"]
     np.testing.assert_allclose(folded, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_grey_and_repeated_pictures_give_the_same_logits():
-    network = models.build(ModelConfig(name="resnet18", width=4), 5)
-    grey = jax.random.uniform(jax.random.key(0), (2, 40, 40, 1))
+def test_gray_and_rgb_images_give_the_same_logits():
+    network = build(ModelConfig(name="resnet18", width=4), 5)
+    gray = jax.random.uniform(jax.random.key(0), (2, 40, 40, 1))
     rng = np.random.default_rng(0)
-    like = jax.eval_shape(lambda: network.init(jax.random.key(1), grey, jnp.ones(2), False))
+    like = jax.eval_shape(lambda: network.init(jax.random.key(1), gray, jnp.ones(2), False))
     variables = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.1, 0.5, x.shape), x.dtype), like)
     apply = jax.jit(network.apply, static_argnums=3)
-    one, three = (apply(variables, jnp.repeat(grey, n, -1), jnp.ones(2), False) for n in (1, 3))
+    one, three = (apply(variables, jnp.repeat(gray, n, -1), jnp.ones(2), False) for n in (1, 3))
     np.testing.assert_allclose(one, three, rtol=1e-4)
 
 
-def test_batchnorm_learns_nothing_from_a_single_value():
+def test_batchnorm_keeps_its_statistics_after_a_single_value():
     layer = BatchNorm()
     image, weight = jnp.full((1, 1, 1, 6), 3.0), jnp.ones(1)
     variables = layer.init(jax.random.key(0), image, weight, True)
@@ -295,8 +294,8 @@ def test_batchnorm_learns_nothing_from_a_single_value():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_thin_convolution_is_the_convolution(channels):
-    """Values, gradients, and what is no number."""
+def test_the_few_channel_convolution_equals_xlas(channels):
+    """Values, gradients, and NaN."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 7, 9, channels)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, channels, 4)), jnp.float32)
@@ -305,28 +304,28 @@ def test_the_thin_convolution_is_the_convolution(channels):
         return jax.lax.conv(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), (1, 1), "SAME")
 
     np.testing.assert_allclose(
-        thin.convolve(x, kernel).transpose(0, 3, 1, 2), plain(x, kernel), atol=1e-5
+        layers.conv_3x3(x, kernel).transpose(0, 3, 1, 2), plain(x, kernel), atol=1e-5
     )
-    gradients = jax.grad(lambda *a: (thin.convolve(*a) ** 2).sum(), (0, 1))(x, kernel)
+    gradients = jax.grad(lambda *a: (layers.conv_3x3(*a) ** 2).sum(), (0, 1))(x, kernel)
     expected = jax.grad(lambda *a: (plain(*a) ** 2).sum(), (0, 1))(x, kernel)
     for a, b in zip(gradients, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
-    bad = thin.convolve(x.at[0, 3, 3, 0].set(jnp.nan), kernel)
+    bad = layers.conv_3x3(x.at[0, 3, 3, 0].set(jnp.nan), kernel)
     assert jnp.isnan(bad[0, 2:5, 2:5]).all()
     assert not jnp.isnan(bad[1]).any()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8, 5), (2, 7, 7, 3), (1, 1, 1, 4), (4, 13, 17, 2)])
-def test_the_sum_of_each_channel_is_the_plain_one(shape):
-    """Of any number of places, primes among them, and of what is no number."""
+def test_the_channel_sum_equals_a_plain_sum(shape):
+    """Any number of pixels, also primes, and NaN."""
     values = np.random.default_rng(0).normal(3, 1, shape).astype(np.float32)
     values[0, 0, 0, 1] = np.nan
-    sums = jax.jit(batchnorm.channel_sum)(values)
+    sums = jax.jit(batch_norm.channel_sum)(values)
     np.testing.assert_allclose(sums, values.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
 
 
-def test_the_rectifier_is_that_of_jax():
-    """Values, gradients, and what is no number."""
+def test_relu_equals_that_of_jax():
+    """Values, gradients, and NaN."""
     x = jnp.array([-jnp.inf, -2.0, -0.0, 0.0, 1e-30, 3.0, jnp.inf, jnp.nan])
     np.testing.assert_array_equal(relu(x), jax.nn.relu(x))
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -338,12 +337,12 @@ def test_the_rectifier_is_that_of_jax():
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
-def test_the_faster_forms_learn_what_the_plain_ones_learn(name, monkeypatch):
-    """The whole network's curve, from the same weights on the same pictures."""
+def test_the_faster_forms_train_like_the_usual_ones(name, monkeypatch):
+    """Loss curves of the whole network from the same weights on the same images."""
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.random((6, 64, 64, 1)), jnp.float32)
     labels = jnp.arange(6) % 3
-    network = models.build(ModelConfig(name=name, width=4), 3)
+    network = build(ModelConfig(name=name, width=4), 3)
     quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
     init = jax.jit(network.init, static_argnums=3, compiler_options=quickly)
     begin = init(jax.random.key(0), images[:1], jnp.ones(1), False)

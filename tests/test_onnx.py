@@ -11,32 +11,37 @@ import onnx.reference
 import onnxruntime
 import pytest
 from conftest import small_config, tone
+from flax import linen as nn
 
-from meljax import export, onnx_graph, saved
-from meljax.errors import UserError
-from meljax.frontend import Frontend, pictures
+from meljax.evaluation.forward import Model
+from meljax.export import onnx_graph
+from meljax.export.classifier import classifier, input_like
+from meljax.features.frontend import Frontend, to_images
 from meljax.models.cnn import CNN
 from meljax.models.resnet import ResNet18
+from meljax.runs.load_model import load_model
+from meljax.util.devices import make_mesh
+from meljax.util.errors import UserError
 
 MEL = small_config().mel
 ODD_MEL = dataclasses.replace(
     MEL, n_fft=225, hop_length=91, n_mels=17, fmin=90.0, fmax=3100.0, top_db=55.0
 )
 FRONTENDS = {
-    "sound": Frontend("sound", 2000, 0, 1, 0, MEL),
-    "odd sound": Frontend("sound", 1777, 0, 1, 0, ODD_MEL),
-    "sound resized": Frontend("sound", 1777, 0, 1, 13, ODD_MEL),
-    "grey": Frontend("image", 37, 21, 1, 0, MEL),
-    "colour resized": Frontend("image", 26, 26, 3, 26, MEL),
+    "audio": Frontend("audio", 2000, 0, 1, 0, MEL),
+    "odd audio": Frontend("audio", 1777, 0, 1, 0, ODD_MEL),
+    "audio resized": Frontend("audio", 1777, 0, 1, 13, ODD_MEL),
+    "gray": Frontend("image", 37, 21, 1, 0, MEL),
+    "color resized": Frontend("image", 26, 26, 3, 26, MEL),
     "a single row": Frontend("image", 45, 1, 3, 0, MEL),
 }
-CLASSES = ["anna", "børge", "c'est \udcff", "d"]
+CLASSES = ("anna", "børge", "c'est \udcff", "d")
 
 
 def windows(frontend: Frontend, items: int = 5) -> np.ndarray:
-    """Raw items that look different, as `pictures` takes them."""
+    """Different windows as `to_images` takes them."""
     rng = np.random.default_rng(0)
-    if frontend.kind == "sound":
+    if frontend.kind == "audio":
         clips = [tone(150 * 2**i, 1, i)[: frontend.window] * 30_000 for i in range(items)]
         return np.stack(clips).astype(np.int16)
     shape = (items, frontend.window, frontend.height, frontend.channels)
@@ -45,19 +50,19 @@ def windows(frontend: Frontend, items: int = 5) -> np.ndarray:
 
 
 def raw(frontend: Frontend, seen: np.ndarray) -> dict[str, np.ndarray]:
-    """The same as the graph takes them."""
-    if frontend.kind == "sound":
+    """Windows as the graph takes them."""
+    if frontend.kind == "audio":
         return {"waveform": seen.astype(np.float32) / 32768}
     return {"image": np.ascontiguousarray(seen.swapaxes(1, 2))}
 
 
 def drawn(frontend: Frontend, seen: np.ndarray) -> jax.Array:
-    """The same as the network takes them."""
-    return jax.jit(pictures, static_argnums=0)(frontend, seen)
+    """Windows as the network takes them."""
+    return jax.jit(to_images, static_argnums=0)(frontend, seen)
 
 
 def with_random_variables(network, images):
-    """Random weights and statistics whose logits differ by several units between items."""
+    """Random variables whose logits differ by several units between items."""
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -84,7 +89,7 @@ def logits(network, variables, images) -> jax.Array:
 
 
 def run(model: onnx.ModelProto, frontend: Frontend, seen: np.ndarray, *names: str):
-    """What onnxruntime makes of the windows `seen`, by the names of outputs."""
+    """The outputs `names` of onnxruntime for the windows `seen`."""
     inner = [onnx.helper.make_empty_tensor_value_info(n) for n in names if n != "probabilities"]
     model.graph.output.extend(inner)
     session = onnxruntime.InferenceSession(
@@ -93,32 +98,38 @@ def run(model: onnx.ModelProto, frontend: Frontend, seen: np.ndarray, *names: st
     return session.run(names, raw(frontend, seen))
 
 
-def test_what_was_trained_in_bfloat16_is_exported_in_float32(square_run, tmp_path, monkeypatch):
-    load = saved.load
+def make_onnx(network, frontend, variables, temperature=1.0) -> onnx.ModelProto:
+    model = Model(network, frontend, CLASSES, make_mesh(), variables)
+    return onnx_graph.onnx_model(model, temperature)
 
-    def trained_so(run):
-        model = load(run)
-        return model._replace(network=model.network.clone(dtype="bfloat16"))
 
-    monkeypatch.setattr(saved, "load", trained_so)
-    out = tmp_path / "model.onnx"
-    # What is written is compared with the model, to 1e-4; bfloat16 would be further off.
-    assert export.main([str(square_run), "--format", "onnx", "--out", str(out)]) == 0
-    assert out.exists()
+def test_a_model_trained_in_bfloat16_is_exported_in_float32(square_run):
+    trained = load_model(square_run)
+    model, shape = trained.model, input_like(trained.model.frontend, 3).shape
+    lower = trained._replace(model=model._replace(network=model.network.clone(dtype="bfloat16")))
+    x = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    one, two = (np.asarray(jax.jit(classifier(each))(x)) for each in (trained, lower))
+    np.testing.assert_array_equal(one, two)
+    assert onnx_graph.serialize(lower)[0] == onnx_graph.serialize(trained)[0]
+
+
+def test_a_network_without_an_onnx_translation_is_refused():
+    with pytest.raises(UserError, match="--format onnx: Dense cannot be converted"):
+        make_onnx(nn.Dense(4), FRONTENDS["gray"], {})
 
 
 @pytest.mark.parametrize("network", [CNN(4, width=4), ResNet18(4, width=4)])
 @pytest.mark.parametrize("kind", FRONTENDS)
-def test_probabilities_are_those_of_the_model(network, kind):
+def test_probabilities_equal_those_of_the_model(network, kind):
     frontend = FRONTENDS[kind]
     seen = windows(frontend)
     images = drawn(frontend, seen)
     variables = with_random_variables(network, images)
     expected = np.asarray(jax.nn.log_softmax(logits(network, variables, images) / 1.5))
-    # A flat or constant softmax would agree with anything.
+    # A flat or constant softmax would agree with any graph.
     assert len(set(expected.argmax(1))) > 1
     assert np.ptp(expected, 0).min() > 1.5
-    model = onnx_graph.onnx_model(network, frontend, variables, 1.5, CLASSES)
+    model = make_onnx(network, frontend, variables, 1.5)
     (whole,) = run(model, frontend, seen, "probabilities")
     assert whole.dtype == np.float32
     np.testing.assert_allclose(whole, np.exp(expected), atol=1e-5)
@@ -130,28 +141,28 @@ def test_probabilities_are_those_of_the_model(network, kind):
 def small_model(frontend: Frontend) -> onnx.ModelProto:
     network = CNN(4, width=4)
     variables = with_random_variables(network, drawn(frontend, windows(frontend)))
-    return onnx_graph.onnx_model(network, frontend, variables, 1.0, CLASSES)
+    return make_onnx(network, frontend, variables)
 
 
 @pytest.mark.parametrize("n_fft", [16, 17, 225, 512])
-def test_the_front_end_draws_the_same_picture(n_fft):
-    """Down to the floor beneath a pure tone, and for silence, whatever the factors of `n_fft`."""
+def test_the_front_end_gives_the_same_spectrogram(n_fft):
+    """Includes values 80 dB below a pure tone, silence, and `n_fft` with various factors."""
     mel = dataclasses.replace(MEL, n_fft=n_fft, n_mels=5 if n_fft < 20 else 20)
-    frontend = Frontend("sound", 2000, 0, 1, 0, mel)
+    frontend = Frontend("audio", 2000, 0, 1, 0, mel)
     seen = windows(frontend)
     seen[1] = 0
     seen[2] = np.round(30_000 * np.sin(np.arange(2000)))
-    seen[3, :-1] = 0  # one sample, and that where the last frame hardly hears it
-    (picture,) = run(small_model(frontend), frontend, seen, "picture")
+    seen[3, :-1] = 0  # only one sample, which the last frame weights little
+    (image,) = run(small_model(frontend), frontend, seen, "network_input")
     expected = np.moveaxis(drawn(frontend, seen), 3, 1)
-    assert not picture[1].any()
-    assert picture[[0, 2, 3]].max((1, 2, 3)) == pytest.approx(1)
-    np.testing.assert_allclose(picture, expected, atol=5e-5)
+    assert not image[1].any()
+    assert image[[0, 2, 3]].max((1, 2, 3)) == pytest.approx(1)
+    np.testing.assert_allclose(image, expected, atol=5e-5)
 
 
-def test_onnxs_own_reference_agrees():
-    """Nothing depends on what onnxruntime alone does."""
-    frontend = FRONTENDS["sound resized"]
+def test_the_reference_implementation_of_onnx_agrees():
+    """The graph does not depend on onnxruntime."""
+    frontend = FRONTENDS["audio resized"]
     model, seen = small_model(frontend), windows(frontend, 2)
     (expected,) = run(model, frontend, seen, "probabilities")
     (found,) = onnx.reference.ReferenceEvaluator(model).run(["probabilities"], raw(frontend, seen))
@@ -161,15 +172,15 @@ def test_onnxs_own_reference_agrees():
 @pytest.mark.parametrize(
     ("kind", "rate", "given_as"),
     [
-        ("sound", "8000", ("waveform", "tensor(float)", ["batch", 2000])),
-        ("grey", None, ("image", "tensor(uint8)", ["batch", 21, 37, 1])),
+        ("audio", "8000", ("waveform", "tensor(float)", ["batch", 2000])),
+        ("gray", None, ("image", "tensor(uint8)", ["batch", 21, 37, 1])),
     ],
 )
-def test_the_file_says_what_it_needs(kind, rate, given_as):
+def test_the_file_describes_its_input(kind, rate, given_as):
     frontend = FRONTENDS[kind]
     model = small_model(frontend)
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(properties["classes"]) == CLASSES
+    assert json.loads(properties["classes"]) == list(CLASSES)
     assert properties.get("sample_rate") == rate
     session = onnxruntime.InferenceSession(model.SerializeToString())
     (given,), (result,) = session.get_inputs(), session.get_outputs()
@@ -180,12 +191,16 @@ def test_the_file_says_what_it_needs(kind, rate, given_as):
 def test_without_onnx_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"pip install 'meljax\[onnx\]'"):
-        onnx_graph.onnx_model(CNN(4), FRONTENDS["grey"], {}, 1.0, CLASSES)
+        make_onnx(CNN(4), FRONTENDS["gray"], {})
 
 
-def test_what_no_file_can_hold_is_refused():
-    """A prime number of samples has no factors that would make two small steps of one large one."""
+def test_a_model_larger_than_an_onnx_file_is_refused():
+    """A prime `n_fft` has no factors, so the Fourier transform needs one large matrix."""
     mel = dataclasses.replace(MEL, n_fft=65_521)
-    frontend = Frontend("sound", 2000, 0, 1, 0, mel)
+    frontend = Frontend("audio", 2000, 0, 1, 0, mel)
     with pytest.raises(UserError, match="at most 2 GiB, and this model would take 32"):
-        onnx_graph.onnx_model(CNN(4), frontend, {}, 1.0, CLASSES)
+        make_onnx(CNN(4), frontend, {})
+    # A number takes four bytes. Broadcast, so that they need not exist.
+    variables = {"params": np.broadcast_to(np.float32(0), 600_000_000)}
+    with pytest.raises(UserError, match=r"at most 2 GiB, and this model would take 2\.2$"):
+        make_onnx(CNN(4), dataclasses.replace(frontend, mel=MEL), variables)

@@ -1,8 +1,9 @@
-"""ResNet-18 is PyTorch's: logits, activations, gradients and running statistics."""
+"""ResNet-18 computes what PyTorch's does; initial weights from files, downloads or at random."""
 
 import contextlib
 import hashlib
 import http.server
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 from conftest import SHARED
 
 from meljax.config import ModelConfig
-from meljax.errors import UserError
-from meljax.metrics import cross_entropy
-from meljax.models import initial, pretrained
+from meljax.evaluation.metrics import cross_entropy
+from meljax.models.pretrained import initial_weights, name_map
+from meljax.models.pretrained.initial_weights import WeightsOrigin
+from meljax.models.pretrained.weights_file import read_weights, write_weights
 from meljax.models.resnet import ResNet18
-from meljax.models.weights import read_weights, write_weights
+from meljax.util.errors import UserError
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny_resnet18.pth"
@@ -33,14 +35,14 @@ def shapes(network: ResNet18):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """A narrow network with PyTorch's random weights, and what PyTorch computes from them."""
+    """PyTorch's random weights of a narrow network, its variables, and what PyTorch computes."""
     weights, _ = read_weights(TINY)
-    variables = pretrained.from_torch(weights, shapes(NETWORK), new_head=False)
+    variables = name_map.from_torch(weights, shapes(NETWORK), new_head=False)
     return weights, variables, np.load(DATA / "tiny_resnet18.npz")
 
 
 def forward(network: ResNet18, variables, images: np.ndarray):
-    """Logits, and activations after the stem and each layer."""
+    """Returns the logits, and the activations after the stem and each layer."""
 
     @jax.jit
     def apply(variables, images):
@@ -66,7 +68,7 @@ def forward(network: ResNet18, variables, images: np.ndarray):
     return np.asarray(logits), activations
 
 
-def test_logits_and_every_block_are_torchs(tiny):
+def test_logits_and_activations_equal_torchs(tiny):
     _, variables, stored = tiny
     logits, activations = forward(NETWORK, variables, stored["images"])
     assert np.abs(logits - stored["logits"]).max() < 1e-4
@@ -76,7 +78,7 @@ def test_logits_and_every_block_are_torchs(tiny):
         assert np.abs(activation - expected).max() < 1e-4 * np.abs(expected).max(), name
 
 
-def test_a_training_steps_statistics_and_gradients_are_torchs(tiny):
+def test_statistics_and_gradients_of_a_step_equal_torchs(tiny):
     _, variables, stored = tiny
     images = jnp.asarray(stored["images"], jnp.float32) / 255
     labels = jnp.asarray(stored["labels"], jnp.int32)
@@ -92,7 +94,7 @@ def test_a_training_steps_statistics_and_gradients_are_torchs(tiny):
         return jax.grad(loss, has_aux=True)(variables["params"])
 
     gradients, updated = step(variables)
-    after = pretrained.to_torch({"params": gradients} | updated, 0)
+    after = name_map.to_torch({"params": gradients} | updated, 0)
     for name in stored.files:
         kind, _, key = name.partition(":")
         if kind == "after":
@@ -104,31 +106,33 @@ def test_a_training_steps_statistics_and_gradients_are_torchs(tiny):
 
 def test_the_map_has_torchvisions_122_names(tiny):
     weights, _, _ = tiny
-    assert list(pretrained.name_map()) == list(weights)
-    assert len(pretrained.name_map()) == 122
+    assert list(name_map.name_map()) == list(weights)
+    assert len(name_map.name_map()) == 122
 
 
 def test_every_leaf_is_mapped_once():
-    places = [(p.collection, *p.path) for p in pretrained.name_map().values() if p.collection]
+    places = [
+        (leaf.collection, *leaf.path) for leaf in name_map.name_map().values() if leaf.collection
+    ]
     leaves = jax.tree_util.tree_flatten_with_path(shapes(NETWORK))[0]
     assert len(places) == len(set(places)) == len(leaves)
     assert set(places) == {tuple(entry.key for entry in path) for path, _ in leaves}
 
 
-def test_there_and_back_is_the_identity(tiny):
+def test_to_torch_inverts_from_torch(tiny):
     weights, variables, _ = tiny
-    back = pretrained.to_torch(variables, 7)
+    back = name_map.to_torch(variables, 7)
     assert back.keys() == weights.keys()
     for name, array in weights.items():
         assert back[name].dtype == array.dtype
         np.testing.assert_array_equal(back[name], array)
 
 
-def test_a_new_head_keeps_its_own_weights_and_takes_the_rest(tiny):
+def test_a_new_head_keeps_its_weights_and_the_rest_is_loaded(tiny):
     weights, variables, _ = tiny
     other = ResNet18(classes=9, width=4)
     drawn = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes(other))
-    loaded = pretrained.from_torch(weights, drawn, new_head=True)
+    loaded = name_map.from_torch(weights, drawn, new_head=True)
     np.testing.assert_array_equal(loaded["params"]["fc"]["kernel"], drawn["params"]["fc"]["kernel"])
     np.testing.assert_array_equal(
         loaded["params"]["layer4_1"]["conv2"]["kernel"],
@@ -141,15 +145,18 @@ def test_names_and_shapes_that_do_not_fit_are_listed(tiny):
     like = shapes(NETWORK)
     renamed = dict(weights)
     renamed["conv9.weight"] = renamed.pop("conv1.weight")
-    with pytest.raises(UserError, match=r"missing conv1\.weight; left over conv9\.weight"):
-        pretrained.from_torch(renamed, like, new_head=False)
+    with pytest.raises(UserError, match=r"missing conv1\.weight; unknown conv9\.weight"):
+        name_map.from_torch(renamed, like, new_head=False)
+    few = {name: array for name, array in weights.items() if not name.startswith("layer")}
+    with pytest.raises(UserError, match=r"layer1\.\d\.\w+\.\w+ and 108 more; unknown nothing"):
+        name_map.from_torch(few, like, new_head=False)
     reshaped = weights | {"layer2.0.conv1.weight": np.zeros((8, 4, 5, 5), np.float32)}
     with pytest.raises(
         UserError, match=r"layer2\.0\.conv1\.weight \(8, 4, 5, 5\) for \(8, 4, 3, 3\)"
     ):
-        pretrained.from_torch(reshaped, like, new_head=False)
+        name_map.from_torch(reshaped, like, new_head=False)
     with pytest.raises(UserError, match="shapes differ in fc"):
-        pretrained.from_torch(weights, shapes(ResNet18(classes=9, width=4)), new_head=False)
+        name_map.from_torch(weights, shapes(ResNet18(classes=9, width=4)), new_head=False)
 
 
 def test_safetensors_are_read_as_they_were_written(tiny, tmp_path):
@@ -164,7 +171,7 @@ def test_safetensors_are_read_as_they_were_written(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["header", "size", "truncated", "empty", "nan", "missing"])
-def test_faulty_files_are_answered_in_one_line(tiny, tmp_path, fault):
+def test_a_faulty_file_gives_one_line(tiny, tmp_path, fault):
     weights, _, _ = tiny
     file = tmp_path / "weights.safetensors"
     spoiled = weights | {"conv1.weight": weights["conv1.weight"] * np.float32(np.nan)}
@@ -185,7 +192,7 @@ def test_faulty_files_are_answered_in_one_line(tiny, tmp_path, fault):
 
 @pytest.fixture
 def server(monkeypatch):
-    """Serves what `content` holds in place of the published weights; counts the requests."""
+    """Serves `content` in place of the published weights; counts the requests."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         content = b""
@@ -198,7 +205,7 @@ def server(monkeypatch):
             self.send_response(200)
             self.send_header("Content-Length", str(self.claimed or len(self.content)))
             self.end_headers()
-            with contextlib.suppress(OSError):  # the client may have had enough
+            with contextlib.suppress(OSError):  # the client may have disconnected
                 for start in range(0, len(self.content), 100 if self.pause else 2**20):
                     self.wfile.write(self.content[start : start + (100 if self.pause else 2**20)])
                     self.wfile.flush()
@@ -211,69 +218,97 @@ def server(monkeypatch):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         digest = hashlib.sha256(b"weights").hexdigest()[:8]
         address = f"http://127.0.0.1:{running.server_port}/resnet18-{digest}.pth"
-        monkeypatch.setattr(initial, "IMAGENET_URL", address)
+        monkeypatch.setattr(initial_weights, "IMAGENET_URL", address)
         yield Handler
         running.shutdown()
 
 
-PATIENCE = initial.Patience(silence=5.0, whole=5.0)
+LIMITS = initial_weights.TimeLimits(silence=5.0, total=5.0)
 
 
-def test_published_weights_are_fetched_once_and_checked(server, tmp_path):
+def test_published_weights_are_downloaded_once_and_checked(server, tmp_path):
     server.content = b"weights"
-    assert initial.imagenet_weights(tmp_path / "cache", PATIENCE) == b"weights"
-    assert initial.imagenet_weights(tmp_path / "cache", PATIENCE) == b"weights"
+    assert initial_weights.imagenet_weights(tmp_path / "cache", LIMITS) == b"weights"
+    assert initial_weights.imagenet_weights(tmp_path / "cache", LIMITS) == b"weights"
     assert server.requests == 1
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_a_download_of_something_else_is_refused_and_not_kept(server, tmp_path):
+def test_a_download_with_wrong_content_is_refused_and_not_kept(server, tmp_path):
     server.content = b"something else"
-    with pytest.raises(UserError, match="sha256 does not begin with"):
-        initial.imagenet_weights(tmp_path / "cache", PATIENCE)
+    with pytest.raises(UserError, match="sha256 does not fit its name"):
+        initial_weights.imagenet_weights(tmp_path / "cache", LIMITS)
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_download_that_breaks_off_says_so(server, tmp_path):
+def test_an_incomplete_download_is_an_error(server, tmp_path):
     server.content, server.claimed = b"wei", 7
     with pytest.raises(UserError, match="broke off after 3 of 7 bytes"):
-        initial.imagenet_weights(tmp_path / "cache", PATIENCE)
+        initial_weights.imagenet_weights(tmp_path / "cache", LIMITS)
 
 
-def test_a_server_that_trickles_is_not_waited_for(server, tmp_path):
+def test_a_download_that_takes_too_long_is_stopped(server, tmp_path):
     server.content, server.pause = b"weights" * 200, 0.05
-    with pytest.raises(UserError, match="took too long"):
-        initial.imagenet_weights(tmp_path, initial.Patience(silence=5.0, whole=0.3))
+    with pytest.raises(UserError, match="takes too long"):
+        initial_weights.imagenet_weights(
+            tmp_path, initial_weights.TimeLimits(silence=5.0, total=0.3)
+        )
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_anew(server, tmp_path):
+def test_a_download_that_does_not_end_is_stopped(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(initial_weights, "MAX_BYTES", 6)
+    server.content, server.claimed = b"weights", " "  # no length
+    with pytest.raises(UserError, match="is too large: 7 bytes so far"):
+        initial_weights.imagenet_weights(tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("init", "limits"), [("auto", initial_weights.SHORT), ("imagenet", initial_weights.LONG)]
+)
+def test_only_a_run_that_needs_the_download_waits_long(monkeypatch, tmp_path, init, limits):
+    asked = []
+
+    def download(cache, limits):
+        asked.append(limits)
+        return TINY.read_bytes()
+
+    monkeypatch.setattr(initial_weights, "imagenet_weights", download)
+    monkeypatch.setattr(initial_weights, "from_torch", lambda weights, random, new_head: random)
+    initial_weights.initial_variables(ModelConfig(init=init), {}, tmp_path)
+    assert asked == [limits]
+    assert initial_weights.SHORT < initial_weights.LONG
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     server.content = b"weights"
-    initial.imagenet_weights(tmp_path, PATIENCE)
+    initial_weights.imagenet_weights(tmp_path, LIMITS)
     next(tmp_path.iterdir()).write_bytes(b"wei")
-    assert initial.imagenet_weights(tmp_path, PATIENCE) == b"weights"
+    assert initial_weights.imagenet_weights(tmp_path, LIMITS) == b"weights"
     assert server.requests == 2
 
 
-def test_weights_that_cannot_be_kept_are_used_all_the_same(server, tmp_path, capsys):
+def test_weights_that_cannot_be_cached_are_used_with_a_warning(server, tmp_path, capsys):
     server.content = b"weights"
     (tmp_path / "file").write_bytes(b"")
-    assert initial.imagenet_weights(tmp_path / "file" / "cache", PATIENCE) == b"weights"
-    assert "could not be kept" in capsys.readouterr().err
+    assert initial_weights.imagenet_weights(tmp_path / "file" / "cache", LIMITS) == b"weights"
+    assert "cannot be kept" in capsys.readouterr().err
 
 
-def test_without_a_connection_imagenet_stops_and_auto_goes_on_with_random_weights(tmp_path):
+def test_without_a_connection_imagenet_fails_and_auto_uses_random_weights(tmp_path):
     drawn = {"params": {}, "batch_stats": {}}
-    with pytest.raises(UserError, match=r"could not be fetched.*model\.init"):
-        initial.initial_variables(ModelConfig(init="imagenet"), drawn, tmp_path)
-    variables, how = initial.initial_variables(ModelConfig(init="auto"), drawn, tmp_path)
+    with pytest.raises(UserError, match=r"cannot be downloaded.*model\.init"):
+        initial_weights.initial_variables(ModelConfig(init="imagenet"), drawn, tmp_path)
+    variables, origin = initial_weights.initial_variables(ModelConfig(), drawn, tmp_path)
     assert variables is drawn
-    assert how.startswith("random: ImageNet weights could not be fetched")
+    assert origin.kind == "random"
+    assert origin.describe().startswith("random: ImageNet weights cannot be downloaded")
 
 
 @pytest.mark.parametrize("config", [ModelConfig(init="scratch"), ModelConfig(name="cnn")])
-def test_nothing_is_looked_for_where_random_weights_are_wanted(server, tmp_path, config):
+def test_nothing_is_downloaded_for_random_weights(server, tmp_path, config):
     drawn = {"params": {}, "batch_stats": {}}
-    assert initial.initial_variables(config, drawn, tmp_path) == (drawn, "random")
+    expected = drawn, WeightsOrigin("random")
+    assert initial_weights.initial_variables(config, drawn, tmp_path) == expected
     assert server.requests == 0
 
 
@@ -282,11 +317,11 @@ def test_nothing_is_looked_for_where_random_weights_are_wanted(server, tmp_path,
     [
         ("bn1.running_var", -np.ones(4, np.float32), "negative variances"),
         ("bn1.weight", np.ones(4, np.int32), "not floating point"),
-        ("bn1.weight", np.full(4, 1e300), "no finite float32"),
+        ("bn1.weight", np.full(4, 1e300), "not finite float32"),
         ("bn1.num_batches_tracked", np.zeros(5), "not a single whole number"),
     ],
 )
-def test_what_no_weights_are_is_refused(tiny, tmp_path, name, array, message):
+def test_values_that_weights_cannot_have_are_refused(tiny, tmp_path, name, array, message):
     file = tmp_path / "weights.safetensors"
     write_weights(file, tiny[0] | {name: array}, {})
     with pytest.raises(UserError, match=message):
@@ -305,14 +340,14 @@ def test_half_and_double_precision_become_single(tiny, tmp_path):
 def test_a_head_for_other_features_is_refused(tiny):
     other = tiny[0] | {"fc.weight": np.zeros((9, 31), np.float32)}
     with pytest.raises(UserError, match=r"fc\.weight \(9, 31\)"):
-        pretrained.from_torch(other, shapes(NETWORK), new_head=True)
+        name_map.from_torch(other, shapes(NETWORK), new_head=True)
 
 
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no shared weights here")
-def test_the_published_network_is_torchs():
+def test_the_published_network_equals_torchs():
     weights, _ = read_weights(SHARED / "weights" / "resnet18_imagenet.pth")
     network = ResNet18(classes=1000)
-    variables = pretrained.from_torch(weights, shapes(network), new_head=False)
+    variables = name_map.from_torch(weights, shapes(network), new_head=False)
     stored = np.load(SHARED / "weights" / "check.npz")
     logits, activations = forward(network, variables, stored["images"])
     assert np.abs(logits - stored["logits"]).max() <= 1e-3
@@ -321,3 +356,56 @@ def test_the_published_network_is_torchs():
         expected = stored[name].astype(np.float32)
         difference = np.abs(activation[:2] - expected).max()
         assert difference <= 1e-3 * np.abs(expected).max(), name
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (WeightsOrigin("random"), "random"),
+        (WeightsOrigin("random", reason="offline"), "random: offline"),
+        (
+            WeightsOrigin("imagenet", "resnet18-f37072fd.pth", "f37072fd" + "0" * 56),
+            "ImageNet (resnet18-f37072fd.pth, sha256 f37072fd), fc.weight and fc.bias random",
+        ),
+        (
+            WeightsOrigin("file", "mine.pth", "0123456789"),
+            "file (mine.pth, sha256 01234567), fc.weight and fc.bias random",
+        ),
+    ],
+)
+def test_the_origin_of_weights_is_described(origin, words):
+    assert origin.describe() == words
+
+
+def test_weights_from_a_file_keep_the_random_head(tiny, tmp_path):
+    drawn = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes(NETWORK))
+    config = ModelConfig(width=4, init=str(TINY))
+    variables, origin = initial_weights.initial_variables(config, drawn, tmp_path)
+    assert origin == WeightsOrigin("file", TINY.name, hashlib.sha256(TINY.read_bytes()).hexdigest())
+    np.testing.assert_array_equal(variables["params"]["fc"]["kernel"], 0.5)
+    np.testing.assert_array_equal(
+        variables["params"]["conv1"]["kernel"], tiny[1]["params"]["conv1"]["kernel"]
+    )
+
+
+def test_a_weights_file_may_be_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(TINY, tmp_path / "mine.pth")
+    config = ModelConfig(width=4, init="~/mine.pth")
+    initial_weights.check_weights_file(config)
+    _, origin = initial_weights.initial_variables(config, shapes(NETWORK), tmp_path)
+    assert origin.name == "mine.pth"
+
+
+def test_imagenet_weights_are_not_downloaded_for_another_width(server, tmp_path):
+    drawn = {"params": {}, "batch_stats": {}}
+    _, origin = initial_weights.initial_variables(ModelConfig(width=32), drawn, tmp_path)
+    assert origin == WeightsOrigin("random", reason="ImageNet weights are for model.width=64")
+    assert server.requests == 0
+
+
+def test_a_weights_file_that_does_not_exist_is_named():
+    initial_weights.check_weights_file(ModelConfig(init="imagenet"))
+    initial_weights.check_weights_file(ModelConfig(init=str(TINY)))
+    with pytest.raises(UserError, match=r"model\.init: 'nowhere\.pth' does not exist"):
+        initial_weights.check_weights_file(ModelConfig(init="nowhere.pth"))

@@ -1,17 +1,22 @@
-"""What a page holds for any run: true numbers, whole pictures, any name, nothing from outside."""
+"""The page of a run: right numbers, complete images, any names, no external content."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from samples import ODD, Page, make_results, scored
+from samples import IMAGENET, ODD, Page, confused, make_results, scored, table_under
 
-from meljax import config, intervals, runs
-from meljax.pages import figures, parts
-from meljax.pages import run as run_page
-from meljax.pages.run import confused_pairs, lowest_before_rise
-from meljax.results import MaskExample, Mistake
+from meljax import config
+from meljax.evaluation import calibration, statistics
+from meljax.evaluation.mistakes import Mistake
+from meljax.models.pretrained.initial_weights import WeightsOrigin
+from meljax.reports import figures, html_page, run_page
+from meljax.reports.class_sections import confused_pairs
+from meljax.reports.run_page import lowest_before_rise
+from meljax.runs.directory import REPORT
+from meljax.runs.results import MaskExample
 
 NOT_PRETRAINED = "was not pretrained"
 
@@ -24,26 +29,28 @@ def page(results):
 
 
 def write_report(workdir, results):
-    """Writes into the run itself, as training does."""
+    """Writes the report to the run, as training does."""
     return run_page.write_report(workdir, results, workdir)
 
 
 @pytest.fixture(scope="module")
 def odd_run(tmp_path_factory):
-    """A report full of odd names, in a directory with one."""
+    """A report with unusual names, in a directory with an unusual name."""
     workdir = tmp_path_factory.mktemp("runs") / "<b>&姓\udce9"
     workdir.mkdir()
     for name in run_page.FILES:
         (workdir / name).write_text("")
-    results = make_results(ODD, warnings=ODD, skipped=[f"{name}: bad" for name in ODD])
-    picture = np.repeat(results.mistakes[0].picture, 3, 2)
-    mistakes = [Mistake(f"{n}/a.wav", n, ODD[0], 0.9, picture, picture[..., 0], None) for n in ODD]
-    masks = [MaskExample(ODD[3], ODD[0], picture, picture)]
+    results = make_results(ODD, warnings=tuple(ODD), skipped=tuple(f"{name}: bad" for name in ODD))
+    image = np.repeat(results.mistakes[0].image, 3, 2)
+    mistakes = [
+        Mistake(f"{n}/a.wav", n, ODD[0], 0.9, image, image[..., 0], (2, 3), None) for n in ODD
+    ]
+    masks = [MaskExample(ODD[3], ODD[0], image, image)]
     results = dataclasses.replace(results, name=ODD[3], mistakes=mistakes, mask_examples=masks)
     return workdir, write_report(workdir, results)
 
 
-def test_every_picture_lies_there_and_can_be_decoded(odd_run):
+def test_every_image_exists_and_can_be_decoded(odd_run):
     workdir, path = odd_run
     seen = Page(path.read_text())
     assert len(seen.images) == 6 + 2 * len(ODD) + 2
@@ -51,12 +58,12 @@ def test_every_picture_lies_there_and_can_be_decoded(odd_run):
         with Image.open(workdir / name) as image:
             image.load()
             assert min(image.size) > 100
-    assert sorted(p.name for p in (workdir / parts.FIGURES).iterdir()) == sorted(
+    assert sorted(p.name for p in (workdir / html_page.FIGURES).iterdir()) == sorted(
         name.removeprefix("figures/") for name in seen.images
     )
 
 
-def test_nothing_is_referred_to_but_the_runs_own_files(odd_run):
+def test_the_page_loads_only_the_runs_own_files(odd_run):
     text = odd_run[1].read_text()
     seen = Page(text)
     assert set(seen.links) == {*run_page.FILES, "figures/confusion.png"}
@@ -65,41 +72,55 @@ def test_nothing_is_referred_to_but_the_runs_own_files(odd_run):
     assert not any(word in text for word in ("http:", "https:", "url(", "@import", 'src="//'))
 
 
-def test_odd_names_are_shown_as_text_on_a_page_of_valid_utf8(odd_run):
+def test_unusual_names_are_shown_as_text_in_valid_utf8(odd_run):
     path = odd_run[1]
-    assert path == odd_run[0] / runs.REPORT
+    assert path == odd_run[0] / REPORT
     seen = Page(path.read_bytes().decode())
     assert not seen.open
     for name in ("<b>&\"'/a.wav", "姓名/a.wav", "🦉/a.wav", "caf?/a.wav", "$x_$/a.wav"):
         assert name in seen.shown
-    assert "taken for 姓名" in seen.shown.replace("\n", " ")
+    assert "predicted as 姓名" in seen.shown.replace("\n", " ")
 
 
-def test_names_that_figures_cannot_write_become_numbers_and_long_ones_short():
+def test_unusual_names_are_escaped_in_attributes(odd_run):
+    shown = [name.encode(errors="replace").decode() for name in ODD]
+    for name in shown:
+        assert Page(f'<p title="{html_page.escape(name)}">').titles == [name]
+        assert Page(html_page.img("a.png", name)).alts == [name]
+    alts = Page(odd_run[1].read_text()).alts
+    for name in shown:
+        words = f"Spectrogram of {name}/a.wav: {name}, predicted as {shown[0]} with 90.0%."
+        assert words in alts
+    assert f"The evidence for {shown[0]} in it." in alts
+    assert f"Spectrogram of {shown[3]} after masking." in alts
+
+
+def test_figures_number_undrawable_names_and_shorten_long_ones():
     names = [figures.drawable_name(ODD, i) for i in range(len(ODD))]
     assert names[:6] == [ODD[0], "#2", "#3", "#4", ODD[4], "#6"]
     assert len(names[6]) == 20
-    assert "number in the table" in page(make_results(ODD))
-    assert "number in the table" not in page(make_results())
+    assert "numbers of the table" in page(make_results(ODD))
+    assert "numbers of the table" not in page(make_results())
 
 
 @pytest.mark.parametrize("mistakes", [0, 1, 5])
 def test_headline_holds_the_scores_and_intervals_of_the_last_epoch(mistakes):
     shown = Page(page(make_results(mistakes=mistakes, epochs=7))).shown
     last = scored("val", 7, False, 4, 20, mistakes)
-    low, high = intervals.wilson(20 - mistakes, 20)
-    bounds = intervals.bootstrap_macro_f1(last.confusion)
+    low, high = statistics.wilson(20 - mistakes, 20)
+    bounds = statistics.bootstrap_macro_f1(last.confusion)
     f1 = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if mistakes else "no interval without a mistake"
     assert (
         f"After 7 epochs it gets {1 - mistakes / 20:.1%} of the validation recordings right "
         f"({low:.1%} to {high:.1%}), with a macro-F1 of {last.macro_f1:.1%} "
         f"({f1})." in shown
     )
-    assert "4 classes apart from 100 recordings" in shown
+    assert "was trained and scored on 100 recordings of" in shown
+    assert "with 4 classes." in shown
     assert "most frequent class would get 25.0% right" in shown
 
 
-def test_best_epoch_is_marked_as_chosen_and_the_test_set_as_untouched():
+def test_the_best_epoch_is_called_chosen_and_the_test_split_unused():
     scores = [
         scored("val", 9, False, 4, 20, 5),
         scored("val", 6, True, 4, 20, 2),
@@ -108,14 +129,15 @@ def test_best_epoch_is_marked_as_chosen_and_the_test_set_as_untouched():
     ]
     shown = Page(page(make_results(epochs=9, scores=scores))).shown
     assert "The best epoch, 6, got 90.0%" in shown
-    assert "chosen on these same files: expect less" in shown
-    low, high = intervals.wilson(30, 40)
-    test = shown[shown.index("On the 40 test recordings") :]
-    assert f"the last epoch gets 75.0% ({low:.1%} to {high:.1%}) right" in test
+    assert "chosen on these files: expect lower scores" in shown
+    low, high = statistics.wilson(30, 40)
+    test = f"The last epoch gets 75.0% ({low:.1%} to {high:.1%}) of the 40 test recordings right"
+    assert test in shown
+    assert "They were not used for training or choosing an epoch." in shown
     assert shown.count("best epoch, chosen on") == 2
 
 
-def test_a_best_epoch_that_is_the_last_is_listed_once():
+def test_a_best_epoch_that_is_also_the_last_is_listed_once():
     scores = [scored("val", 4, chosen, 4, 20, 5) for chosen in (False, True)]
     shown = Page(page(make_results(scores=scores))).shown
     assert "The last epoch is also the best one." in shown
@@ -123,48 +145,71 @@ def test_a_best_epoch_that_is_the_last_is_listed_once():
     assert "test recordings" not in shown
 
 
-def test_one_epoch_and_one_mistake_make_a_whole_page(tmp_path):
+def test_the_table_of_scores_has_a_row_per_weights_and_split():
+    scores = [
+        scored("val", 9, False, 4, 20, 5),
+        scored("val", 6, True, 4, 20, 2),
+        scored("test", 9, False, 4, 40, 10),
+        scored("test", 6, True, 4, 40, 4),
+    ]
+    header, *rows = table_under("Scores", page(make_results(epochs=9, scores=scores)))
+    assert header == ["weights of", "epoch", "files", "accuracy", "macro-F1", "loss"]
+    assert [row[:3] for row in rows] == [
+        ["last epoch", "9", "validation, 20"],
+        ["best epoch, chosen on the same files", "6", "validation, 20"],
+        ["last epoch", "9", "test, 40"],
+        ["best epoch, chosen on the validation set", "6", "test, 40"],
+    ]
+    for row, each in zip(rows, scores, strict=True):
+        assert row[3].startswith(f"{each.accuracy:.1%} (")
+        assert row[4].startswith(f"{each.macro_f1:.1%} (")
+        assert row[5] == f"{each.loss:.3f}"
+
+
+def test_a_page_of_one_epoch_and_one_mistake_is_complete(tmp_path):
     seen = Page(write_report(tmp_path, make_results(epochs=1, mistakes=1)).read_text())
     assert "After 1 epoch it" in seen.shown
-    assert "1 of 20 validation files got a wrong class" in seen.shown
+    assert "1 of 20 validation files are wrong" in seen.shown
     assert "best" not in seen.shown.split("Scores")[0]
     assert seen.images.count("figures/mistake_01.png") == 1
 
 
-def test_no_mistakes_are_said_to_be_none():
+def test_the_page_says_that_there_are_no_mistakes():
     seen = Page(page(make_results(mistakes=0)))
     assert "None: all 20 validation files are right." in seen.shown
-    assert "No class was taken for another." in seen.shown
+    assert "No class was confused with another." in seen.shown
     assert not any("mistake" in name for name in seen.images)
 
 
-def test_some_of_many_mistakes_are_said_to_be_some():
+def test_the_page_says_when_only_some_mistakes_are_shown():
     scores = [scored("val", 4, chosen, 4, 20, 9) for chosen in (False, True)]
     shown = Page(page(make_results(mistakes=2, scores=scores))).shown
-    assert "9 of 20 validation files got a wrong class" in shown
-    assert "The 2 surest mistakes are shown." in shown
+    assert "9 of 20 validation files are wrong" in shown
+    assert "The 2 most confident mistakes are shown." in shown
 
 
 @pytest.mark.parametrize(
     ("settings", "weights", "due"),
     [
-        ({}, "random: no weights were found", True),
-        ({}, "imagenet: a file", False),
-        ({"model.init": "scratch"}, "random", False),
-        ({"model.name": "cnn"}, "random", False),
+        ({}, WeightsOrigin("random", reason="no weights were found"), True),
+        ({}, WeightsOrigin("random"), True),
+        ({}, IMAGENET, False),
+        ({}, WeightsOrigin("file", "random", "0" * 64), False),
+        ({"model.init": "scratch"}, WeightsOrigin("random"), False),
+        ({"model.name": "cnn"}, WeightsOrigin("random"), False),
     ],
 )
-def test_missing_pretraining_is_a_warning_only_where_it_was_wanted(settings, weights, due):
+def test_missing_pretraining_is_a_warning_only_if_it_was_wanted(settings, weights, due):
     text = page(make_results(settings=settings, weights=weights))
     assert (NOT_PRETRAINED in text) == due
     assert ("<h2>Warnings</h2>" in text) == due
 
 
-def test_warnings_and_skipped_files_stand_before_the_scores():
-    text = page(make_results(warnings=["twins in two classes"], skipped=["a.wav: empty"]))
+def test_warnings_and_skipped_files_come_before_the_scores():
+    text = page(make_results(warnings=("twins in two classes",), skipped=("a.wav: empty",)))
     before = text[: text.index("<h2>Scores</h2>")]
     assert "twins in two classes" in before
-    assert "1 file could not be used and was left out" in before
+    assert "1 unusable file skipped" in before
     assert "a.wav: empty" in before
 
 
@@ -179,31 +224,31 @@ def test_warnings_and_skipped_files_stand_before_the_scores():
         ([1], [1], None),
     ],
 )
-def test_overfitting_is_a_validation_loss_that_rises_while_training_falls(
+def test_overfitting_is_a_rising_validation_loss_while_the_training_loss_falls(
     training, validation, lowest
 ):
     assert lowest_before_rise(np.array(training, float), np.array(validation, float)) == lowest
 
 
-def test_overfitting_is_said_with_the_epoch_where_it_began():
+def test_overfitting_is_reported_with_the_epoch_where_it_began():
     results = make_results(epochs=5)
     assert "Overfitting" not in page(results)
     for row, loss in zip(results.history, [3, 2, 2.2, 2.5, 3], strict=True):
         row["val_loss"] = loss
     shown = Page(page(results)).shown
     assert (
-        "lowest (2) at epoch 2, 3 epochs before the end, and has risen since (to 3) while" in shown
+        "lowest (2) at epoch 2, 3 epochs before the end. It has risen since (to 3) while" in shown
     )
 
 
-def test_alternative_texts_say_the_final_values():
+def test_alternative_texts_have_the_final_values():
     alts = " ".join(Page(page(make_results(epochs=8))).alts)
     assert "Training loss over 8 epochs: 1.76 after the first epoch, 0.1 after the last." in alts
     assert "training 100.0%, validation 80.0%. Best epoch: 7." in alts
     assert "training 90.0%, validation 70.0%" in alts
 
 
-def test_classes_stand_worst_first_and_absent_ones_last():
+def test_the_worst_class_comes_first_and_absent_ones_last():
     scores = [scored("val", 4, chosen, 4, 20, 0) for chosen in (False, True)]
     labels, logits = scores[0].labels, scores[0].logits
     keep = labels != 2
@@ -215,7 +260,38 @@ def test_classes_stand_worst_first_and_absent_ones_last():
     places = [table.index(f"<td>{name}</td>") for name in ("di", "bob", "ann", "cy")]
     assert places == sorted(places)
     assert table.count('<td class="number">–</td>') == 3
-    assert "<b>di</b> taken for <b>bob</b>: 1 of 5 files" in text
+    assert "<b>di</b> predicted as <b>bob</b>: 1 of 5 files" in text
+
+
+def test_each_class_has_its_own_precision_and_recall():
+    """Of 10 files of ann, the last epoch predicts 6 right; 8 files are predicted as ann."""
+    scores = [confused([[6, 3, 1], [0, 8, 0], [2, 0, 4]])]
+    scores.append(confused([[8, 0, 2], [4, 4, 0], [0, 1, 5]], epoch=3, chosen=True))
+    text = page(make_results(("ann", "bob", "cy"), scores=scores))
+    header, *rows = table_under("Classes", text)
+    assert header == ["#", "class", "files", "precision", "recall", "F1"]
+    assert sorted(rows) == [
+        ["1", "ann", "10", "75.0%", "60.0%", "66.7%"],
+        ["2", "bob", "8", "72.7%", "100.0%", "84.2%"],
+        ["3", "cy", "6", "80.0%", "66.7%", "72.7%"],
+    ]
+    pairs = re.findall(r"<li>(.*?)</li>", text.split("<h3>Most confused</h3>")[1])
+    assert pairs[:3] == [
+        "<b>ann</b> predicted as <b>bob</b>: 3 of 10 files",
+        "<b>cy</b> predicted as <b>ann</b>: 2 of 6 files",
+        "<b>ann</b> predicted as <b>cy</b>: 1 of 10 files",
+    ]
+
+
+def test_a_class_without_files_or_without_predictions_lacks_only_what_is_undefined():
+    """No file is taken for bob, and one is taken for cy, of whom there are none."""
+    scores = [confused([[3, 0, 1], [2, 0, 0], [0, 0, 0]])]
+    _, *rows = table_under("Classes", page(make_results(("ann", "bob", "cy"), scores=scores)))
+    assert sorted(rows) == [
+        ["1", "ann", "4", "60.0%", "75.0%", "66.7%"],
+        ["2", "bob", "2", "–", "0.0%", "0.0%"],
+        ["3", "cy", "0", "0.0%", "–", "0.0%"],
+    ]
 
 
 def test_confused_pairs_are_the_largest_counts_off_the_diagonal():
@@ -224,15 +300,43 @@ def test_confused_pairs_are_the_largest_counts_off_the_diagonal():
     assert confused_pairs(confusion, 9) == [(1, 0), (2, 1), (0, 1)]
 
 
+def test_the_circumstances_of_a_run_are_told():
+    results = make_results(epochs=4, skipped=("a.wav: empty",))
+    pace = zip(results.history, (9, 2, 3, 4), (10, 70, 80, 90), strict=True)
+    for row, seconds, speed in pace:
+        row.update(seconds=float(seconds), images_per_second=float(speed))
+    rows = table_under("How to reproduce this run", page(results))
+    told = dict(row for row in rows if len(row) == 2)
+    counts = "90 training, 10 validation, 0 test"
+    assert told["files"] == f"{counts}; 3 of other kinds ignored, 1 unusable skipped"
+    assert told["time"] == (
+        "18 s in total, 3.5 s per epoch (median), 75 images/s in training (median)"
+    )
+    assert told["device"] == "1 × cpu (cpu)"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (2.345, "2.35 s"),
+        (99.0, "99 s"),
+        (170.0, "3 min"),
+        (5940.0, "99 min"),
+        (7380.0, "2 h 3 min"),
+    ],
+)
+def test_durations_are_in_a_suitable_unit(seconds, words):
+    assert html_page.duration(seconds) == words
+
+
 def test_changed_settings_are_bold_and_others_are_not():
-    text = page(make_results(settings={"train.epochs": 4, "old.key": "x"}))
+    text = page(make_results(settings={"train.epochs": 4}))
     assert "<b><code>train.epochs</code></b>" in text
-    assert "<b><code>old.key</code></b>" in text
     assert "<b><code>train.seed</code></b>" not in text
     assert all(f"<code>{key}</code>" in text for key in config.KEYS)
 
 
-def test_writing_again_changes_nothing_and_leaves_no_old_mistakes(tmp_path):
+def test_rewriting_changes_nothing_and_removes_old_mistakes(tmp_path):
     write_report(tmp_path, make_results(mistakes=3))
     (tmp_path / "figures" / "mine.png").write_bytes(b"")
     results = make_results(mistakes=1)
@@ -246,12 +350,85 @@ def test_writing_again_changes_nothing_and_leaves_no_old_mistakes(tmp_path):
     assert not {"mistake_02.png", "mistake_03.png"} & states[0].keys()
 
 
+def test_a_page_without_masks_leaves_none_of_an_earlier_one(tmp_path):
+    write_report(tmp_path, make_results())
+    assert list((tmp_path / "figures").glob("masks_*"))
+    write_report(tmp_path, dataclasses.replace(make_results(), mask_examples=[]))
+    assert not list((tmp_path / "figures").glob("masks_*"))
+
+
+def drawn(figure, file, **how):
+    figure.savefig(file, **how)
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def test_each_figure_shows_the_data_of_its_name(tmp_path):
+    best = confused([[7, 1], [4, 8]], epoch=3, chosen=True, temperature=0.5)
+    scores = [confused([[5, 3], [1, 11]]), best, confused([[2, 6], [3, 9]], "test")]
+    results = make_results(("ann", "bob"), scores=scores)
+    write_report(tmp_path, results)
+    column = {key: np.array([row[key] for row in results.history]) for key in results.history[0]}
+    epochs = column["epoch"].astype(int)
+    bins = {
+        "before": calibration.bins(best.raw_probabilities, best.labels),
+        "after": calibration.bins(best.probabilities, best.labels),
+    }
+    accuracy, f1 = (
+        [column[f"{split}_{n}"] for split in ("train", "val")] for n in ("accuracy", "f1")
+    )
+    expected = {
+        "training_loss": figures.loss_curve(epochs, column["train_loss"], "training"),
+        "validation_loss": figures.loss_curve(epochs, column["val_loss"], "validation"),
+        "accuracy": figures.score_curves(epochs, *accuracy, "Accuracy", 3),
+        "f1": figures.score_curves(epochs, *f1, "Macro-F1", 3),
+        "calibration": figures.reliability(bins),
+        "confusion": figures.confusion_matrix(scores[0].confusion, results.classes),
+    }
+    for name, figure in expected.items():
+        with Image.open(tmp_path / "figures" / f"{name}.png") as image:
+            found = np.asarray(image)
+        how = {"bbox_inches": "tight"} if name == "confusion" else {}
+        np.testing.assert_array_equal(found, drawn(figure, tmp_path / "expected.png", **how), name)
+
+
+def test_images_are_shown_with_the_right_names(tmp_path):
+    results = make_results(mistakes=3)
+    shades = [np.full((6, 8, 1), share, np.float32) for share in (0.2, 0.4, 0.6, 0.8, 1)]
+    warm, wrong = np.ones((6, 8), np.float32), []
+    for number, each in enumerate(results.mistakes):
+        path, share = f"{number}.wav", 0.9 - number / 10
+        wrong.append(
+            dataclasses.replace(
+                each, path=path, probability=share, image=shades[number], evidence=warm
+            )
+        )
+    masks = [MaskExample(f"m{n}.wav", "bob", shades[n], shades[n + 1]) for n in (0, 3)]
+    results = dataclasses.replace(results, mistakes=wrong, mask_examples=masks)
+    text = write_report(tmp_path, results).read_text()
+    cells = re.findall(r"<figure>(.*?)</figure>", text, re.DOTALL)
+    expected = [
+        (f"ann → bob ({each.probability:.1%}){each.path}", each.image, overlaid)
+        for each in wrong
+        for overlaid in [figures.overlay(each.image, each.evidence)]
+    ]
+    expected += [(f"bob, before and after{mask.path}", mask.clean, mask.masked) for mask in masks]
+    for cell, (caption, *images) in zip(cells, expected, strict=True):
+        seen = Page(cell)
+        assert seen.shown == caption
+        for name, pixels in zip(seen.images, images, strict=True):
+            with Image.open(tmp_path / name) as image:
+                found = np.asarray(image)
+            wanted = drawn(figures.image(pixels), tmp_path / "expected.png")
+            np.testing.assert_array_equal(found, wanted, caption)
+
+
 def test_page_is_written_last(tmp_path, monkeypatch):
     def write(path, text):
         assert all((tmp_path / name).is_file() for name in Page(text).images)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(parts, "write_whole", write)
+    monkeypatch.setattr(html_page, "write_atomically", write)
     with pytest.raises(KeyboardInterrupt):
         write_report(tmp_path, make_results())
-    assert not (tmp_path / runs.REPORT).exists()
+    assert not (tmp_path / REPORT).exists()

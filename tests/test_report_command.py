@@ -1,20 +1,25 @@
-"""The command on real small runs: pages made anew from weights and data, in place or elsewhere."""
+"""The report command on small real runs."""
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import soundfile
-from samples import Page
+from samples import Page, table_under
 
-from meljax import report, runs
+from meljax.commands import report
+from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT, locked
+from meljax.runs.history import read_history
+from meljax.runs.info import read_info
 
 
 @pytest.fixture
-def run(sound_run, tmp_path):
-    shutil.copytree(sound_run, tmp_path / "run")
+def run(audio_run, tmp_path):
+    shutil.copytree(audio_run, tmp_path / "run")
     return tmp_path / "run"
 
 
@@ -27,37 +32,49 @@ def contents(folder):
 
 
 def edit(run, **changes):
-    facts = json.loads((run / "config.json").read_text())
-    facts["config"] |= {key.replace("__", "."): value for key, value in changes.items()}
-    (run / "config.json").write_text(json.dumps(facts))
+    info = json.loads((run / "config.json").read_text())
+    info["config"] |= {key.replace("__", "."): value for key, value in changes.items()}
+    (run / "config.json").write_text(json.dumps(info))
 
 
 def refused(arguments, capsys):
-    """The one line in which a command was refused."""
+    """Returns the error message of a refused command."""
     assert report.main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     return captured.err
 
 
-def test_an_old_run_gets_its_predictions_and_the_page_that_training_wrote(sound_run, run, capsys):
+def test_report_rewrites_the_files_that_training_wrote(audio_run, run, capsys):
     for name in ("predictions.csv", "calibration.json", "report.html"):
         (run / name).unlink()
     shutil.rmtree(run / "figures")
     assert report.main([str(run)]) == 0
     for name in ("predictions.csv", "calibration.json", "config.json", "metrics.jsonl"):
-        assert (run / name).read_bytes() == (sound_run / name).read_bytes()
-    old, new = ((folder / "report.html").read_text() for folder in (sound_run, run))
-    assert new == old.replace("sound – meljax", "run – meljax").replace("<h1>sound<", "<h1>run<")
+        assert (run / name).read_bytes() == (audio_run / name).read_bytes()
+    old, new = ((folder / "report.html").read_text() for folder in (audio_run, run))
+    assert new == old.replace("audio – meljax", "run – meljax").replace("<h1>audio<", "<h1>run<")
     out = capsys.readouterr().out
     assert "last epoch (3): validation accuracy" in out
     assert f"report: {run / 'report.html'}" in out
 
 
-def test_elsewhere_nothing_of_the_run_changes_and_links_lead_back(run, tmp_path, capsys):
-    edit(run, train__epochs=9)  # so that it is unfinished
+def test_a_run_is_named_after_its_folder_however_it_is_given(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    assert report.main([".", f"--out={run}"]) == 0
+    assert "<h1>run</h1>" in (run / "report.html").read_text()
+    assert report.main([".", "--out=figures/.."]) == 0
+    assert capsys.readouterr().out.count("report: report.html") == 2
+
+
+def test_a_page_in_another_folder_leaves_the_run_unchanged_and_links_to_it(
+    muddled_run, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(muddled_run, run)
+    edit(run, train__epochs=9)  # makes it unfinished
     with open(run / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 4')  # and being trained
+        file.write('{"epoch": 4')  # as while it is trained
     (run / "predictions.csv").unlink()
     before, out = contents(run), tmp_path / "pages" / "of run"
     assert report.main([str(run), f"--out={out}"]) == 0
@@ -67,20 +84,59 @@ def test_elsewhere_nothing_of_the_run_changes_and_links_lead_back(run, tmp_path,
     assert links == [f"../../run/{name}" for name in runs_files(run)]
     assert all((out / link).exists() for link in links)
     assert "After 3 epochs it" in seen.shown
-    for name in seen.images + seen.sounds:
+    for name in seen.images + seen.recordings:
         assert (out / name).is_file()
-    for name in seen.sounds:
+    for name in seen.recordings:
         assert soundfile.info(out / name).samplerate == 8000
-    assert len(seen.sounds) == sum("mistake" in name for name in seen.images) / 2 > 0
+    # 8 of 12 validation files are certain to be wrong.
+    assert len(seen.recordings) == sum("mistake" in name for name in seen.images) / 2 == 8
+
+
+def test_the_worst_mistakes_are_those_of_the_last_epoch_on_validation_files(muddled_run, muddle):
+    with open(muddled_run / "predictions.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
+    wrong = [row for row in rows if (row["weights"], row["split"]) == ("last", "val")]
+    surest = sorted(wrong, key=lambda row: -float(row["probability"]))
+    cells = re.findall("<figure>(.*?)</figure>", (muddled_run / "report.html").read_text())
+    cells = [Page(cell) for cell in cells if "<audio" in cell]
+    for cell, row in zip(cells, surest, strict=True):
+        share = f"{float(row['probability']):.1%}"
+        assert cell.shown == f"{row['label']} → {row['prediction']} ({share}){row['path']}"
+        (audio,) = cell.recordings
+        heard, rate = soundfile.read(muddled_run / audio, dtype="int16")
+        original, _ = soundfile.read(muddle / row["path"], dtype="int16")
+        assert rate == 8000
+        np.testing.assert_array_equal(heard, original)
+
+
+def test_the_page_has_the_scores_of_the_best_and_the_last_epoch(muddled_run):
+    rows = read_history(muddled_run, 3)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"], -row["epoch"]))
+    page = (muddled_run / "report.html").read_text()
+    header, *table = table_under("Scores", page)
+    seen = [dict(zip(header, row, strict=True)) for row in table]
+    wanted = [(row, split) for split in ("validation", "test") for row in (rows[-1], best)]
+    if best is rows[-1]:
+        wanted = wanted[::2]
+    for shown, (row, split) in zip(seen, wanted, strict=True):
+        assert shown["epoch"] == str(row["epoch"])
+        assert shown["files"] == f"{split}, {12 if split == 'validation' else 6}"
+        assert shown["accuracy"].startswith("33.3% (")
+        if split == "validation":
+            assert shown["loss"] == f"{row['val_loss']:.3f}"
+            assert shown["macro-F1"].startswith(f"{row['val_f1']:.1%} (")
+    info = json.loads((muddled_run / "calibration.json").read_text())
+    assert info["epoch"] == best["epoch"]
+    assert info["before"]["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def runs_files(run):
-    names = (runs.CONFIG, runs.SPLIT, runs.METRICS, runs.PREDICTIONS, runs.CALIBRATION)
+    names = (CONFIG, SPLIT, METRICS, PREDICTIONS, CALIBRATION)
     return [name for name in names if (run / name).exists()]
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_left_alone(run, tmp_path, capsys):
-    # Of three short epochs the first is saved, the last, and the best.
+def test_a_damaged_checkpoint_is_skipped_and_left_unchanged(run, tmp_path, capsys):
+    # Of three short epochs, the first, the best and the last are saved.
     steps = sorted(int(path.name) for path in (run / "checkpoints").glob("[0-9]*"))
     latest = run / "checkpoints" / str(steps[-1])
     shutil.rmtree(latest / "state")
@@ -89,14 +145,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_alone(run, tmp_path, capsy
     assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
     assert contents(run) == before
     assert "is damaged" in capsys.readouterr().err
-    epochs = {row["step"]: row["epoch"] for row in runs.read_history(run, 3)}
-    told = f"After {epochs[steps[-2]]} epoch"
-    assert told in Page((tmp_path / "out" / "report.html").read_text()).shown
+    epochs = {row["step"]: row["epoch"] for row in read_history(run, 3)}
+    sentence = f"After {epochs[steps[-2]]} epoch"
+    assert sentence in Page((tmp_path / "out" / "report.html").read_text()).shown
 
 
 def test_a_run_that_is_being_trained_is_not_written_to(run, tmp_path, capsys):
     before = contents(run)
-    with runs.locked(run, runs.recorded(run)):
+    with locked(run, read_info(run)):
         assert "another process is training" in refused([run], capsys)
         assert {n: c for n, c in contents(run).items() if n != ".lock"} == {
             n: c for n, c in before.items() if n != ".lock"
@@ -104,19 +160,19 @@ def test_a_run_that_is_being_trained_is_not_written_to(run, tmp_path, capsys):
         assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
 
 
-def test_data_that_are_gone_or_others_are_said_to_be(run, sounds, tmp_path, capsys):
+def test_missing_or_changed_data_are_reported(run, recordings, tmp_path, capsys):
     edit(run, data__path=str(tmp_path / "gone"))
     answer = refused([run], capsys)
     assert f"the data of {run} cannot be read" in answer
     assert "does not exist" in answer
-    shutil.copytree(sounds, tmp_path / "gone")
-    shutil.copy(sounds / "voice0" / "00.wav", tmp_path / "gone" / "voice0" / "99.wav")
+    shutil.copytree(recordings, tmp_path / "gone")
+    shutil.copy(recordings / "voice0" / "00.wav", tmp_path / "gone" / "voice0" / "99.wav")
     assert "the data changed" in refused([run, f"--out={tmp_path / 'out'}"], capsys)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_epochs_is_not_reported(run, tmp_path, capsys):
-    assert "is no run" in refused([tmp_path], capsys)
+def test_a_run_without_epochs_is_refused(run, tmp_path, capsys):
+    assert "is not a run" in refused([tmp_path], capsys)
     shutil.rmtree(run / "checkpoints")
     assert "has not finished an epoch" in refused([run], capsys)
     assert not (run / "checkpoints").exists()
@@ -124,12 +180,12 @@ def test_a_folder_without_epochs_is_not_reported(run, tmp_path, capsys):
     assert "config.json is damaged" in refused([run], capsys)
 
 
-def test_two_runs_stand_beside_each_other_without_data_or_weights(run, sound_run, tmp_path, capsys):
+def test_two_runs_are_compared_without_data_or_weights(run, audio_run, tmp_path, capsys):
     edit(run, data__path=str(tmp_path / "gone"))
     shutil.rmtree(run / "checkpoints")
-    assert report.main([str(run), str(sound_run), f"--out={tmp_path / 'out'}"]) == 0
+    assert report.main([str(run), str(audio_run), f"--out={tmp_path / 'out'}"]) == 0
     seen = Page((tmp_path / "out" / "report.html").read_text())
-    assert "run got 0 files right that sound got wrong" in seen.shown
+    assert "run got 0 files right that audio got wrong" in seen.shown
     assert "data.path" in seen.shown
     assert "both got" in capsys.readouterr().out
 
@@ -138,15 +194,15 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_a_browser_shows_the_page_with_all_its_pictures(sound_run, tmp_path):
-    """Scripts are none of the page's; one is added to a copy, to tell what became of its parts."""
-    shutil.copytree(sound_run / "figures", tmp_path / "figures")
-    told = (
+def test_a_browser_shows_the_page_with_all_its_images(audio_run, tmp_path):
+    """A script is added to a copy of the page and reports which images were loaded."""
+    shutil.copytree(audio_run / "figures", tmp_path / "figures")
+    script = (
         "<script>addEventListener('load', () => { const shown = [...document.images].filter("
         "i => i.naturalWidth > 0).length; document.title = `${shown} of "
         "${document.images.length}, ${document.body.scrollWidth} wide`; })</script></body>"
     )
-    page = (sound_run / "report.html").read_text().replace("</body>", told)
+    page = (audio_run / "report.html").read_text().replace("</body>", script)
     (tmp_path / "report.html").write_text(page)
     shown = subprocess.run(
         [

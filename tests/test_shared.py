@@ -1,4 +1,4 @@
-"""One short epoch of each reader on real voices; skipped where those are absent."""
+"""One short epoch of each kind of real data; skipped where those are absent."""
 
 import csv
 import json
@@ -33,18 +33,18 @@ def train(config: str, data, workdir, *overrides: str) -> dict:
 
 
 @pytest.mark.parametrize("config", ["cnn", "resnet"])
-def test_pictures(shared, tmp_path, config):
+def test_images(shared, tmp_path, config):
     subset(shared / "voices24-mel", tmp_path / "data", "png")
     size = [] if config == "cnn" else ["--config.data.image_size=64"]
-    facts = train(config, tmp_path / "data", tmp_path / "run", *size)
-    assert facts["data"]["kind"] == "image"
-    assert facts["data"]["classes"] == list(SPEAKERS)
+    info = train(config, tmp_path / "data", tmp_path / "run", *size)
+    assert info["data"]["kind"] == "image"
+    assert info["data"]["classes"] == list(SPEAKERS)
 
 
 def test_recordings(shared, tmp_path):
     subset(shared / "voices24", tmp_path / "data", "flac")
-    facts = train("cnn", tmp_path / "data", tmp_path / "run", "--config.data.window=0.5")
-    assert facts["data"]["kind"] == "sound"
+    info = train("cnn", tmp_path / "data", tmp_path / "run", "--config.data.window=0.5")
+    assert info["data"]["kind"] == "audio"
 
 
 def test_a_table_with_words_and_speakers(shared, tmp_path):
@@ -59,5 +59,5 @@ def test_a_table_with_words_and_speakers(shared, tmp_path):
         writer.writerows(row for row in rows if row["word"] in words)
     keys = ["data.label=word", "data.group=speaker", "data.window=0.5", "data.val_fraction=0.3"]
     overrides = [f"--config.{key}" for key in keys]
-    facts = train("cnn", tmp_path / "data" / "voices.csv", tmp_path / "run", *overrides)
-    assert facts["data"]["classes"] == words
+    info = train("cnn", tmp_path / "data" / "voices.csv", tmp_path / "run", *overrides)
+    assert info["data"]["classes"] == words

@@ -1,18 +1,19 @@
-"""What holds for every split: nothing leaks, every class is on both sides, order plays no part."""
+"""Properties of every split: no leaks, every class in train and val, independent of order."""
 
 import itertools
+import math
 import random
 from collections import Counter
 
 import pytest
 
-from meljax.data.files import Item
+from meljax.data.manifest import Item
 from meljax.data.split import conflicting_duplicates, leaks, split_items
-from meljax.errors import UserError
+from meljax.util.errors import UserError
 
 
 def alone(items):
-    """Digests of files that are all different."""
+    """Returns different digests for all items."""
     return [f"digest {item.path}" for item in items]
 
 
@@ -20,8 +21,8 @@ def classes(counts):
     return [Item(f"{label}/{i}.wav", label) for label, n in counts.items() for i in range(n)]
 
 
-def random_table(seed):
-    """A table with groups across classes, byte-identical files and files without a group."""
+def random_items(seed):
+    """Returns items with groups across classes, byte-identical files and files without a group."""
     rng = random.Random(seed)
     names = [f"class{n}" for n in range(rng.randint(2, 8))]
     items = [Item(f"{name}/lone{i}.wav", name) for name in names for i in range(2)]
@@ -36,40 +37,69 @@ def random_table(seed):
     return items, digests
 
 
-def sides_of(keys, sides):
-    """Which sides each key is on."""
+def splits_of(keys, splits):
+    """Returns the splits that each key is in."""
     found = {}
-    for key, side in zip(keys, sides, strict=True):
+    for key, split in zip(keys, splits, strict=True):
         if key:
-            found.setdefault(key, set()).add(side)
+            found.setdefault(key, set()).add(split)
     return found
 
 
-def test_ten_percent_of_the_voices_are_exactly_247_files():
+def test_ten_percent_of_2469_items_are_247():
     items = classes({f"spk{n:02}": 103 if n < 21 else 102 for n in range(24)})
-    sides = split_items(items, alone(items), 0.1, seed=0)
+    splits = split_items(items, alone(items), 0.1, seed=0)
     per_class = Counter(
-        item.label for item, side in zip(items, sides, strict=True) if side == "val"
+        item.label for item, split in zip(items, splits, strict=True) if split == "val"
     )
-    assert sides.count("val") == 247
+    assert splits.count("val") == 247
     assert set(per_class.values()) == {10, 11}
     assert len(per_class) == 24
 
 
+def held_out(counts, fraction, seed=0):
+    """Returns how many files of each class are in val."""
+    items = classes(counts)
+    splits = split_items(items, alone(items), fraction, seed)
+    return Counter(item.label for item, split in zip(items, splits, strict=True) if split == "val")
+
+
+def test_rounding_gives_the_remaining_files_to_the_largest_remainders():
+    # Shares of 1.9, 1.1, 1.6 and 1.4: six in all.
+    assert held_out({"a": 19, "b": 11, "c": 16, "d": 14}, 0.1) == {"a": 2, "b": 1, "c": 2, "d": 1}
+    assert held_out({"a": 11, "b": 19, "c": 14, "d": 16}, 0.1) == {"a": 1, "b": 2, "c": 1, "d": 2}
+    assert held_out({f"{n:02}": 19 for n in range(24)}, 0.1).total() == 46
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_total_over_many_classes_is_rounded_once(seed):
+    rng = random.Random(seed)
+    fraction = rng.choice([0.05, 0.1, 0.125, 0.25, 0.4])
+    counts = {f"{n:03}": rng.randint(2, 90) for n in range(rng.randint(2, 80))}
+    held = held_out(counts, fraction, seed)
+    shares = {label: fraction * count for label, count in counts.items()}
+    least = {label: max(1, math.floor(share)) for label, share in shares.items()}
+    assert held.total() == max(round(fraction * sum(counts.values())), sum(least.values()))
+    assert all(held[label] - least[label] in (0, 1) for label in counts)
+    up = [share % 1 for label, share in shares.items() if held[label] > least[label]]
+    down = [share % 1 for label, share in shares.items() if held[label] == least[label] < share]
+    assert min(up, default=1) >= max(down, default=0)
+
+
 @pytest.mark.parametrize("seed", range(25))
-def test_any_table_is_split_without_leaks_and_with_every_class_on_both_sides(seed):
-    items, digests = random_table(seed)
-    sides = split_items(items, digests, 0.2, seed)
-    assert set(sides) == {"train", "val"}
-    assert all(len(on) == 1 for on in sides_of([item.group for item in items], sides).values())
-    assert all(len(on) == 1 for on in sides_of(digests, sides).values())
-    assert all(len(on) == 2 for on in sides_of([item.label for item in items], sides).values())
-    assert leaks(items, digests, sides) == []
+def test_random_items_are_split_without_leaks_and_with_every_class_in_both_splits(seed):
+    items, digests = random_items(seed)
+    splits = split_items(items, digests, 0.2, seed)
+    assert set(splits) == {"train", "val"}
+    assert all(len(on) == 1 for on in splits_of([item.group for item in items], splits).values())
+    assert all(len(on) == 1 for on in splits_of(digests, splits).values())
+    assert all(len(on) == 2 for on in splits_of([item.label for item in items], splits).values())
+    assert leaks(items, digests, splits) == []
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_the_order_of_the_table_plays_no_part(seed):
-    items, digests = random_table(seed)
+def test_the_order_of_items_does_not_matter(seed):
+    items, digests = random_items(seed)
     decided = dict(zip(items, split_items(items, digests, 0.2, seed), strict=True))
     shuffled = list(zip(items, digests, strict=True))
     random.Random(seed).shuffle(shuffled)
@@ -77,7 +107,7 @@ def test_the_order_of_the_table_plays_no_part(seed):
     assert dict(zip(items, split_items(items, digests, 0.2, seed), strict=True)) == decided
 
 
-def test_the_seed_chooses_among_splits():
+def test_the_seed_selects_the_split():
     items = classes({"a": 50, "b": 50})
     drawn = {tuple(split_items(items, alone(items), 0.1, seed)) for seed in range(5)}
     assert len(drawn) == 5
@@ -85,56 +115,56 @@ def test_the_seed_chooses_among_splits():
     assert again == split_items(items, alone(items), 0.1, seed=3)
 
 
-def test_a_split_stays_what_it_was_when_the_code_changes():
+def test_a_known_split_is_reproduced():
     items = classes({"a": 10, "b": 10})
-    sides = split_items(items, alone(items), 0.2, seed=0)
-    chosen = [item.path for item, side in zip(items, sides, strict=True) if side == "val"]
+    splits = split_items(items, alone(items), 0.2, seed=0)
+    chosen = [item.path for item, split in zip(items, splits, strict=True) if split == "val"]
     assert chosen == ["a/3.wav", "a/7.wav", "b/4.wav", "b/7.wav"]
 
 
-def test_every_class_has_a_file_on_each_side_however_small():
+def test_every_class_has_a_file_in_both_splits_however_small():
     items = classes({"large": 200, "small": 2, "tiny": 2})
     for fraction in (0.01, 0.5, 0.99):
-        sides = split_items(items, alone(items), fraction, seed=1)
-        assert all(len(on) == 2 for on in sides_of([i.label for i in items], sides).values())
+        splits = split_items(items, alone(items), fraction, seed=1)
+        assert all(len(on) == 2 for on in splits_of([i.label for i in items], splits).values())
 
 
-def test_whole_speakers_come_near_the_wanted_fraction():
+def test_whole_speakers_come_near_the_requested_fraction():
     items = [
         Item(f"{word}/{who}_{take}.wav", word, f"speaker{who}")
         for word in ("yes", "no", "stop")
         for who in range(40)
         for take in range(3)
     ]
-    sides = split_items(items, alone(items), 0.1, seed=0)
-    assert sides.count("val") == 36
+    splits = split_items(items, alone(items), 0.1, seed=0)
+    assert splits.count("val") == 36
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_copies_do_not_push_a_class_over_its_target(seed):
     items = classes({"a": 8, "b": 8})
     digests = [str(i // 2) for i in range(6)] + list("xyijklmnop")
-    sides = split_items(items, digests, 0.125, seed)
-    assert sides[:8].count("val") == sides[8:].count("val") == 1
+    splits = split_items(items, digests, 0.125, seed)
+    assert splits[:8].count("val") == splits[8:].count("val") == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_where_every_speaker_is_too_large_the_smallest_is_taken(seed):
+def test_if_every_speaker_is_too_large_the_smallest_is_chosen(seed):
     items = classes({"b": 20})
     items += [Item(f"a/{i}.wav", "a", f"speaker{i // 20}") for i in range(66)]
-    sides = split_items(items, alone(items), 0.05, seed)
-    assert [i for i in range(66) if sides[20 + i] == "val"] == [60, 61, 62, 63, 64, 65]
+    splits = split_items(items, alone(items), 0.05, seed)
+    assert [i for i in range(66) if splits[20 + i] == "val"] == [60, 61, 62, 63, 64, 65]
 
 
-def test_files_chained_by_group_and_digest_stay_together():
+def test_files_connected_by_groups_and_digests_stay_together():
     items = [Item(f"a/{i}.wav", "a", f"g{i // 2}") for i in range(8)]
     items += classes({"b": 8})
     digests = alone(items)
     digests[1] = digests[2]  # g0 with g1
     digests[5] = digests[6]  # g2 with g3
-    sides = split_items(items, digests, 0.25, seed=0)
-    assert len(set(sides[:4])) == len(set(sides[4:8])) == 1
-    assert sides[0] != sides[4]
+    splits = split_items(items, digests, 0.25, seed=0)
+    assert len(set(splits[:4])) == len(set(splits[4:8])) == 1
+    assert splits[0] != splits[4]
 
 
 def test_a_given_split_is_kept():
@@ -143,25 +173,25 @@ def test_a_given_split_is_kept():
     assert split_items(items[::2], ["x", "x"], 0.1, seed=0) == ["train", "test"]
 
 
-def test_given_test_files_neither_move_nor_hold_others():
+def test_given_test_files_stay_and_do_not_hold_their_copies():
     items = [*classes({"a": 10, "b": 10}), Item("test/a/1.wav", "a", "", "test")]
     digests = alone(items)
     digests[-1] = digests[0]
-    sides = split_items(items, digests, 0.2, seed=0)
-    assert sides[-1] == "test"
-    assert Counter(sides) == {"train": 16, "val": 4, "test": 1}
-    (warning,) = leaks(items, digests, sides)
+    splits = split_items(items, digests, 0.2, seed=0)
+    assert splits[-1] == "test"
+    assert Counter(splits) == {"train": 16, "val": 4, "test": 1}
+    (warning,) = leaks(items, digests, splits)
     assert "2 byte-identical files" in warning
     assert "'a/0.wav'" in warning
 
 
-def test_a_class_of_one_group_is_an_error_that_names_it():
+def test_a_class_with_one_group_is_an_error_that_names_it():
     items = [Item(f"a/{i}.wav", "a", "only speaker") for i in range(5)] + classes({"b": 5})
     with pytest.raises(UserError, match=r"'a'.*5 files in 1 independent group"):
         split_items(items, alone(items), 0.1, seed=0)
 
 
-def test_a_class_of_one_file_or_of_copies_is_an_error_that_names_it():
+def test_a_class_with_one_file_or_only_copies_is_an_error_that_names_it():
     items = classes({"a": 3, "b": 5})
     with pytest.raises(UserError, match=r"'a'.*3 files in 1 independent"):
         split_items(items, ["same"] * 3 + list("12345"), 0.1, seed=0)
@@ -170,28 +200,28 @@ def test_a_class_of_one_file_or_of_copies_is_an_error_that_names_it():
         split_items(items, alone(items), 0.1, seed=0)
 
 
-def test_speakers_that_tie_classes_together_are_an_error():
-    # Three classes, three speakers, each speaker in two classes: one of the classes always misses.
+def test_speakers_that_make_a_split_impossible_are_an_error():
+    # Three classes, three speakers, each in two classes: one class is always in one split only.
     pairs = {"x": "ab", "y": "bc", "z": "ca"}
     items = [Item(f"{c}/{who}.wav", c, who) for who, both in pairs.items() for c in both]
-    with pytest.raises(UserError, match="cannot be on both sides"):
+    with pytest.raises(UserError, match="cannot be in both train and val"):
         split_items(items, alone(items), 0.3, seed=0)
 
 
 def possible(items):
-    """Whether any choice of groups puts every class on both sides, by trying all of them."""
+    """Returns whether any choice of groups puts every class in both splits (exhaustive search)."""
     labels, groups = {item.label for item in items}, sorted({item.group for item in items})
     for chosen in itertools.product([False, True], repeat=len(groups)):
         val = {group for group, take in zip(groups, chosen, strict=True) if take}
-        sides = [{i.label for i in items if (i.group in val) == side} for side in (False, True)]
-        if sides == [labels, labels]:
+        splits = [{i.label for i in items if (i.group in val) == split} for split in (False, True)]
+        if splits == [labels, labels]:
             return True
     return False
 
 
-# From 663 on: tables whose first choice closes the way for a class.
+# From 663 on: items for which the first greedy choice leaves a class out.
 @pytest.mark.parametrize("seed", [*range(40), 663, 734, 959, 1551])
-def test_small_tables_are_refused_only_where_no_split_exists(seed):
+def test_items_are_refused_only_if_no_split_exists(seed):
     rng = random.Random(seed)
     items = [
         Item(f"{group}/{take}.wav", f"class{rng.randrange(4)}", f"speaker{group}")
@@ -199,10 +229,10 @@ def test_small_tables_are_refused_only_where_no_split_exists(seed):
         for take in range(rng.randint(1, 4))
     ]
     if possible(items):
-        sides = split_items(items, alone(items), 0.3, seed)
-        assert all(len(on) == 2 for on in sides_of([i.label for i in items], sides).values())
+        splits = split_items(items, alone(items), 0.3, seed)
+        assert all(len(on) == 2 for on in splits_of([i.label for i in items], splits).values())
     else:
-        with pytest.raises(UserError, match="cannot be on both sides"):
+        with pytest.raises(UserError, match="cannot be in both train and val"):
             split_items(items, alone(items), 0.3, seed)
 
 
@@ -213,8 +243,8 @@ def test_leaks_of_a_given_split_are_counted_with_an_example():
         Item("train/b/3.wav", "b", "bob", "train"),
         Item("test/b/4.wav", "b", "cid", "test"),
     ]
-    sides = [item.split for item in items]
-    groups, copies = leaks(items, ["1", "2", "3", "3"], sides)
+    splits = [item.split for item in items]
+    groups, copies = leaks(items, ["1", "2", "3", "3"], splits)
     assert "1 of 3 groups" in groups
     assert "'ann' in train and val" in groups
     assert "2 byte-identical files" in copies

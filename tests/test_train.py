@@ -1,4 +1,4 @@
-"""Whole runs, small ones, from files to report."""
+"""Small complete runs, from files to report."""
 
 import csv
 import json
@@ -8,16 +8,24 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import ROOT, command
+import soundfile
+from conftest import ROOT, command, tone
+from sklearn.metrics import f1_score
+from test_logs import events
 
-from meljax import backend, metrics, runs, tasks, train
+from meljax.evaluation import metrics
 from meljax.main import main
-from meljax.pages import run as report
+from meljax.reports import run_page
+from meljax.runs.directory import CHECKPOINTS
+from meljax.training import loop
+from meljax.util import devices
+from meljax.workflows import finish, train
 
 TIMES = {"seconds", "images_per_second"}
 
@@ -37,96 +45,101 @@ def start(arguments: list[str]) -> subprocess.Popen:
     )
 
 
-def test_a_run_leaves_what_it_promises(sound_run):
-    facts = json.loads((sound_run / "config.json").read_text())
-    assert facts["config"]["train.epochs"] == 3
-    assert facts["data"]["files"] == {"train": 38, "val": 4, "test": 0}
-    assert facts["data"]["ignored"] == 2
-    assert len(facts["sessions"]) == 1
-    assert facts["device_count"] == 4
-    assert {"device_kind", "seed", "weights", "versions"} <= facts.keys()
-    rows = [json.loads(line) for line in (sound_run / "metrics.jsonl").read_text().splitlines()]
+def test_a_run_writes_all_files(audio_run):
+    info = json.loads((audio_run / "config.json").read_text())
+    assert info["config"]["train.epochs"] == 3
+    assert info["data"]["files"] == {"train": 38, "val": 4, "test": 0}
+    assert info["data"]["ignored"] == 2
+    assert len(info["sessions"]) == 1
+    assert info["sessions"][0]["device_count"] == 4
+    assert info["sessions"][0].keys() == {"device_kind", "platform", "device_count", "versions"}
+    assert info["weights"]["kind"] == "random"
+    assert info["parameters"] > 0
+    rows = [json.loads(line) for line in (audio_run / "metrics.jsonl").read_text().splitlines()]
     names = ["epoch", "step"]
     names += [f"{s}_{name}" for s in ("train", "val") for name in ("loss", "accuracy", "f1")]
     assert [list(row) for row in rows] == [[*names, "seconds", "images_per_second"]] * 3
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 5), (2, 10), (3, 15)]
     assert rows[2]["train_loss"] < rows[0]["train_loss"]
-    assert list(sound_run.glob("events.out.tfevents.*"))
-    assert "</html>" in (sound_run / "report.html").read_text()
-    with open(sound_run / "split.csv", newline="") as file:
+    assert list(audio_run.glob("events.out.tfevents.*"))
+    assert "</html>" in (audio_run / "report.html").read_text()
+    with open(audio_run / "split.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert len(table) == 42
     assert {row["split"] for row in table} == {"train", "val"}
 
 
-def test_a_checkpoint_holds_what_using_it_needs(sound_run):
-    meta = restore(sound_run)["meta"]
+def test_a_checkpoint_has_everything_needed_to_use_it(audio_run):
+    meta = restore(audio_run)["meta"]
     assert meta["classes"] == ["voice0", "voice1", "voice2"]
     assert meta["config"]["train.epochs"] == 3
     assert meta["frontend"]["mel"]["n_mels"] == 20
     assert meta["epoch"] == 3
+    assert meta["format"] == 1
 
 
-def test_a_finished_run_says_so_and_changes_nothing(sound_run, sounds, capsys):
-    before = {path: path.stat().st_mtime_ns for path in sound_run.rglob("*")}
-    assert main(command("cnn", sounds, sound_run, train__epochs=3)) == 0
+def test_a_finished_run_says_so_and_changes_nothing(audio_run, recordings, capsys):
+    before = {path: path.stat().st_mtime_ns for path in audio_run.rglob("*")}
+    assert main(command("cnn", recordings, audio_run, train__epochs=3)) == 0
     assert "finished" in capsys.readouterr().out
-    assert {path: path.stat().st_mtime_ns for path in sound_run.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in audio_run.rglob("*")} == before
 
 
-def test_epochs_in_one_program_train_the_same_and_fetch_once(
-    sound_run, sounds, tmp_path, monkeypatch
+def test_epochs_in_one_program_train_the_same_with_one_fetch(
+    audio_run, recordings, tmp_path, monkeypatch
 ):
-    """As on an accelerator; here XLA's rounding differs a little between the two."""
+    """As on an accelerator; on CPUs, XLA rounds slightly differently in the two."""
     fetched = []
     fetch = metrics.fetch
-    monkeypatch.setattr(backend, "steps_in_one_program", lambda: True)
+    monkeypatch.setattr(devices, "epoch_in_one_program", lambda: True)
     monkeypatch.setattr(metrics, "fetch", lambda *m: fetched.append(len(m)) or fetch(*m))
-    assert main(command("cnn", sounds, tmp_path, train__epochs=2)) == 0
+    assert main(command("cnn", recordings, tmp_path, train__epochs=2)) == 0
     assert fetched == [2, 2]
     rows = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[:2]]
-        for run in (tmp_path, sound_run)
+        for run in (tmp_path, audio_run)
     ]
     for ours, theirs in zip(*rows, strict=True):
         assert (ours["epoch"], ours["step"]) == (theirs["epoch"], theirs["step"])
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-2)
 
 
-def test_a_run_from_before_a_key_was_there_goes_on(sound_run, sounds, tmp_path, capsys):
+def test_a_run_older_than_a_key_is_resumed(audio_run, recordings, tmp_path, capsys):
     run = tmp_path / "run"
-    shutil.copytree(sound_run, run)
-    facts = json.loads((run / "config.json").read_text())
-    del facts["config"]["data.tfds_dir"]
-    (run / "config.json").write_text(json.dumps(facts))
-    assert main(command("cnn", sounds, run, train__epochs=3)) == 0
+    shutil.copytree(audio_run, run)
+    info = json.loads((run / "config.json").read_text())
+    del info["config"]["data.tfds_dir"]
+    (run / "config.json").write_text(json.dumps(info))
+    assert main(command("cnn", recordings, run, train__epochs=3)) == 0
     assert "finished at epoch 3" in capsys.readouterr().out
 
 
-def test_other_settings_are_refused_with_the_keys_that_differ(sound_run, sounds, capsys):
-    arguments = command("cnn", sounds, sound_run, train__epochs=3, train__seed=5, mask__fill=0.5)
+def test_other_settings_are_refused_with_the_keys_that_differ(audio_run, recordings, capsys):
+    arguments = command(
+        "cnn", recordings, audio_run, train__epochs=3, train__seed=5, mask__fill=0.5
+    )
     assert main(arguments) == 2
     answer = capsys.readouterr().err
     assert "mask.fill (was 0.0, now 0.5), train.seed (was 0, now 5)" in answer
     assert "train.epochs" not in answer
 
 
-def test_more_epochs_continue_a_finished_run(sound_run, sounds, tmp_path):
+def test_more_epochs_continue_a_finished_run(audio_run, recordings, tmp_path):
     longer = tmp_path / "longer"
-    shutil.copytree(sound_run, longer)
-    assert main(command("cnn", sounds, longer, train__epochs=5)) == 0
+    shutil.copytree(audio_run, longer)
+    assert main(command("cnn", recordings, longer, train__epochs=5)) == 0
     whole = tmp_path / "whole"
-    assert main(command("cnn", sounds, whole, train__epochs=5)) == 0
-    assert history(longer)[:3] == history(sound_run)
+    assert main(command("cnn", recordings, whole, train__epochs=5)) == 0
+    assert history(longer)[:3] == history(audio_run)
     assert history(longer) == history(whole)
 
 
-def test_changed_data_are_refused(sound_run, sounds, tmp_path, capsys):
+def test_changed_data_are_refused(audio_run, recordings, tmp_path, capsys):
     copy, run = tmp_path / "copy", tmp_path / "run"
-    shutil.copytree(sounds, copy)
-    shutil.copytree(sound_run, run)
+    shutil.copytree(recordings, copy)
+    shutil.copytree(audio_run, run)
     record = (run / "config.json").read_text()
-    (run / "config.json").write_text(record.replace(str(sounds), str(copy)))
+    (run / "config.json").write_text(record.replace(str(recordings), str(copy)))
     shutil.copy(copy / "voice0" / "00.wav", copy / "voice1" / "99.wav")
     assert main(command("cnn", copy, run, train__epochs=4)) == 2
     assert "the data changed" in capsys.readouterr().err
@@ -134,22 +147,24 @@ def test_changed_data_are_refused(sound_run, sounds, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kill_after", [1, 2])
-def test_a_killed_run_ends_like_an_uninterrupted_one(sound_run, sounds, tmp_path, kill_after):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
+    audio_run, recordings, tmp_path, kill_after
+):
     killed = tmp_path / "killed"
-    arguments = command("cnn", sounds, killed, train__epochs=3)
+    arguments = command("cnn", recordings, killed, train__epochs=3)
     with start(arguments) as process:
         for line in process.stdout:
             if line.startswith(f"epoch {kill_after}/3"):
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert main(arguments) == 0
-    assert history(killed) == history(sound_run)
-    assert last_weights(killed) == last_weights(sound_run)
+    assert history(killed) == history(audio_run)
+    assert last_weights(killed) == last_weights(audio_run)
 
 
 def restore(workdir: Path) -> ocp.args.Composite:
-    """The last checkpoint as it lies on the disk."""
-    with ocp.CheckpointManager((workdir / runs.CHECKPOINTS).absolute()) as manager:
+    """Returns the last checkpoint on disk."""
+    with ocp.CheckpointManager((workdir / CHECKPOINTS).absolute()) as manager:
         args = {"state": ocp.args.StandardRestore(), "meta": ocp.args.JsonRestore()}
         return manager.restore(manager.latest_step(), args=ocp.args.Composite(**args))
 
@@ -158,41 +173,147 @@ def last_weights(workdir: Path) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(restore(workdir)["state"])]
 
 
-def test_pictures_train_too_at_any_size(picture_run, square_run):
-    assert len(history(picture_run)) == 1
-    facts = json.loads((square_run / "config.json").read_text())
-    assert facts["weights"].startswith("random: ImageNet")
+def test_images_train_with_and_without_resizing(image_run, square_run):
+    assert len(history(image_run)) == 1
+    info = json.loads((square_run / "config.json").read_text())
+    assert info["weights"]["kind"] == "random"
+    assert info["weights"]["reason"].startswith("ImageNet")
     assert "not pretrained" in (square_run / "report.html").read_text()
 
 
-def test_recordings_can_be_resized_to_a_square_and_masks_be_off(sounds, tmp_path):
+def test_recordings_train_resized_and_without_masks(recordings, tmp_path):
     off = {"mask__freq_count": 0, "mask__time_count": 0}
-    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1, data__image_size=24)
+    arguments = command("cnn", recordings, tmp_path / "run", train__epochs=1, data__image_size=24)
     assert (
         main([*arguments, *(f"--config.{k.replace('__', '.')}={v}" for k, v in off.items())]) == 0
     )
     assert not list((tmp_path / "run" / "figures").glob("mask*"))
 
 
-def test_a_test_split_is_scored_and_never_trained_or_chosen_on(sounds, tmp_path, capsys):
+def test_a_test_split_is_only_scored(recordings, tmp_path, capsys):
     data = tmp_path / "data"
-    for path in sorted(sounds.glob("*/*.wav")):
-        side = {"00": "test", "01": "val"}.get(path.stem, "train")
-        target = data / side / path.parent.name / path.name
+    for path in sorted(recordings.glob("*/*.wav")):
+        split = {"00": "test", "01": "val"}.get(path.stem, "train")
+        target = data / split / path.parent.name / path.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     assert main(command("cnn", data, tmp_path / "run", train__epochs=1)) == 0
     assert "test accuracy" in capsys.readouterr().out
-    facts = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert facts["data"]["files"] == {"train": 36, "val": 3, "test": 3}
+    info = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert info["data"]["files"] == {"train": 36, "val": 3, "test": 3}
 
 
-def test_a_csv_trains_with_groups_apart(sounds, tmp_path):
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_held_out_files_have_no_effect_on_training(muddled_run, muddle, tmp_path, split):
+    """Some held-out recordings are replaced by others of the same length."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(muddle, data)
+    for path in (data / split).rglob("*.wav"):
+        samples, rate = soundfile.read(path)
+        seed = int(path.stem) + 10 * int(path.parent.name[-1])
+        soundfile.write(path, tone(150 + 40 * seed, len(samples) / rate, seed), rate)
+    assert main(command("cnn", data, run, train__epochs=3, data__window=0.16)) == 0
+    assert last_weights(run) == last_weights(muddled_run)
+    ours, theirs = history(run), history(muddled_run)
+    for row, other in zip(ours, theirs, strict=True):
+        assert {name: row[name] for name in row if "val" not in name} == {
+            name: other[name] for name in other if "val" not in name
+        }
+    assert (ours == theirs) == (split == "test")
+    if split == "test":
+        same = [(each / "calibration.json").read_text() for each in (run, muddled_run)]
+        assert same[0] == same[1]
+        assert predictions(run, "val") == predictions(muddled_run, "val")
+        assert predictions(run, "test") != predictions(muddled_run, "test")
+
+
+def predictions(workdir: Path, split: str) -> list[dict]:
+    with open(workdir / "predictions.csv", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def test_predictions_are_of_the_last_and_best_epoch_on_the_files_of_each_split(muddled_run):
+    rows = history(muddled_run)
+    best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"], -row["epoch"]))
+    for split, count in (("val", 4), ("test", 2)):
+        table = predictions(muddled_run, split)
+        paths = [f"{split}/voice{c}/{i:02}.wav" for c in range(3) for i in range(count)]
+        assert [row["path"] for row in table] == 2 * paths
+        for weights, epoch in (("last", 3), ("best", best["epoch"])):
+            own = [row for row in table if row["weights"] == weights]
+            assert {row["epoch"] for row in own} == {str(epoch)}
+            for row in own:
+                shares = {f"voice{c}": float(row[f"p:voice{c}"]) for c in range(3)}
+                assert row["label"] == row["path"].split("/")[1]
+                assert row["prediction"] == max(shares, key=shares.get)
+                assert float(row["probability"]) == max(shares.values())
+            if split == "val":
+                labels, predicted = ([row[key] for row in own] for key in ("label", "prediction"))
+                f1 = f1_score(labels, predicted, average="macro", labels=sorted(set(labels)))
+                assert rows[epoch - 1]["val_f1"] == pytest.approx(f1)
+
+
+class Draws(NamedTuple):
+    """The random draws of a run."""
+
+    weights: list[bytes]
+    orders: list[np.ndarray]
+    masks: set[bytes]
+    shown: list[bytes]
+
+
+def draws(muddle, workdir: Path, monkeypatch, **keys) -> Draws:
+    """Runs without training steps or output; returns the random draws."""
+    states, orders, masks = [], [], []
+
+    def no_step(task, state, measured, data, order, masks_key):
+        states.append(state.params)
+        orders.append(order)
+        masks.append(masks_key)
+        state = state.replace(step=state.step + 1)
+        return state, measured.replace(count=measured.count + 1, confusion=measured.confusion + 1)
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train_step", no_step)
+        patch.setattr(finish, "finish", cut_off)
+        assert main(command("cnn", muddle, workdir, data__window=0.16, **keys)) == 130
+    images = {v.tag: v.image for event in events(workdir) for v in event.summary.value}
+    return Draws(
+        weights=[np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states[0])],
+        orders=[np.asarray(order) for order in orders[::3]],
+        masks={np.asarray(jax.random.key_data(each)).tobytes() for each in masks},
+        shown=[p.encoded_image_string for tag, p in images.items() if "augmented" in tag],
+    )
+
+
+def test_every_epoch_has_a_different_order_and_the_seed_changes_all_draws(
+    muddle, tmp_path, monkeypatch
+):
+    one = draws(muddle, tmp_path / "one", monkeypatch, train__epochs=2)
+    two = draws(muddle, tmp_path / "two", monkeypatch, train__epochs=1, train__seed=1)
+    first, second = one.orders
+    (other,) = two.orders
+    for order in (first, second, other):
+        assert sorted(order[order >= 0]) == list(range(18))
+    assert (first != second).any()
+    assert (first != other).any()
+    assert one.weights != two.weights
+    assert len(one.masks) == len(two.masks) == 1
+    assert one.masks != two.masks
+    assert one.shown
+    assert one.shown != two.shown
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["config"]["train.seed"] == 1
+
+
+def test_a_csv_trains_without_groups_in_two_splits(recordings, tmp_path):
     table = tmp_path / "voices.csv"
     rows = [["path", "word", "speaker"]]
     rows += [
         [str(path), f"0{path.parent.name[-1]}", f"s{int(path.stem) // 2}"]
-        for path in sorted(sounds.glob("*/*.wav"))
+        for path in sorted(recordings.glob("*/*.wav"))
     ]
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -201,79 +322,79 @@ def test_a_csv_trains_with_groups_apart(sounds, tmp_path):
     with open(tmp_path / "run" / "split.csv", newline="") as file:
         split = list(csv.DictReader(file))
     assert {row["label"] for row in split} == {"00", "01", "02"}
-    sides = {row["group"]: set() for row in split}
+    splits = {row["group"]: set() for row in split}
     for row in split:
-        sides[row["group"]].add(row["split"])
-    assert all(len(side) == 1 for side in sides.values())
+        splits[row["group"]].add(row["split"])
+    assert all(len(split) == 1 for split in splits.values())
 
 
-def test_bad_files_stop_a_run_before_it_begins_or_are_left_out(sounds, tmp_path, capsys):
+def test_bad_files_stop_a_run_or_are_skipped(recordings, tmp_path, capsys):
     data = tmp_path / "data"
-    shutil.copytree(sounds, data)
+    shutil.copytree(recordings, data)
     (data / "voice1" / "empty.wav").write_bytes(b"")
-    (data / "voice2" / "noise.flac").write_bytes(b"no sound at all")
+    (data / "voice2" / "noise.flac").write_bytes(b"not a recording")
     assert main(command("cnn", data, tmp_path / "run", train__epochs=1)) == 2
     answer = capsys.readouterr().err.splitlines()
     assert answer[0].startswith("voice1/empty.wav: empty file")
     assert answer[1].startswith("voice2/noise.flac: ")
-    assert "--config.data.on_bad_file=skip" in answer[2]
+    assert "data.on_bad_file=skip" in answer[2]
     assert len(answer) == 3
     assert not (tmp_path / "run").exists()
     arguments = command("cnn", data, tmp_path / "run", train__epochs=1, data__on_bad_file="skip")
     assert main(arguments) == 0
-    facts = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert [line.split(":")[0] for line in facts["data"]["skipped"]] == [
+    info = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert [line.split(":")[0] for line in info["data"]["skipped"]] == [
         "voice1/empty.wav",
         "voice2/noise.flac",
     ]
 
 
-def test_a_loss_that_is_no_number_is_diagnosed(sounds, tmp_path, capsys):
+def test_a_nan_loss_is_reported(recordings, tmp_path, capsys):
     arguments = command(
-        "cnn", sounds, tmp_path / "run", train__learning_rate=1e30, train__batch_size=64
+        "cnn", recordings, tmp_path / "run", train__learning_rate=1e30, train__batch_size=64
     )
     assert main(arguments) == 2
     answer = capsys.readouterr().err
-    assert "no longer a finite number in epoch 1" in answer
+    assert "the loss became infinite or NaN in epoch 1" in answer
     assert "train.learning_rate" in answer
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_an_infinite_validation_loss_is_diagnosed_before_it_is_saved(sounds, tmp_path, capsys):
-    """One step at 1e30 leaves a finite training loss behind and weights that score no number."""
+def test_an_infinite_validation_loss_is_reported_before_it_is_saved(recordings, tmp_path, capsys):
+    """A step at rate 1e30 has a finite training loss but gives an infinite validation loss."""
     arguments = command(
         "cnn",
-        sounds,
+        recordings,
         tmp_path / "run",
         train__learning_rate=1e30,
         train__batch_size=64,
         train__epochs=1,
     )
     assert main(arguments) == 2
-    assert "no longer a finite number" in capsys.readouterr().err
+    assert "the loss became infinite or NaN" in capsys.readouterr().err
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("moment", ["make_device_sets", "_run_epochs", "write_report"])
-def test_a_run_that_is_cut_off_at_any_moment_can_be_started_again(
-    sounds, tmp_path, moment, monkeypatch, capsys
+@pytest.mark.parametrize("moment", ["make_device_sets", "train_epochs", "write_report"])
+def test_a_run_interrupted_anywhere_can_be_resumed(
+    recordings, tmp_path, moment, monkeypatch, capsys
 ):
     def cut_off(*_):
         raise KeyboardInterrupt
 
-    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1)
+    arguments = command("cnn", recordings, tmp_path / "run", train__epochs=1)
     with monkeypatch.context() as patch:
-        owner = {"make_device_sets": tasks, "write_report": report}.get(moment, train)
+        owner = {"write_report": run_page}.get(moment, train)
         patch.setattr(owner, moment, cut_off)
         assert main(arguments) == 130
     assert main(arguments) == 0
-    begun = "going on after epoch 1" if moment == "write_report" else "beginning anew"
+    begun = "resuming after epoch 1" if moment == "write_report" else "starting over"
     assert begun in capsys.readouterr().out
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_two_processes_do_not_share_a_directory(sounds, tmp_path, capsys):
-    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1000)
+def test_two_processes_do_not_share_a_directory(recordings, tmp_path, capsys):
+    arguments = command("cnn", recordings, tmp_path / "run", train__epochs=1000)
     with start(arguments) as process:
         for line in process.stdout:
             if line.startswith("epoch 1/"):
@@ -284,11 +405,11 @@ def test_two_processes_do_not_share_a_directory(sounds, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("damage", ["removed", "garbage", "a line less", "another epoch"])
-def test_a_history_that_does_not_fit_is_refused_and_left_alone(
-    sound_run, sounds, tmp_path, damage, capsys
+def test_a_history_without_the_epochs_of_the_checkpoint_is_refused_and_kept(
+    audio_run, recordings, tmp_path, damage, capsys
 ):
     workdir = tmp_path / "run"
-    shutil.copytree(sound_run, workdir)
+    shutil.copytree(audio_run, workdir)
     file = workdir / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     if damage == "removed":
@@ -297,32 +418,34 @@ def test_a_history_that_does_not_fit_is_refused_and_left_alone(
         kept = {"garbage": "garbage{", "a line less": lines[0] + lines[2]}
         file.write_text(kept.get(damage, lines[0] + lines[0] + lines[2]))
     before = file.read_text() if file.exists() else None
-    assert main(command("cnn", sounds, workdir, train__epochs=4)) == 2
-    assert "does not hold the 3 epochs" in capsys.readouterr().err
+    assert main(command("cnn", recordings, workdir, train__epochs=4)) == 2
+    assert "does not have the 3 epochs" in capsys.readouterr().err
     assert (file.read_text() if file.exists() else None) == before
 
 
 @pytest.mark.parametrize("text", ["[]", "garbage", '{"config": 3, "data": 3, "weights": 3}'])
-def test_a_damaged_record_is_refused(text, sound_run, sounds, tmp_path, capsys):
+def test_a_damaged_record_is_refused(text, audio_run, recordings, tmp_path, capsys):
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / "config.json").write_text(text)
-    assert main(command("cnn", sounds, workdir)) == 2
+    assert main(command("cnn", recordings, workdir)) == 2
     assert "config.json is damaged" in capsys.readouterr().err
 
 
-def test_a_finished_run_without_its_report_makes_it_again(sound_run, sounds, tmp_path):
+def test_a_finished_run_without_its_report_rewrites_it(audio_run, recordings, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(sound_run, workdir)
+    shutil.copytree(audio_run, workdir)
     page = (workdir / "report.html").read_text()
     (workdir / "report.html").unlink()
-    assert main(command("cnn", sounds, workdir, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, workdir, train__epochs=3)) == 0
     assert len((workdir / "report.html").read_text()) > 0.9 * len(page)
-    assert history(workdir) == history(sound_run)
+    assert history(workdir) == history(audio_run)
 
 
-def test_a_batch_larger_than_the_set_is_the_set(sounds, tmp_path):
-    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=1, train__batch_size=65_536)
+def test_a_batch_size_above_the_set_takes_the_whole_set(recordings, tmp_path):
+    arguments = command(
+        "cnn", recordings, tmp_path / "run", train__epochs=1, train__batch_size=65_536
+    )
     assert main(arguments) == 0
     assert history(tmp_path / "run")[0]["step"] == 1
 
@@ -335,30 +458,30 @@ def test_a_batch_larger_than_the_set_is_the_set(sounds, tmp_path):
         ({"mel__n_mels": 200}, "bands without a frequency"),
     ],
 )
-def test_settings_that_do_not_fit_the_data_are_refused(sounds, tmp_path, keys, message, capsys):
-    assert main(command("cnn", sounds, tmp_path / "run", **keys)) == 2
+def test_settings_that_do_not_fit_the_data_are_refused(recordings, tmp_path, keys, message, capsys):
+    assert main(command("cnn", recordings, tmp_path / "run", **keys)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("content", ["a file", "a folder"])
-def test_a_directory_that_is_no_run_is_left_alone(content, sounds, tmp_path, capsys):
+def test_a_directory_with_other_files_is_refused_and_kept(content, recordings, tmp_path, capsys):
     workdir = tmp_path / "precious"
     if content == "a file":
         workdir.write_text("letter")
     else:
         workdir.mkdir()
         (workdir / "letter.txt").write_text("letter")
-    assert main(command("cnn", sounds, workdir)) == 2
+    assert main(command("cnn", recordings, workdir)) == 2
     assert "--workdir" in capsys.readouterr().err
 
 
-def test_progress_is_plain_lines_and_nothing_heavy_is_imported(sounds, tmp_path):
+def test_progress_is_plain_lines_and_no_heavy_package_is_imported(recordings, tmp_path):
     code = (
         "import sys; from meljax.main import main; main(sys.argv); "
         "print('loaded', [m for m in ('tensorflow', 'torch', 'tensorboard') if m in sys.modules])"
     )
-    arguments = command("cnn", sounds, tmp_path / "run", train__epochs=2)
+    arguments = command("cnn", recordings, tmp_path / "run", train__epochs=2)
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments[1:]],
         cwd=ROOT,
@@ -378,15 +501,43 @@ def test_progress_is_plain_lines_and_nothing_heavy_is_imported(sounds, tmp_path)
     assert str(tmp_path / "run" / "report.html") in output
 
 
-def test_ctrl_c_says_how_to_go_on(sounds, tmp_path):
-    with start(command("cnn", sounds, tmp_path / "run", train__epochs=1000)) as process:
+def test_ctrl_c_prints_how_to_resume(recordings, tmp_path):
+    with start(command("cnn", recordings, tmp_path / "run", train__epochs=1000)) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/"):
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.communicate(timeout=60)[0]
     assert process.returncode == 130, rest
-    assert "goes on after the last epoch that was saved" in rest
+    assert "run the same command again to resume from the last saved epoch" in rest
     assert "Traceback" not in rest
     done = re.findall(r"^epoch (\d+)/", line + rest, re.MULTILINE)
     assert restore(tmp_path / "run")["meta"]["epoch"] >= int(done[-1])
+
+
+def test_a_bad_loss_stops_a_run_at_the_next_step(recordings, tmp_path, monkeypatch, capsys):
+    """It does not wait for the end of the epoch and its validation."""
+    taken = []
+    step = loop.train_step
+
+    def broken(task, state, measured, *rest):
+        taken.append(int(state.step))
+        if len(taken) == 1:
+            state = state.replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+        return step(task, state, measured, *rest)
+
+    def never(*_):
+        raise AssertionError("the validation split is scored after a bad loss")
+
+    monkeypatch.setattr(loop, "train_step", broken)
+    monkeypatch.setattr(loop, "score_split", never)
+    assert main(command("cnn", recordings, tmp_path / "run", train__batch_size=2)) == 2
+    assert "the loss became infinite or NaN in epoch 1" in capsys.readouterr().err
+    assert len(taken) == 2
+
+
+def test_the_signal_handlers_are_restored(audio_run, recordings):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    assert main(command("cnn", recordings, audio_run, train__epochs=3)) == 0
+    assert [signal.getsignal(number) for number in numbers] == before

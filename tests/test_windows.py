@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from meljax import windows
-from meljax.data import feed
+from meljax.data import batches
+from meljax.features import windows
+
+PLACE = SingleDeviceSharding(jax.devices()[0])
 
 
 @pytest.mark.parametrize(
     ("length", "expected"),
     [(3, [-2]), (6, [0]), (8, [1]), (9, [0, 3]), (11, [0, 5]), (12, [0, 3, 6]), (14, [0, 4, 8])],
 )
-def test_the_middle_up_to_a_window_and_a_half_then_from_end_to_end(length, expected):
+def test_starts_are_in_the_middle_up_to_one_and_a_half_windows_then_evenly_spaced(length, expected):
     assert windows.starts(length, 6).tolist() == expected
 
 
@@ -27,16 +29,76 @@ def test_windows_of_a_long_item_cover_it_without_a_gap(window):
         assert (steps <= window).all()
 
 
-def test_the_host_cuts_what_the_device_cuts():
+def test_random_starts_reach_every_valid_position():
+    for length in (3, 6, 10):
+        keys = jax.random.split(jax.random.key(0), 500)
+        found = jax.vmap(lambda k: windows.random_start(k, jnp.int32(length), 6))(keys)  # noqa: B023
+        spare = length - 6
+        assert set(np.asarray(found)) == set(range(min(spare, 0), max(spare, 0) + 1))
+
+
+def recordings() -> tuple[batches.DeviceSet, list[np.ndarray]]:
+    items = [np.arange(1, n + 1, dtype=np.int16) + 100 * n for n in (7, 3, 5)]
+    return batches.make_device_set(items, None, np.array([0, 1, 1]), 6, PLACE), items
+
+
+def cut(data, index, start, window=6):
+    return np.asarray(data.windows(jnp.array(index), jnp.array(start), window))
+
+
+def test_a_window_is_a_part_of_its_item():
+    data, items = recordings()
+    out = cut(data, [0, 2], [2, 1], window=4)
+    np.testing.assert_array_equal(out[0], items[0][2:6])
+    np.testing.assert_array_equal(out[1], items[2][1:5])
+
+
+def test_padding_of_recordings_is_silence_and_never_a_neighbor():
+    data, items = recordings()
+    out = cut(data, [1, 1], [0, -2])
+    np.testing.assert_array_equal(out[0], [*items[1], 0, 0, 0])
+    np.testing.assert_array_equal(out[1], [0, 0, *items[1], 0])
+
+
+def test_windows_can_extend_beyond_the_first_and_last_item():
+    data, items = recordings()
+    out = cut(data, [0, 2, 2], [-5, 4, -1])
+    np.testing.assert_array_equal(out[0], [0] * 5 + [items[0][0]])
+    np.testing.assert_array_equal(out[1], [items[2][4]] + [0] * 5)
+    np.testing.assert_array_equal(out[2], [0, *items[2]])
+
+
+def test_images_are_padded_with_their_floor():
+    items = [np.full((n, 3, 2), n, np.uint8) for n in (2, 4)]
+    floors = [np.array([9, 8], np.uint8), np.array([7, 6], np.uint8)]
+    data = batches.make_device_set(items, floors, np.array([0, 1]), 4, PLACE)
+    out = cut(data, [0], [-1], window=4)
+    np.testing.assert_array_equal(out[0, [0, 3]], np.broadcast_to([9, 8], (2, 3, 2)))
+    np.testing.assert_array_equal(out[0, 1:3], items[0])
+
+
+def test_a_window_set_equals_an_item_set():
+    """A stream of files and a split on the devices have the same windows."""
     rng = np.random.default_rng(0)
-    place = SingleDeviceSharding(jax.devices()[0])
-    sounds = [rng.integers(-9, 9, n).astype(np.int16) for n in (3, 20)]
-    pictures = [rng.integers(0, 9, (n, 2, 3)).astype(np.uint8) for n in (3, 20)]
-    floors = [np.array([7, 8, 9], np.uint8)] * 2
-    labels = np.array([0, 1])
-    for items, floor in ((sounds, None), (pictures, floors)):
-        data = feed.make_device_set(items, floor, labels, 7, place)
-        for item, start in ((0, -2), (0, -1), (1, 0), (1, 13)):
-            there = feed.cut(data, jnp.array([item]), jnp.array([start]), 7)[0]
-            here = windows.cut(items[item], start, 7, floor and floor[item])
-            np.testing.assert_array_equal(here, there)
+    clips = [rng.integers(-9, 9, n).astype(np.int16) for n in (3, 20)]
+    images = [rng.integers(0, 9, (n, 2, 3)).astype(np.uint8) for n in (3, 20)]
+    for items in (clips, images):
+        floors = None if items is clips else [windows.floor_color(image) for image in items]
+        resident = batches.make_device_set(items, floors, np.array([0, 1]), 7, PLACE)
+        places = [(0, -2), (0, -1), (1, 0), (1, 13)]
+        pieces = [(items[item], start) for item, start in places]
+        stream, start = batches.make_window_set(pieces, 5, 7, PLACE)
+        there = cut(resident, *zip(*places, strict=True), window=7)
+        here = cut(stream, np.arange(5), start[0], window=7)
+        np.testing.assert_array_equal(here[:4], there)
+
+
+def test_the_floor_is_the_darkest_color_of_an_image():
+    image = np.array([[[9, 9, 9], [1, 2, 3]], [[3, 2, 1], [0, 0, 7]]], np.uint8)
+    assert windows.floor_color(image).tolist() == [1, 2, 3]
+
+
+def test_a_bright_color_is_not_taken_for_a_dark_one():
+    """The sum of 600 does not fit into the eight bits of a pixel."""
+    image = np.array([[[200, 200, 200], [90, 0, 0]]], np.uint8)
+    assert windows.floor_color(image).tolist() == [90, 0, 0]

@@ -1,1 +1,1 @@
-"""From files to arrays on the device."""
+"""Reads a folder, CSV, TFDS set or the embedded voices; returns labeled, split arrays."""

@@ -1,97 +1,88 @@
-"""Which side each file is on: pure, from names, labels, groups, digests and a seed."""
+"""Splits items into train and val: a pure function of paths, labels, groups, digests and a seed."""
 
 import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from meljax.data.files import Item
-from meljax.errors import UserError
+from meljax.data.manifest import Item, Split
+from meljax.util.errors import UserError
 
-ORDERS = 100  # starts that are tried before a table counts as impossible to split
+MAX_STARTS = 100
+"""Maximum number of starting points of the search for a split."""
 
 
-@dataclass(frozen=True)
-class _Unit:
-    """Files that stay together, as positions in the table, and how many of each class they are."""
+class _Unit(NamedTuple):
+    """Items that must stay in one split."""
 
-    members: tuple[int, ...]
-    counts: Mapping[str, int]
+    members: tuple[int, ...]  # indices of the items
+    class_counts: Mapping[str, int]
 
 
 def split_items(
     items: Sequence[Item], digests: Sequence[str], val_fraction: float, seed: int
-) -> list[str]:
-    """Decide the side of every file that has none yet.
+) -> list[Split]:
+    """Returns the split of every item; items that have one keep it.
 
-    Files that share a group or a digest stay together; every class gets at least one file on each
-    side and about `val_fraction` of its files in val, `round(val_fraction * n)` over all where the
-    groups allow it. The order of the table plays no part. A given side is kept; where any file is
-    given as val, nothing is decided.
+    Items that share a group or a digest stay together. Every class gets at least one item in train
+    and in val, and about `val_fraction` of its items in val; over all classes these are
+    `round(val_fraction * n)` items if the groups allow it. The order of the items does not matter.
+    If any item is in val already, all splits are returned as they are.
 
-    Args:
-      items: the table.
-      digests: a digest of each file's bytes, in the same order.
-      val_fraction: between 0 and 1, exclusive.
-      seed: chooses among the splits.
-
-    Returns:
-      'train', 'val' or 'test' for each item.
+    `digests` identify the contents of the items; `seed` selects one of the possible splits.
 
     Raises:
-      UserError: a class cannot be put on both sides.
+      UserError: a class cannot be in both train and val.
     """
-    sides = [item.split for item in items]
-    if "val" in sides or "" not in sides:
-        return sides
-    undecided = [index for index, side in enumerate(sides) if not side]
+    splits = [item.split for item in items]
+    if "val" in splits or "" not in splits:
+        return splits
+    undecided = [index for index, split in enumerate(splits) if not split]
     units = _units(items, digests, undecided)
     _check_units(units)
     units = sorted(units, key=lambda unit: _rank(seed, min(items[i].path for i in unit.members)))
     targets = _targets(Counter(items[index].label for index in undecided), val_fraction)
-    chosen = {index for unit in _try_orders(units, targets) for index in unit.members}
+    chosen = {index for unit in _search(units, targets) for index in unit.members}
     for index in undecided:
-        sides[index] = "val" if index in chosen else "train"
-    return sides
+        splits[index] = "val" if index in chosen else "train"
+    return splits
 
 
-def leaks(items: Sequence[Item], digests: Sequence[str], sides: Sequence[str]) -> list[str]:
-    """Warn, one line each, of groups and of byte-identical files that lie on more than one side."""
+def leaks(items: Sequence[Item], digests: Sequence[str], splits: Sequence[Split]) -> list[str]:
+    """Returns warnings about groups and byte-identical files in more than one split."""
     warnings = []
     groups = _by_key((item.group for item in items), items)
-    crossing = _crossing(groups, sides)
-    if crossing:
-        first = crossing[0]
-        places = " and ".join(sorted({sides[index] for index in first}))
+    if leaking := _in_several_splits(groups, splits):
+        first = leaking[0]
+        places = " and ".join(sorted({splits[index] for index in first}))
         warnings.append(
-            f"{len(crossing)} of {len(groups)} groups lie on more than one side, such as"
-            f" {items[first[0]].group!r} in {places}: validation will look better than it is"
+            f"{len(leaking)} of {len(groups)} groups are in more than one split, e.g. "
+            f"{items[first[0]].group!r} in {places}: validation scores will be too high"
         )
-    crossing = _crossing(_by_key(digests, items), sides)
-    if crossing:
-        here = crossing[0][0]
-        there = next(index for index in crossing[0] if sides[index] != sides[here])
+    if leaking := _in_several_splits(_by_key(digests, items), splits):
+        here = leaking[0][0]
+        there = next(index for index in leaking[0] if splits[index] != splits[here])
         warnings.append(
-            f"{sum(map(len, crossing))} byte-identical files lie on more than one side, such as"
-            f" {items[here].path!r} in {sides[here]} and {items[there].path!r} in {sides[there]}:"
-            " validation will look better than it is"
+            f"{sum(map(len, leaking))} byte-identical files are in more than one split, e.g. "
+            f"{items[here].path!r} in {splits[here]} and {items[there].path!r} in {splits[there]}: "
+            "validation scores will be too high"
         )
     return warnings
 
 
 def conflicting_duplicates(items: Sequence[Item], digests: Sequence[str]) -> list[str]:
-    """Report, one line each, sets of byte-identical files that carry different labels."""
-    reports = []
+    """Returns a warning for each set of byte-identical files with different labels."""
+    warnings = []
     for indices in _by_key(digests, items):
         if len({items[index].label for index in indices}) > 1:
             files = (f"{items[index].path!r} ({items[index].label!r})" for index in indices)
-            reports.append(f"byte-identical files with different labels: {', '.join(files)}")
-    return reports
+            warnings.append(f"byte-identical files with different labels: {', '.join(files)}")
+    return warnings
 
 
 def _by_key(keys: Iterable[str], items: Sequence[Item]) -> list[list[int]]:
-    """Positions that share a key, each set and the sets among themselves in the order of paths."""
+    """Returns the indices of the items of each key that is not ''; all in the order of paths."""
     sets = defaultdict(list)
     for index, key in sorted(enumerate(keys), key=lambda pair: items[pair[0]].path):
         if key:
@@ -99,12 +90,12 @@ def _by_key(keys: Iterable[str], items: Sequence[Item]) -> list[list[int]]:
     return list(sets.values())
 
 
-def _crossing(sets: Iterable[list[int]], sides: Sequence[str]) -> list[list[int]]:
-    return [indices for indices in sets if len({sides[index] for index in indices}) > 1]
+def _in_several_splits(sets: Iterable[list[int]], splits: Sequence[Split]) -> list[list[int]]:
+    return [indices for indices in sets if len({splits[index] for index in indices}) > 1]
 
 
 def _units(items: Sequence[Item], digests: Sequence[str], among: Sequence[int]) -> list[_Unit]:
-    """Connected components of the files that share a group or a digest."""
+    """Returns the connected components of items that share a group or a digest."""
     parent = {index: index for index in among}
 
     def root(index: int) -> int:
@@ -128,30 +119,30 @@ def _units(items: Sequence[Item], digests: Sequence[str], among: Sequence[int]) 
 
 
 def _check_units(units: Iterable[_Unit]) -> None:
-    files, parts = Counter(), Counter()
+    files, units_with = Counter(), Counter()
     for unit in units:
-        files.update(unit.counts)
-        parts.update(unit.counts.keys())
-    for label in sorted(parts):
-        if parts[label] < 2:
-            raise _unsplittable(label, files[label], parts[label])
+        files.update(unit.class_counts)
+        units_with.update(unit.class_counts.keys())
+    for label in sorted(units_with):
+        if units_with[label] < 2:
+            raise _unsplittable(label, files[label], units_with[label])
 
 
-def _unsplittable(label: str, files: int, parts: int) -> UserError:
+def _unsplittable(label: str, files: int, units: int) -> UserError:
     return UserError(
-        f"class {label!r} cannot be on both sides of data.val_fraction: {files} files in {parts}"
-        " independent groups (files that share data.group or their bytes count as one); add files"
-        " of other groups, or give the split"
+        f"class {label!r} cannot be in both train and val: {files} files in {units} independent "
+        "groups (files with the same data.group or the same bytes count as one); add files of "
+        "other groups, or give the split"
     )
 
 
 def _rank(seed: int, path: str) -> bytes:
-    # File names need not be UTF-8: os.fsdecode leaves surrogates, which a plain encode() refuses.
+    # Names that are not UTF-8 contain surrogates, which a plain encode() refuses.
     return hashlib.sha256(f"{seed}\0{path}".encode("utf-8", "surrogatepass")).digest()
 
 
 def _targets(counts: Mapping[str, int], val_fraction: float) -> dict[str, int]:
-    """Files of each class for val by largest remainder, at least one."""
+    """Returns the number of val items of each class: largest remainders, at least one."""
     shares = {label: val_fraction * counts[label] for label in sorted(counts)}
     targets = {label: max(1, math.floor(share)) for label, share in shares.items()}
     missing = max(0, round(val_fraction * sum(counts.values())) - sum(targets.values()))
@@ -161,9 +152,9 @@ def _targets(counts: Mapping[str, int], val_fraction: float) -> dict[str, int]:
     return targets
 
 
-def _try_orders(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Unit]:
-    """Choose from another start where the first choice closes the way for a class."""
-    for start in range(min(len(units), ORDERS) - 1):
+def _search(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Unit]:
+    """Returns the units for val; if a greedy choice fails, starts again at another unit."""
+    for start in range(min(len(units), MAX_STARTS) - 1):
         try:
             return _choose([*units[start:], *units[:start]], targets)
         except UserError:
@@ -172,24 +163,24 @@ def _try_orders(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Uni
 
 
 def _choose(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Unit]:
-    """The units for val, near the targets, with every class on both sides."""
+    """Chooses units for val greedily, near the targets, so that every class is in both splits."""
     left = Counter()
     for unit in units:
-        left.update(unit.counts)
+        left.update(unit.class_counts)
     files, lacking = Counter(left), Counter(targets)
     chosen, rest = [], []
 
     def cost(unit: _Unit) -> int:
-        """By how much moving the unit raises the squared distance to the targets."""
-        return sum(count * (count - 2 * lacking[label]) for label, count in unit.counts.items())
+        """Returns by how much moving the unit to val raises the squared distance to the targets."""
+        return sum(n * (n - 2 * lacking[label]) for label, n in unit.class_counts.items())
 
     def spare(unit: _Unit) -> bool:
-        return all(left[label] > count for label, count in unit.counts.items())
+        return all(left[label] > count for label, count in unit.class_counts.items())
 
     def move(unit: _Unit) -> None:
         chosen.append(unit)
-        left.subtract(unit.counts)
-        lacking.subtract(unit.counts)
+        left.subtract(unit.class_counts)
+        lacking.subtract(unit.class_counts)
 
     for unit in units:
         if cost(unit) < 0 and spare(unit):
@@ -199,10 +190,12 @@ def _choose(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Unit]:
     for label in sorted(targets):
         if left[label] < files[label]:
             continue
-        able = [unit for unit in rest if label in unit.counts and spare(unit)]
-        if not able:
-            raise _unsplittable(label, files[label], sum(label in unit.counts for unit in units))
-        best = min(able, key=cost)
+        movable = [unit for unit in rest if label in unit.class_counts and spare(unit)]
+        if not movable:
+            raise _unsplittable(
+                label, files[label], sum(label in unit.class_counts for unit in units)
+            )
+        best = min(movable, key=cost)
         rest.remove(best)
         move(best)
     return chosen

@@ -8,7 +8,7 @@ import json
 import librosa
 import numpy as np
 
-from meljax.data.voices import draw_clip
+from meljax.data.synthetic import draw_clip
 
 SETTINGS = {
     "default": {

@@ -1,0 +1,32 @@
+"""Exports a trained model for use outside meljax:
+
+    python -m meljax export RUN --format FORMAT --out FILE
+
+stablehlo: from a waveform or an image to probabilities, for JAX on CPU, CUDA and TPU.
+onnx: the same, for onnxruntime and others (needs the extra: pip install 'meljax[onnx]').
+torch: only the network's weights, as safetensors with torchvision's names and layout.
+
+The weights are those of the run's best epoch. FILE.json describes classes, input and output.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from meljax.util import console
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    parser = console.parser("export", __doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("--format", choices=["stablehlo", "onnx", "torch"], required=True)
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    arguments = parser.parse_args(argv)
+
+    def run(_: console.StopRequest) -> int:
+        from meljax.workflows.export import export
+
+        export(arguments.run, arguments.format, arguments.out)
+        return 0
+
+    return console.run(run)

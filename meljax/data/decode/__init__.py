@@ -1,0 +1,1 @@
+"""Decodes the bytes of one recording or image to an array."""

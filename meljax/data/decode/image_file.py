@@ -1,0 +1,106 @@
+"""Decodes PNG, JPEG, BMP, WebP and TIFF files to RGB."""
+
+import io
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from meljax.util.errors import BadFileError
+
+MAX_PIXELS = 100_000_000
+"""Maximum size of an image; 300 MB as RGB."""
+GRAY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA")
+
+# Image.open would warn about large images before their size can be checked; the plugins do not.
+PLUGINS = {
+    b"\x89PNG": PngImageFile,
+    b"\xff\xd8\xff": JpegImageFile,
+    b"BM": BmpImageFile,
+    b"RIFF": WebPImageFile,
+    b"II": TiffImageFile,
+    b"MM": TiffImageFile,
+}
+
+
+def read_image(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
+    """Returns the first page or frame of a PNG, JPEG, BMP, WebP or TIFF file as RGB.
+
+    Palettes are applied, transparency is blended with black, and 16-bit gray is scaled to 8 bits,
+    so that an image gives the same array in every lossless mode. Safe to call from threads.
+
+    Raises:
+      BadFileError: not an image, truncated, damaged, larger than `MAX_PIXELS`, or in a mode that
+        has no meaning as RGB.
+    """
+    if not data:
+        raise BadFileError("empty file")
+    if _ends_early(data):
+        raise BadFileError("truncated")
+    plugin = next((plugin for magic, plugin in PLUGINS.items() if data.startswith(magic)), None)
+    if plugin is None:
+        raise BadFileError("not an image that can be read")
+    try:
+        image = plugin(io.BytesIO(data))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise BadFileError(f"decompression bomb: {width}x{height} pixels")
+        image.load()
+    except BadFileError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadFileError(f"decompression bomb: more than {MAX_PIXELS} pixels") from error
+    except Exception as error:  # Pillow raises nearly any type for damaged files
+        truncated = "runcated" in str(error)
+        reason = "truncated" if truncated else "not an image that can be read"
+        raise BadFileError(reason) from error
+    return _rgb(image)
+
+
+def is_gray(image: UInt8[np.ndarray, "height width channel"]) -> bool:
+    """Returns whether all channels are equal everywhere."""
+    return bool((image[..., 1:] == image[..., :1]).all())
+
+
+def resize(
+    image: UInt8[np.ndarray, "height width channel"], size: int
+) -> UInt8[np.ndarray, "{size} {size} channel"]:
+    """Returns an image of 1 or 3 channels, scaled bilinearly with antialiasing."""
+    channels = image.shape[-1]
+    pil_image = Image.fromarray(image[..., 0] if channels == 1 else image)
+    scaled = pil_image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(scaled).reshape(size, size, channels)
+
+
+def _ends_early(data: bytes) -> bool:
+    """Returns whether a WebP or TIFF is cut off, which Pillow does not report."""
+    if data.startswith(b"RIFF"):
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data.startswith((b"II*\0", b"MM\0*")):
+        order = "little" if data.startswith(b"II") else "big"
+        directory = int.from_bytes(data[4:8], order)
+        entries = int.from_bytes(data[directory : directory + 2], order)
+        return len(data) < directory + 2 + 12 * entries
+    return False
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode in GRAY_16_BIT:
+        gray = np.asarray(image)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise BadFileError("gray values outside 0 to 65535 are not supported")
+        gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+        return np.repeat(gray[..., None], 3, axis=-1)
+    if image.mode not in COLOR:
+        raise BadFileError(f"mode {image.mode} is not supported")
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB"))
+    rgba = np.asarray(image.convert("RGBA"))
+    over_black = rgba[..., :3].astype(np.uint16) * rgba[..., 3:]
+    return ((over_black + 127) // 255).astype(np.uint8)

@@ -1,0 +1,206 @@
+"""The manifest of a data set: its items with class, group and split, before they are decoded."""
+
+import difflib
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from meljax.features.frontend import Kind
+from meljax.util.errors import BadFileError, UserError
+
+Split = Literal["train", "val", "test"]
+
+KIND_OF_SUFFIX: dict[str, Kind] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"), "image"),
+    **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"), "audio"),
+    **dict.fromkeys((".aif", ".aiff", ".aifc"), "audio"),
+}
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""Split by the lower-case name of a folder, value of a CSV, or TFDS split."""
+TIMESTAMP_RESOLUTION_NS = 2_000_000_000
+"""Two writes within this time may get the same time stamp on some file systems."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording or image of a manifest."""
+
+    path: str  # with '/'; relative to the manifest's root, or absolute if it is so in a CSV
+    label: str  # name of its class
+    group: str = ""  # items of one group stay in one split; '': no group
+    split: Split | Literal[""] = ""  # the given split; '': not decided yet
+
+
+@dataclass(frozen=True)
+class Bad:
+    """An item that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Returns one line, whatever characters the path contains."""
+        path = self.path if self.path.isprintable() else repr(self.path)
+        return f"{path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The items of a folder, CSV or TFDS set."""
+
+    source: str  # path or name of the set, for messages
+    root: str  # folder that the items' paths are relative to; '' for a TFDS set
+    kind: Kind  # of all items
+    items: tuple[Item, ...]  # sorted by path
+    ignored: int  # number of files of other kinds; a hidden folder counts as one
+    bad: tuple[Bad, ...]  # files and class folders that cannot be used, sorted by path
+    read: Callable[[Item], bytes]  # returns an item's bytes; raises `BadFileError`
+    stamp: Callable[[Item], str]  # changes with an item's content; '' if a change could be missed
+    warnings: tuple[str, ...] = ()  # one line each
+
+
+def file_manifest(
+    source: Path,
+    root: Path,
+    kind: Kind,
+    items: Iterable[Item],
+    ignored: int,
+    bad: Iterable[Bad],
+    training: bool,
+) -> Manifest:
+    """Returns the manifest of files; `training`: checks that the classes can be trained on."""
+    items = tuple(sorted(items, key=lambda item: item.path))
+    if training:
+        check_classes(str(source), items)
+    return Manifest(
+        source=str(source),
+        root=str(root),
+        kind=kind,
+        items=items,
+        ignored=ignored,
+        bad=tuple(sorted(bad, key=lambda each: each.path)),
+        read=lambda item: read_file(str(root / item.path)),
+        stamp=lambda item: file_stamp(str(root / item.path)),
+    )
+
+
+def read_file(path: str) -> bytes:
+    """Returns the content of a file; raises `BadFileError` if it cannot be read."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block
+            raise BadFileError("not a file")
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise BadFileError(error.strerror or str(error)) from None
+
+
+def file_stamp(path: str) -> str:
+    """Returns a text that changes when a file is written or replaced.
+
+    It is '' for a file changed within `TIMESTAMP_RESOLUTION_NS`: another write could leave the same
+    time stamp.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    last = max(status.st_mtime_ns, status.st_ctime_ns)
+    if time.time_ns() - last < TIMESTAMP_RESOLUTION_NS:
+        return ""
+    parts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return "-".join(map(str, parts))
+
+
+def kind_of(path: str) -> Kind | None:
+    """Returns the kind of a file by its suffix; `None` if it is neither recording nor image."""
+    return KIND_OF_SUFFIX.get(os.path.splitext(path)[1].lower())
+
+
+def noun(kind: Kind, count: int = 2) -> str:
+    """Returns 'recording' or 'image', in the plural unless `count` is 1."""
+    return {"audio": "recording", "image": "image"}[kind] + ("" if count == 1 else "s")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns ' (the nearest is …)' for the most similar of `names`; '' if none is similar."""
+    near = difflib.get_close_matches(name, sorted(names), n=1)
+    return f" (the nearest is {near[0]!r})" if near else ""
+
+
+def common_kind(source: Path, items: Sequence[Item]) -> Kind:
+    """Returns the kind of all files; raises `UserError` if they are of both kinds."""
+    paths = {"image": [], "audio": []}
+    for item in items:
+        paths[kind_of(item.path)].append(item.path)
+    if all(paths.values()):
+        seen = (f"{len(p)} {noun(kind, len(p))} (e.g. {p[0]!r})" for kind, p in paths.items())
+        raise UserError(f"data.path: {str(source)!r} mixes {' and '.join(seen)}; keep one kind")
+    return "image" if paths["image"] else "audio"
+
+
+def check_groups(source: str, pairs: Collection[tuple[str, str]], group: str) -> None:
+    """Raises `UserError` if each class is one group, which cannot be in two splits.
+
+    `pairs` are the different pairs of label and group; `group` is the column or feature of groups.
+    """
+    labels, groups = {label for label, _ in pairs}, {name for _, name in pairs}
+    if pairs and "" not in groups and len(labels) == len(groups) == len(pairs):
+        raise UserError(
+            f"data.group: {group!r} of {source!r} is the same as the label, so each class could be "
+            "in one split only; name another or set data.group=''"
+        )
+
+
+def check_classes(source: str, items: Iterable[Item]) -> None:
+    """Raises `UserError` unless train has at least two classes and all those of val and test."""
+    labels: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for item in items:
+        labels[item.split or "train"].add(item.label)
+    trained = labels["train"]
+    if not trained:
+        raise UserError(f"data.path: {source!r} has nothing to train on")
+    for split in ("val", "test"):
+        for name in sorted(labels[split] - trained):
+            raise UserError(
+                f"data.path: {source!r} has class {name!r} in {split} but not in "
+                f"train{nearest(name, trained)}"
+            )
+    if len(trained) < 2:
+        raise UserError(
+            f"data.path: {source!r} has files of one class only, {min(trained)!r}; "
+            "expected at least two"
+        )
+
+
+def check_none_bad(manifest: Manifest, bad: Sequence[Bad], skip: str) -> None:
+    """Raises `UserError` that lists `bad`, if there are any; `skip` is the setting to skip them."""
+    if not bad:
+        return
+    what, remedy = "files or folders", "fix or remove them"
+    if not manifest.root:
+        what, remedy = "examples", "build or download the set again"
+    raise UserError(
+        f"{len(bad)} {what} in {manifest.source} cannot be used (listed above); {remedy}, or set "
+        f"{skip} to skip them",
+        map(str, bad),
+    )
+
+
+def check_enough_left(manifest: Manifest, left: Collection[Item], bad: Sequence[Bad]) -> None:
+    """Raises `UserError` that lists `bad`, if the usable items have one class or lack a split."""
+    problem = ""
+    if len({item.label for item in left}) < 2:
+        problem = "fewer than two classes"
+    for split in ("train", "val"):
+        if split in {item.split for item in manifest.items} - {item.split for item in left}:
+            problem = f"nothing in split {split!r}"
+    if problem:
+        raise UserError(
+            f"after skipping unusable files, {manifest.source} has {problem}", map(str, bad)
+        )

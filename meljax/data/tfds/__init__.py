@@ -1,0 +1,1 @@
+"""TensorFlow Datasets (TFDS): finds, downloads, reads and builds sets without TensorFlow."""

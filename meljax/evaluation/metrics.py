@@ -1,0 +1,138 @@
+"""Loss, accuracy and macro-F1, summed over a set and divided once."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int
+
+NEVER = np.int32(2**31 - 1)
+"""`Metrics.first_bad_step` if every loss was finite."""
+
+Row = dict[str, int | float]
+"""The scores of one epoch: a line of `metrics.jsonl`."""
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Sums over the items of an epoch or a split; they stay on the device until `fetch`.
+
+    Attributes:
+      loss_sum: sum of the items' losses, float32.
+      count: number of items, float32.
+      confusion: counts of (true class, predicted class), int32 [classes, classes].
+      first_bad_step: first step whose loss was not finite, int32; `NEVER` if there was none.
+    """
+
+    loss_sum: Any  # not Array: pytree mappings may replace a leaf by anything
+    count: Any
+    confusion: Any
+    first_bad_step: Any
+
+    @classmethod
+    def zero(cls, classes: int) -> "Metrics":
+        """Returns the metrics of no items."""
+        return cls(
+            loss_sum=jnp.zeros(()),
+            count=jnp.zeros(()),
+            confusion=jnp.zeros((classes, classes), jnp.int32),
+            first_bad_step=jnp.array(NEVER),
+        )
+
+    def updated(
+        self,
+        logits: Float[Array, "batch classes"],
+        labels: Int[Array, " batch"],
+        mask: Float[Array, " batch"],
+        step: Int[Array, ""],
+    ) -> "Metrics":
+        """Returns the metrics after another batch; items whose `mask` is 0 do not count."""
+        losses = cross_entropy(logits, labels)
+        finite = (jnp.isfinite(losses) | (mask == 0)).all()
+        classes = logits.shape[-1]
+        true = jax.nn.one_hot(labels, classes) * mask[:, None]
+        predicted = jax.nn.one_hot(logits.argmax(-1), classes)
+        counts = jnp.einsum("bt,bp->tp", true, predicted, precision="highest")
+        return Metrics(
+            loss_sum=self.loss_sum + jnp.where(mask == 0, 0, losses).sum(),
+            count=self.count + mask.sum(),
+            confusion=self.confusion + counts.astype(jnp.int32),
+            first_bad_step=jnp.minimum(self.first_bad_step, jnp.where(finite, NEVER, step)),
+        )
+
+    @property
+    def loss(self) -> Float[Array, ""] | np.floating:
+        """The mean loss, in nats."""
+        return self.loss_sum / self.count
+
+
+def fetch(*measured: Metrics) -> list[Metrics]:
+    """Returns metrics as NumPy arrays on the host, in a single transfer."""
+    leaves, tree = jax.tree.flatten(measured)
+    packed = np.asarray(jax.device_get(_packed(leaves)))
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    parts = zip(np.split(packed, ends), leaves, strict=True)
+    arrays = [part.view(leaf.dtype).reshape(leaf.shape) for part, leaf in parts]
+    return list(jax.tree.unflatten(tree, arrays))
+
+
+@jax.jit
+def _packed(leaves: list[Array]) -> Int[Array, " bits"]:
+    """Returns the bits of 32-bit arrays, one array after the other."""
+    as_bits = [jax.lax.bitcast_convert_type(leaf, jnp.int32).reshape(-1) for leaf in leaves]
+    return jnp.concatenate(as_bits)
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+) -> Float[Array, " batch"]:
+    """Returns each item's loss: minus the natural logarithm of the true class's probability."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Returns the share of items on the diagonal."""
+    return float(np.trace(confusion) / confusion.sum())
+
+
+def class_scores(
+    confusion: Int[np.ndarray, "*batch classes classes"],
+) -> tuple[
+    Float[np.ndarray, "*batch classes"],
+    Float[np.ndarray, "*batch classes"],
+    Float[np.ndarray, "*batch classes"],
+]:
+    """Returns precision, recall and F1 of each class; 0 where a denominator is 0."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    predicted, true = confusion.sum(-2), confusion.sum(-1)
+    precision = hits / np.maximum(predicted, 1)
+    recall = hits / np.maximum(true, 1)
+    return precision, recall, 2 * hits / np.maximum(predicted + true, 1)
+
+
+def macro_f1(
+    confusion: Int[np.ndarray, "*batch classes classes"],
+) -> Float[np.ndarray, "*batch"] | float:
+    """Returns the mean F1 of the classes that occur as label or prediction.
+
+    Equal to `sklearn.metrics.f1_score(y_true, y_pred, average='macro')`.
+    """
+    occurs = (confusion.sum(-1) + confusion.sum(-2)) > 0
+    f1 = class_scores(confusion)[2]
+    return (f1 * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1)
+
+
+def top_accuracy(
+    probabilities: Float[np.ndarray, "items classes"], labels: Int[np.ndarray, " items"], k: int
+) -> float:
+    """Returns the share of items whose class is among the `k` most probable ones."""
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
+    return float((order == labels[:, None]).any(-1).mean())
+
+
+def rank(row: Row) -> tuple[float, float, int]:
+    """Returns the sort key of epochs: validation accuracy, then lower loss, then earlier epoch."""
+    return row["val_accuracy"], -row["val_loss"], -row["epoch"]

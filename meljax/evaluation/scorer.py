@@ -1,0 +1,247 @@
+"""The batched scorer: logits of all windows of a split on the devices or of a stream of files.
+
+Both use the same compiled programs with the same batch size. An item's logits are therefore the
+same, bit for bit, in training, evaluation and prediction, whatever else is scored with it.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Shaped
+
+from meljax.data.batches import PADDING, DeviceSet, make_window_set
+from meljax.data.decode import decoder
+from meljax.data.manifest import Bad
+from meljax.evaluation.aggregation import item_metrics, item_probabilities
+from meljax.evaluation.forward import Model, window_logits
+from meljax.evaluation.metrics import Metrics
+from meljax.features.windows import starts
+from meljax.util import devices
+from meljax.util.devices import jit, replicated, split_batch
+from meljax.util.errors import BadFileError
+from meljax.util.parallel import map_ahead
+
+
+class WindowOrder(NamedTuple):
+    """The order in which the windows of a set are scored, in rows of one batch each.
+
+    Attributes:
+      item: index of each window's item; `PADDING` in slots without a window.
+      start: start of each window, relative to its item.
+    """
+
+    item: Int[Array, "rows batch"]
+    start: Int[Array, "rows batch"]
+
+
+def window_order(model: Model, lengths: Int[np.ndarray, " items"]) -> WindowOrder:
+    """Returns the order of all windows of items with the given lengths, on the devices."""
+    batch = devices.scoring_batch(model.mesh.size)
+    places = [starts(int(length), model.frontend.window) for length in lengths]
+    item = np.repeat(np.arange(len(places)), [len(each) for each in places])
+    rows = -(-len(item) // batch)
+    padding = (0, rows * batch - len(item))
+    order = WindowOrder(
+        item=np.pad(item, padding, constant_values=PADDING).astype(np.int32).reshape(rows, batch),
+        start=np.pad(np.concatenate(places), padding).astype(np.int32).reshape(rows, batch),
+    )
+    return jax.device_put(order, replicated(model.mesh))
+
+
+class _Batch(NamedTuple):
+    """Row `row` of `order`: windows to cut from `data` and score."""
+
+    data: DeviceSet
+    order: WindowOrder
+    row: int
+
+
+@functools.partial(jit, static_argnames=("window", "mesh"))
+def cut_row(
+    data: DeviceSet, order: WindowOrder, row: Int[Array, ""], window: int, mesh: Mesh
+) -> Shaped[Array, "batch window ..."]:
+    """Returns the windows of one row of `order`; padding slots hold an arbitrary window."""
+    windows = data.windows(jnp.maximum(order.item[row], 0), order.start[row], window)
+    return jax.lax.with_sharding_constraint(windows, split_batch(mesh))
+
+
+def _batch_logits(model: Model, batch: _Batch) -> Float[Array, "batch classes"]:
+    windows = cut_row(*batch, model.frontend.window, model.mesh)
+    return window_logits(model.network, model.frontend, model.mesh, model.variables, windows)
+
+
+def _logits(model: Model, batches: Iterable[_Batch]) -> Iterator[Float[Array, "batch classes"]]:
+    """Yields the logits of each batch, with as many in flight as suits the backend."""
+    batches = iter(batches)
+    at_once = devices.batches_in_flight(model.mesh.size)
+    if at_once is None:
+        yield from (_batch_logits(model, batch) for batch in batches)
+        return
+
+    def compute(batch: _Batch) -> Float[Array, "batch classes"]:
+        return jax.block_until_ready(_batch_logits(model, batch))
+
+    # The first batch is scored alone: otherwise several threads would compile the program.
+    yield from map(compute, batches if at_once == 1 else itertools.islice(batches, 1))
+    yield from map_ahead(compute, batches, workers=at_once, ahead=2 * at_once)
+
+
+# A split on the devices
+
+
+def score_split(
+    model: Model, data: DeviceSet, order: WindowOrder
+) -> tuple[Metrics, Float[Array, "rows batch classes"]]:
+    """Returns the metrics of a split and the logits of its windows in `order`, on the devices."""
+    rows, batch = order.item.shape
+    place = replicated(model.mesh)
+    table = jax.device_put(np.zeros((rows, batch, len(model.classes)), np.float32), place)
+    batches = (_Batch(data, order, row) for row in range(rows))
+    for row, logits in enumerate(_logits(model, batches)):
+        table = _write_row(table, row, logits)
+    return item_metrics(table, order.item, data.label), table
+
+
+@functools.partial(jit, donate_argnames="table")
+def _write_row(
+    table: Float[Array, "rows batch classes"],
+    row: Int[Array, ""],
+    logits: Float[Array, "batch classes"],
+) -> Float[Array, "rows batch classes"]:
+    """Returns `table` (donated) with `logits` in row `row`."""
+    return jax.lax.dynamic_update_index_in_dim(table, logits, row, 0)
+
+
+# A stream of files
+
+
+class Source(NamedTuple):
+    """One item of a stream: its name, and a function that reads it or raises `BadFileError`."""
+
+    path: str
+    read: Callable[[], Shaped[np.ndarray, "_ ..."]]
+
+
+def file_source(
+    path: str,
+    model: Model,
+    content: Callable[[], bytes],
+    check: Callable[[bytes], None] = lambda data: None,
+) -> Source:
+    """Returns the source of a file, decoded into the form that `model` takes.
+
+    `content` returns the file's bytes, and `check` is given them; both may raise `BadFileError`.
+    """
+    frontend = model.frontend
+    decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
+
+    def read() -> Shaped[np.ndarray, "_ ..."]:
+        data = content()
+        check(data)
+        return decoder.fit(decode(data), frontend)
+
+    return Source(path, read)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredItem:
+    """The logits of one item's windows; length and starts are in samples or columns."""
+
+    path: str
+    length: int
+    starts: Int[np.ndarray, " windows"]
+    logits: Float[np.ndarray, "windows classes"]
+
+    def probabilities(self, temperature: float) -> Float[np.ndarray, " classes"]:
+        """Returns the probabilities of the whole item."""
+        whole = np.zeros(len(self.starts), int)
+        return item_probabilities(self.logits, whole, temperature)[0]
+
+    def window_probabilities(self, temperature: float) -> Float[np.ndarray, "windows classes"]:
+        """Returns the probabilities of each window."""
+        return item_probabilities(self.logits, np.arange(len(self.starts)), temperature)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """An item with windows that are not scored yet; attributes as in `ScoredItem`."""
+
+    path: str
+    length: int
+    starts: Int[np.ndarray, " windows"]
+    logits: list[Float[np.ndarray, " classes"]]
+
+
+def score_stream(model: Model, sources: Iterable[Source | Bad]) -> Iterator[ScoredItem | Bad]:
+    """Yields the logits of each source, in order, or why it could not be scored.
+
+    Files are read in threads a few ahead of the scoring, so memory stays bounded.
+    """
+    waiting: deque[_Pending | Bad] = deque()
+    owners: deque[list[_Pending]] = deque()
+    for logits in _logits(model, _stream_batches(model, sources, waiting, owners)):
+        for pending, row in zip(owners.popleft(), np.asarray(logits), strict=False):
+            pending.logits.append(row)
+        yield from _completed(waiting)
+    yield from _completed(waiting)
+
+
+def _stream_batches(
+    model: Model,
+    sources: Iterable[Source | Bad],
+    waiting: deque[_Pending | Bad],
+    owners: deque[list[_Pending]],
+) -> Iterator[_Batch]:
+    """Yields all windows in batches; adds items to `waiting`, each batch's items to `owners`."""
+    batch, window = devices.scoring_batch(model.mesh.size), model.frontend.window
+    row: list[tuple[_Pending, np.ndarray, int]] = []
+
+    def take_row() -> _Batch:
+        owners.append([pending for pending, _, _ in row])
+        pieces = [(array, start) for _, array, start in row]
+        data, start = make_window_set(pieces, batch, window, replicated(model.mesh))
+        row.clear()
+        item = np.arange(batch, dtype=np.int32)[None]
+        return _Batch(data, jax.device_put(WindowOrder(item, start), replicated(model.mesh)), 0)
+
+    for source, array in map_ahead(_read, sources, devices.cores(), devices.cores()):
+        if isinstance(array, Bad):
+            waiting.append(array)
+            continue
+        pending = _Pending(source.path, len(array), starts(len(array), window), [])
+        waiting.append(pending)
+        for start in pending.starts:
+            row.append((pending, array, int(start)))
+            if len(row) == batch:
+                yield take_row()
+    if row:
+        yield take_row()
+
+
+def _read(source: Source | Bad) -> tuple[Source | Bad, np.ndarray | Bad]:
+    try:
+        return source, source if isinstance(source, Bad) else source.read()
+    except BadFileError as error:
+        return source, Bad(source.path, str(error))
+    except MemoryError:
+        return source, Bad(source.path, "too large for the available memory")
+
+
+def _completed(waiting: deque[_Pending | Bad]) -> Iterator[ScoredItem | Bad]:
+    """Removes and yields items from the front while they are complete."""
+    while waiting:
+        first = waiting[0]
+        if isinstance(first, _Pending):
+            if len(first.logits) < len(first.starts):
+                return
+            first = ScoredItem(first.path, first.length, first.starts, np.stack(first.logits))
+        waiting.popleft()
+        yield first

@@ -1,0 +1,130 @@
+"""Scores derived from labels and predicted probabilities, with 95 % intervals."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from meljax.data.batches import PADDING, DeviceSet
+from meljax.evaluation import calibration, metrics, statistics
+from meljax.evaluation.aggregation import item_probabilities
+from meljax.evaluation.forward import Model
+from meljax.evaluation.scorer import score_split, window_order
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of the weights of one epoch on one split.
+
+    Attributes:
+      split: 'train', 'val' or 'test'.
+      epoch: number of the epoch, from 1.
+      chosen: whether the epoch was chosen for its validation score.
+      labels: true class of each item.
+      probabilities: calibrated probabilities of each item; a field or property of subclasses.
+    """
+
+    split: str
+    epoch: int
+    chosen: bool
+    labels: Int[np.ndarray, " items"]
+
+    @property
+    def predictions(self) -> Int[np.ndarray, " items"]:
+        """Returns the most probable class of every item."""
+        return self.probabilities.argmax(-1)
+
+    @property
+    def right(self) -> Bool[np.ndarray, " items"]:
+        """Returns which predictions are right."""
+        return self.predictions == self.labels
+
+    @functools.cached_property
+    def confusion(self) -> Int[np.ndarray, "classes classes"]:
+        """Returns the counts of (true class, predicted class), true classes in rows."""
+        counts = np.zeros((self.probabilities.shape[1],) * 2, np.int64)
+        np.add.at(counts, (self.labels, self.predictions), 1)
+        return counts
+
+    @property
+    def accuracy(self) -> float:
+        """Returns the share of right predictions."""
+        return metrics.accuracy(self.confusion)
+
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Returns the 95 % Wilson interval of the accuracy."""
+        return statistics.wilson(int(self.right.sum()), len(self.labels))
+
+    @property
+    def macro_f1(self) -> float:
+        """Returns the mean of the classes' F1."""
+        return float(metrics.macro_f1(self.confusion))
+
+    @functools.cached_property
+    def macro_f1_interval(self) -> tuple[float, float] | None:
+        """Returns the 95 % bootstrap interval of macro-F1; `None` if there are no mistakes."""
+        return statistics.bootstrap_macro_f1(self.confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored(Scores):
+    """Scores computed from logits; more attributes are in `Scores`.
+
+    Attributes:
+      logits: logits of each window.
+      item: index of each window's item.
+      temperature: divides the logits before they become probabilities.
+    """
+
+    logits: Float[np.ndarray, "windows classes"]
+    item: Int[np.ndarray, " windows"]
+    temperature: float = 1.0
+
+    @functools.cached_property
+    def probabilities(self) -> Float[np.ndarray, "items classes"]:
+        """Returns the calibrated probabilities of each item."""
+        return item_probabilities(self.logits, self.item, self.temperature)
+
+    @functools.cached_property
+    def raw_probabilities(self) -> Float[np.ndarray, "items classes"]:
+        """Returns the probabilities without the temperature."""
+        return item_probabilities(self.logits, self.item, 1.0)
+
+    @property
+    def loss(self) -> float:
+        """Returns the mean cross-entropy, in nats, of the probabilities without temperature."""
+        return calibration.log_loss(self.raw_probabilities, self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted(Scores):
+    """Scores as `predictions.csv` holds them, with the items' paths."""
+
+    paths: tuple[str, ...]
+    probabilities: Float[np.ndarray, "items classes"]
+
+
+def score_weights(
+    model: Model,
+    data: DeviceSet,
+    *,
+    split: str,
+    epoch: int,
+    chosen: bool,
+    temperature: float | None,
+) -> Scored:
+    """Returns the scores of a model on the split `data`.
+
+    `temperature` `None` fits one to `data`. The other arguments are attributes of `Scores`.
+    """
+    order = window_order(model, np.asarray(data.length))
+    _, table = score_split(model, data, order)
+    item = np.asarray(order.item).reshape(-1)
+    logits = jax.device_get(table).reshape(-1, len(model.classes))[item != PADDING]
+    item, labels = item[item != PADDING], np.asarray(data.label)
+    if temperature is None:
+        temperature = calibration.fit_temperature(logits, item, labels)
+    return Scored(split, epoch, chosen, labels, logits, item, temperature)

@@ -1,0 +1,74 @@
+"""95 % intervals and McNemar's test."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Int
+from scipy import stats
+
+from meljax.evaluation.metrics import macro_f1
+
+Z95 = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+LEVEL = 0.05
+"""Significance level of a single test."""
+
+
+def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Returns the score interval of a proportion (Wilson 1927), (lower, upper) in 0…1."""
+    share = successes / trials
+    center = share + z**2 / (2 * trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    scale = 1 + z**2 / trials
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+
+
+def bootstrap_macro_f1(
+    confusion: Int[np.ndarray, "classes classes"], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float] | None:
+    """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
+
+    It is `None` if there are no mistakes, because no resample would contain one. Resampling all
+    items with replacement is a multinomial draw from the cells of the confusion matrix.
+    """
+    total = int(confusion.sum())
+    if np.trace(confusion) == total:
+        return None
+    rng = np.random.default_rng(seed)
+    cells = np.flatnonzero(confusion)
+    drawn = rng.multinomial(total, confusion.ravel()[cells] / total, size=resamples)
+    scores = []
+    # Parts of at most 4 million cells bound the memory.
+    for part in np.array_split(drawn, max(1, resamples * confusion.size // 4_000_000)):
+        matrices = np.zeros((len(part), confusion.size), np.int64)
+        matrices[:, cells] = part
+        scores.append(macro_f1(matrices.reshape(-1, *confusion.shape)))
+    lower, upper = np.percentile(np.concatenate(scores), [2.5, 97.5])
+    return float(lower), float(upper)
+
+
+class Paired(NamedTuple):
+    """How many files both, one or neither of two classifiers got right, and McNemar's p-value."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    p: float
+
+
+def mcnemar(first: Bool[np.ndarray, " items"], second: Bool[np.ndarray, " items"]) -> Paired:
+    """Returns McNemar's exact test (1947), given which items two classifiers got right.
+
+    If they were equally good, each item that only one of them gets right would be the first's with
+    probability 1/2. p is the two-sided binomial probability of counts at least as uneven as these;
+    without such items it is 1.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    uneven = only_first + only_second
+    p = float(stats.binomtest(only_first, uneven).pvalue) if uneven else 1.0
+    return Paired(
+        int((first & second).sum()), only_first, only_second, int((~first & ~second).sum()), p
+    )

@@ -1,0 +1,1 @@
+"""Exports trained models as StableHLO, ONNX, or weights for torchvision."""

@@ -1,0 +1,1 @@
+"""Network input from waveforms or images: windows, log-mel spectrograms, masks."""

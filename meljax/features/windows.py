@@ -1,0 +1,64 @@
+"""Windows of an item: where they start, and how they are cut and padded."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key, Shaped, UInt8
+
+
+def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
+    """Returns where the windows of an item start when it is scored, in samples or columns.
+
+    An item shorter than one and a half windows has one window, in its middle; the start is negative
+    if the item is shorter than the window. A longer item has evenly spaced windows from its first
+    sample to its last, at most half a window apart, so every sample is used.
+    """
+    spare = length - window
+    count = 1 + max(0, spare) // max(1, window // 2)
+    if count == 1:
+        return np.array([spare // 2])
+    return np.rint(np.linspace(0, spare, count)).astype(np.int64)
+
+
+def random_start(key: Key[Array, ""], length: Int[Array, ""], window: int) -> Int[Array, ""]:
+    """Returns a uniformly random window start in an item; negative if the item is shorter."""
+    spare = length - window
+    return jax.random.randint(key, (), jnp.minimum(spare, 0), jnp.maximum(spare, 0) + 1)
+
+
+def cut(
+    buffer: Shaped[Array, "time ..."],
+    offset: Int[Array, " batch"],
+    length: Int[Array, " batch"],
+    start: Int[Array, " batch"],
+    floor: Shaped[Array, "batch ..."],
+    window: int,
+) -> Shaped[Array, "batch window ..."]:
+    """Returns one window of each item of a batch, padded with the item's floor outside the item.
+
+    Args:
+      buffer: items one after the other, with at least `window` values before and after them.
+      offset: where each item begins in `buffer`.
+      length: of each item.
+      start: of each window, relative to its item; may be negative.
+      floor: padding of each item: [batch] for recordings (silence, 0), [batch, channel] for images
+        (their darkest color).
+      window: length of a window.
+    """
+    # On a CPU, one slice per window takes a tenth of the time of gathering single values.
+    values = jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(buffer, first, window))(
+        offset + start
+    )
+    place = start[:, None] + jnp.arange(window)[None]
+    inside = (place >= 0) & (place < length[:, None])
+    if values.ndim == 2:
+        return jnp.where(inside, values, floor[:, None])
+    return jnp.where(inside[:, :, None, None], values, floor[:, None, None, :])
+
+
+def floor_color(image: UInt8[np.ndarray, "_ _ channel"]) -> UInt8[np.ndarray, " channel"]:
+    """Returns the color of padding: the first pixel with the smallest sum of channels."""
+    pixels = image.reshape(-1, image.shape[-1])
+    # Summed channel by channel: NumPy's sum over a short last axis takes ten times as long.
+    total = sum(pixels[:, channel].astype(np.uint32) for channel in range(image.shape[-1]))
+    return pixels[total.argmin()].copy()

@@ -1,0 +1,172 @@
+"""Initial weights: random, from a file, or ImageNet's, which are downloaded once."""
+
+import dataclasses
+import hashlib
+import http.client
+import os
+import time
+import urllib.request
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from jaxtyping import PyTree
+
+from meljax.config import ModelConfig
+from meljax.models.pretrained.name_map import HEAD, from_torch
+from meljax.models.pretrained.weights_file import Weights, parse_weights, read_weights
+from meljax.models.registry import NETWORKS
+from meljax.util.errors import UserError
+from meljax.util.files import write_atomically, write_errors
+from meljax.util.progress import counter, warn
+
+IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+"""torchvision's ResNet18_Weights.IMAGENET1K_V1; its name ends with the start of its sha256."""
+MAX_BYTES = 2**28
+
+
+class TimeLimits(NamedTuple):
+    """Time limits of a download, in seconds."""
+
+    silence: float  # without any data
+    total: float
+
+
+SHORT = TimeLimits(silence=5.0, total=120.0)
+"""For `model.init=auto`, where the download is optional."""
+LONG = TimeLimits(silence=60.0, total=3600.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the initial weights of a run come from."""
+
+    kind: Literal["random", "imagenet", "file"]
+    name: str = ""  # of the file; '' for random weights
+    sha256: str = ""  # of the file, hexadecimal; '' for random weights
+    reason: str = ""  # why pretrained weights were not used although they were wanted
+
+    def describe(self) -> str:
+        """Returns the origin in words."""
+        if self.kind == "random":
+            return f"random: {self.reason}" if self.reason else "random"
+        source = "ImageNet" if self.kind == "imagenet" else "file"
+        return f"{source} ({self.name}, sha256 {self.sha256[:8]}), {' and '.join(HEAD)} random"
+
+
+def check_weights_file(config: ModelConfig) -> None:
+    """Raises `UserError` if `init` names a file that does not exist."""
+    is_file = config.init not in ("auto", "imagenet", "scratch")
+    if is_file and not os.path.exists(os.path.expanduser(config.init)):
+        raise UserError(
+            f"model.init: {config.init!r} does not exist; allowed are 'auto', 'imagenet', "
+            "'scratch' or the path of a weights file"
+        )
+
+
+def initial_variables(
+    config: ModelConfig, random: PyTree, cache: Path
+) -> tuple[PyTree, WeightsOrigin]:
+    """Returns the initial variables of a run, and their origin.
+
+    Args:
+      config: `init` selects the weights.
+      random: random `{'params': ..., 'batch_stats': ...}`. The last layer is always kept, because
+        pretrained weights are for other classes.
+      cache: folder of downloaded weights.
+
+    Raises:
+      UserError: the weights that `init` names are not available or do not fit.
+    """
+    network = NETWORKS[config.name]
+    if config.init == "scratch" or not network.pretrained:
+        return random, WeightsOrigin("random")
+    if config.init not in ("auto", "imagenet"):
+        path = Path(os.path.expanduser(config.init))
+        weights, digest = read_weights(path)
+        return _with_weights(random, weights, str(path)), WeightsOrigin("file", path.name, digest)
+    if not network.has_pretrained(config.width):
+        reason = f"ImageNet weights are for model.width={network.default_width}"
+        return random, WeightsOrigin("random", reason=reason)
+    try:
+        data = imagenet_weights(cache, SHORT if config.init == "auto" else LONG)
+    except UserError as error:
+        if config.init == "imagenet":
+            raise
+        return random, WeightsOrigin("random", reason=str(error))
+    name = _published_name()
+    variables = _with_weights(random, parse_weights(data, name), name)
+    return variables, WeightsOrigin("imagenet", name, hashlib.sha256(data).hexdigest())
+
+
+def _with_weights(random: PyTree, weights: Weights, name: str) -> PyTree:
+    """Returns `weights` of the file `name` with the last layer of `random`."""
+    try:
+        return from_torch(weights, random, new_head=True)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
+def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
+    """Returns torchvision's published file, from `cache` or downloaded and kept there.
+
+    A damaged file in the cache is downloaded again. A file that cannot be cached is used, with a
+    warning.
+
+    Raises:
+      UserError: the file is not in the cache and cannot be downloaded, or its content is wrong.
+    """
+    name = _published_name()
+    path = cache / name
+    try:
+        data = path.read_bytes()
+        if _is_published(data):
+            return data
+    except OSError:
+        pass  # missing or not readable
+    remedy = f"put {IMAGENET_URL} at {path}, or set model.init to a file or to 'scratch'"
+    try:
+        data = _download(name, limits)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+        reason = "".join(c if c.isprintable() else "?" for c in reason)[:200]
+        raise UserError(f"ImageNet weights cannot be downloaded ({reason}); {remedy}") from None
+    if not _is_published(data):
+        raise UserError(
+            f"the download of {name} has wrong content: its sha256 does not fit its name; {remedy}"
+        )
+    try:
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+    except UserError as error:
+        warn(f"{error}; {name} cannot be kept, and is downloaded again next time")
+    return data
+
+
+def _download(name: str, limits: TimeLimits) -> bytes:
+    deadline = time.monotonic() + limits.total
+    parts, done = [], 0
+    with (
+        urllib.request.urlopen(IMAGENET_URL, timeout=limits.silence) as response,
+        counter(f"downloading {name}") as count,
+    ):
+        total = int(response.headers.get("Content-Length") or 0)
+        while part := response.read1(2**20):
+            parts.append(part)
+            done += len(part)
+            count(done, max(done, total))
+            if time.monotonic() > deadline or done > MAX_BYTES:
+                raise TimeoutError(f"it takes too long or is too large: {done:,} bytes so far")
+    if done < total:
+        raise ConnectionError(f"the connection broke off after {done:,} of {total:,} bytes")
+    return b"".join(parts)
+
+
+def _published_name() -> str:
+    return IMAGENET_URL.rsplit("/", 1)[1]
+
+
+def _is_published(data: bytes) -> bool:
+    """Returns whether the sha256 of `data` begins with the digits in the file's name."""
+    digits = Path(_published_name()).stem.rsplit("-", 1)[1]
+    return hashlib.sha256(data).hexdigest().startswith(digits)

@@ -1,1 +1,0 @@
-"""The pages that tell of runs: of one, and of several beside each other."""

@@ -1,0 +1,1 @@
+"""HTML pages with figures, and text summaries, of one run or several."""

@@ -1,0 +1,47 @@
+"""The scores of a run in a few lines of text."""
+
+from meljax.evaluation.scores import Scored
+from meljax.runs.predictions import calibration_of
+from meljax.runs.results import RunResults
+
+
+def text(results: RunResults) -> str:
+    """Returns a line per score, with its 95 % intervals, and one for the calibration."""
+    last = results.scores[0].epoch
+    lines = [_line(scored, last) for scored in results.scores]
+    best = [each for each in results.scores if each.chosen and each.split == "val"]
+    return "\n".join([*lines, *map(_calibration, best)])
+
+
+def _line(scored: Scored, last: int) -> str:
+    split = {"val": "validation", "test": "test"}[scored.split]
+    if not scored.chosen:
+        weights = f"last epoch ({scored.epoch})"
+    else:
+        on = "the same data" if scored.split == "val" else "the validation set"
+        weights = f"best epoch ({scored.epoch}), chosen on {on}"
+        if scored.epoch == last:
+            return f"{weights}: same as the last epoch, {split} scores above"
+    return (
+        f"{weights}: {split} accuracy {with_interval(scored.accuracy, scored.accuracy_interval)}, "
+        f"macro-F1 {with_interval(scored.macro_f1, scored.macro_f1_interval)}"
+    )
+
+
+def _calibration(best: Scored) -> str:
+    measured = calibration_of(best)
+    before, after = measured.before, measured.after
+    return (
+        f"calibration (best epoch): temperature {measured.temperature:.2f}; loss "
+        f"{before.loss:.3f} without it, {after.loss:.3f} with it; calibration error "
+        f"{before.expected_calibration_error:.1%} without, "
+        f"{after.expected_calibration_error:.1%} with"
+    )
+
+
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """Returns '98.0% (95 % interval 95.3% to 99.1%)'."""
+    if interval is None:
+        return f"{value:.1%} (no interval without a mistake)"
+    lower, upper = interval
+    return f"{value:.1%} (95 % interval {lower:.1%} to {upper:.1%})"

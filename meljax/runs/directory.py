@@ -1,0 +1,52 @@
+"""The directory of a run: its files, its lock, and how it is created."""
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from meljax.data.dataset import Dataset
+from meljax.runs.info import CONFIG as CONFIG
+from meljax.runs.info import RunInfo, read_info, write_info
+from meljax.util.errors import UserError
+from meljax.util.files import locked_file, write_atomically
+from meljax.util.table import csv_line
+
+SPLIT = "split.csv"
+METRICS = "metrics.jsonl"
+PREDICTIONS = "predictions.csv"
+CALIBRATION = "calibration.json"
+CHECKPOINTS = "checkpoints"
+REPORT = "report.html"
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(workdir: Path, info: RunInfo | None) -> Iterator[None]:
+    """Locks `workdir`, which is created if needed; a killed process releases its lock.
+
+    Raises:
+      UserError: another process is training there, or has trained since `read_info` returned
+        `info`; or the directory cannot be written.
+    """
+    taken = f"another process is training in {workdir}; wait for it, or use another directory"
+    with locked_file(workdir / LOCK, taken):
+        if read_info(workdir) != info:
+            raise UserError(f"another process has just trained in {workdir}; run again")
+        yield
+
+
+def create(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
+    """Writes `config.json` and `split.csv` to the existing directory `workdir`."""
+    write_info(workdir, info)
+    rows = zip(dataset.items, dataset.splits, dataset.digests, strict=True)
+    lines = [
+        csv_line(["path", "label", "group", "split", "sha256"]),
+        *(csv_line([i.path, i.label, i.group, split, digest]) for i, split, digest in rows),
+    ]
+    write_atomically(workdir / SPLIT, "".join(f"{line}\n" for line in lines))
+
+
+def remedy(workdir: Path) -> str:
+    """Returns the command that rewrites a run's predictions, calibration and report."""
+    return f"python -m meljax report {shlex.quote(str(workdir))}"

@@ -1,0 +1,157 @@
+"""`predictions.csv` and `calibration.json` of a run."""
+
+import csv
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+
+from meljax.data.dataset import Dataset
+from meljax.evaluation import calibration
+from meljax.evaluation.scores import Predicted, Scored
+from meljax.runs.directory import CALIBRATION, PREDICTIONS, remedy
+from meljax.runs.info import RunInfo
+from meljax.runs.results import RunResults
+from meljax.util.errors import UserError
+from meljax.util.files import write_atomically
+from meljax.util.progress import warn
+from meljax.util.table import csv_line
+from meljax.util.typed_json import from_json, to_json
+
+COLUMNS = ("weights", "epoch", "split", "path", "label", "prediction", "probability")
+"""Columns of `predictions.csv` before the probabilities of the classes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationScores:
+    """Mean cross-entropy, in nats, and `calibration.calibration_error` of probabilities."""
+
+    loss: float
+    expected_calibration_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """The content of `calibration.json`: scores before and after dividing by the temperature."""
+
+    epoch: int
+    temperature: float
+    before: CalibrationScores
+    after: CalibrationScores
+
+
+def write_predictions(workdir: Path, results: RunResults, dataset: Dataset) -> None:
+    """Writes `predictions.csv`: predictions of the last and the best weights for held-out files.
+
+    A row per file: weights ('last', 'best'), epoch, split, path, label, prediction, probability,
+    and the calibrated probability of every class, at full precision.
+    """
+    lines = [csv_line([*COLUMNS, *(f"p:{name}" for name in results.classes)])]
+    for scored in results.scores:
+        weights = ["best" if scored.chosen else "last", scored.epoch, scored.split]
+        items = [dataset.items[i] for i in dataset.indices(scored.split)]
+        for item, row in zip(items, scored.probabilities.tolist(), strict=True):
+            highest = max(row)
+            prediction = results.classes[row.index(highest)]
+            lines.append(csv_line([*weights, item.path, item.label, prediction, highest, *row]))
+    write_atomically(workdir / PREDICTIONS, "".join(f"{line}\n" for line in lines))
+
+
+def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
+    """Returns the content of `predictions.csv`, in its order.
+
+    Raises:
+      UserError: the file is missing, damaged or does not fit `info`, the record of the run.
+    """
+    path = workdir / PREDICTIONS
+    if not path.is_file():
+        raise UserError(f"{workdir} has no {PREDICTIONS}; to write it: {remedy(workdir)}")
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            header, *rows = csv.reader(file)
+        classes = {name: number for number, name in enumerate(info.data.classes)}
+        if header != [*COLUMNS, *(f"p:{name}" for name in classes)]:
+            raise ValueError
+        groups = itertools.groupby(rows, lambda row: tuple(row[:3]))
+        scores = [_predicted(*key, list(group), classes) for key, group in groups]
+        if (scores[0].chosen, scores[0].split) != (False, "val"):
+            raise ValueError
+        if any(len(each.labels) != info.data.files[each.split] for each in scores):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, IndexError, csv.Error):
+        raise UserError(
+            f"{path} is damaged or of another run; to write it again: {remedy(workdir)}"
+        ) from None
+    return scores
+
+
+def _predicted(
+    weights: str, epoch: str, split: str, rows: list[list[str]], classes: dict[str, int]
+) -> Predicted:
+    """Returns the rows of one split and weights; raises `ValueError` or `KeyError` if damaged."""
+    paths, labels, predictions = zip(*(row[3:6] for row in rows), strict=True)
+    probabilities = np.array([[float(value) for value in row[7:]] for row in rows])
+    predicted = Predicted(
+        split=split,
+        epoch=int(epoch),
+        chosen={"last": False, "best": True}[weights],
+        paths=paths,
+        labels=np.array([classes[label] for label in labels]),
+        probabilities=probabilities,
+    )
+    sums_to_one = np.isclose(probabilities.sum(-1), 1).all()  # False for NaN and infinity
+    if [classes[p] for p in predictions] != predicted.predictions.tolist() or not sums_to_one:
+        raise ValueError
+    return predicted
+
+
+def calibration_of(scored: Scored) -> Calibration:
+    """Returns the temperature of the scored weights, and the scores without and with it."""
+
+    def scores(probabilities: np.ndarray) -> CalibrationScores:
+        return CalibrationScores(
+            loss=calibration.log_loss(probabilities, scored.labels),
+            expected_calibration_error=calibration.calibration_error(probabilities, scored.labels),
+        )
+
+    return Calibration(
+        epoch=scored.epoch,
+        temperature=scored.temperature,
+        before=scores(scored.raw_probabilities),
+        after=scores(scored.probabilities),
+    )
+
+
+def write_calibration(workdir: Path, results: RunResults) -> None:
+    """Writes `calibration.json` for the best weights, unless those are lost."""
+    for scored in results.scores:
+        if scored.chosen and scored.split == "val":
+            write_atomically(workdir / CALIBRATION, to_json(calibration_of(scored)))
+
+
+def read_calibration(workdir: Path) -> Calibration | None:
+    """Returns the content of `calibration.json`, if there is one; a damaged one is an error."""
+    path = workdir / CALIBRATION
+    if not path.exists():
+        return None
+    low, high = calibration.BOUNDS
+    try:
+        read = from_json(Calibration, path.read_text(encoding="utf-8"))
+        if 0.9 * low < read.temperature < 1.1 * high:
+            return read
+    except (ValueError, OSError):
+        pass
+    raise UserError(f"{path} is damaged; remove it, then write it again: {remedy(workdir)}")
+
+
+def read_temperature(workdir: Path, epoch: int) -> float:
+    """Returns the temperature of the weights of `epoch`; 1, with a warning, if there is none."""
+    recorded = read_calibration(workdir)
+    if recorded and recorded.epoch == epoch:
+        return recorded.temperature
+    warn(
+        f"{workdir} has no temperature for epoch {epoch}: its probabilities are not calibrated; to "
+        f"fit one: {remedy(workdir)}"
+    )
+    return 1.0

@@ -1,0 +1,42 @@
+"""The results of a run that its report shows."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from meljax.evaluation.metrics import Row
+from meljax.evaluation.mistakes import Mistake
+from meljax.evaluation.scores import Scored
+from meljax.runs.info import RunInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskExample:
+    """A training image before and after masking."""
+
+    path: str
+    label: str
+    clean: Float[np.ndarray, "rows columns channel"]
+    masked: Float[np.ndarray, "rows columns channel"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResults:
+    """Everything that a run's report shows.
+
+    Attributes:
+      classes: names, in the order of the labels.
+      history: a row per epoch, as in `metrics.jsonl`.
+      scores: validation before test; of each, the last epoch before the best one, if that is known.
+      mistakes: mistakes of the last epoch on validation files, the most confident first.
+      mask_examples: training images before and after masking; empty if masks are off.
+    """
+
+    name: str
+    info: RunInfo
+    classes: tuple[str, ...]
+    history: list[Row]
+    scores: list[Scored]
+    mistakes: list[Mistake]
+    mask_examples: list[MaskExample]

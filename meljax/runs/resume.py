@@ -1,0 +1,43 @@
+"""Checks whether a run may be resumed: same settings, same data."""
+
+from pathlib import Path
+
+from meljax.config import KEYS, Config
+from meljax.data.dataset import Dataset
+from meljax.runs.directory import REPORT
+from meljax.runs.info import RunInfo, absolute_settings
+from meljax.util.errors import UserError
+
+
+def check_resume(workdir: Path, info: RunInfo, config: Config) -> None:
+    """Raises `UserError`, which names the keys that differ, unless `config` may resume the run.
+
+    `resume` in a key's declaration says how it may differ: 'same' (not at all), 'free' (in any
+    way) or 'more' (a larger value).
+    """
+    now = absolute_settings(config)
+    changed = []
+    for key in sorted(now):
+        rule = KEYS[key].metadata.get("resume", "same")
+        may_differ = rule == "free" or (rule == "more" and now[key] > info.config[key])
+        if now[key] != info.config[key] and not may_differ:
+            changed.append(f"{key} (was {info.config[key]!r}, now {now[key]!r})")
+    if changed:
+        raise UserError(
+            f"the run in {workdir} was started with other settings: {', '.join(changed)}; "
+            "use another --workdir"
+        )
+
+
+def check_same_data(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
+    """Raises `UserError` unless files, labels and splits are the same as when the run started."""
+    if info.data.fingerprint != dataset.fingerprint:
+        raise UserError(
+            f"the data changed since the run in {workdir} was started: files, contents or labels "
+            "differ from its split.csv; restore them, or use another --workdir"
+        )
+
+
+def is_finished(workdir: Path, info: RunInfo, config: Config) -> bool:
+    """Returns whether all epochs of `config` are trained and the report exists."""
+    return info.finished >= config.train.epochs and (workdir / REPORT).is_file()

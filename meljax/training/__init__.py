@@ -1,0 +1,1 @@
+"""Training: state, optimizer, random keys, step, loop over epochs, checkpoints and logs."""

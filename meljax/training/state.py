@@ -1,0 +1,97 @@
+"""The task, fixed during a run, and the training state, which changes and is saved."""
+
+import functools
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+
+from meljax.config import MaskConfig, TrainConfig
+from meljax.data.batches import steps_per_epoch
+from meljax.evaluation.forward import Model
+from meljax.features.frontend import Frontend, to_images
+from meljax.util.devices import replicated
+
+
+class Task(NamedTuple):
+    """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
+
+    `classes` are names in the order of the logits; `mesh` holds all devices.
+    """
+
+    network: nn.Module
+    frontend: Frontend
+    mask: MaskConfig
+    optimizer: optax.GradientTransformation
+    classes: tuple[str, ...]
+    mesh: Mesh
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree of all that changes; order and masks are functions of `step` (int32) and the seed.
+
+    `batch_stats` are the running mean and variance of each BatchNorm.
+    """
+
+    step: Any  # not Array: pytree mappings may replace a leaf by anything
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Returns the variables to apply the network with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformation:
+    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults.
+
+    `lr_decay` multiplies the learning rate after each epoch of `items`. The rate does not depend on
+    the number of epochs, so a run can be extended as if it had been longer from the start.
+    """
+    steps = steps_per_epoch(items, config.batch_size)
+    rate = optax.exponential_decay(config.learning_rate, steps, config.lr_decay, staircase=True)
+    return optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
+
+
+def model_of(task: Task, state: TrainState) -> Model:
+    """Returns the model that evaluation scores: the network with the weights of `state`."""
+    return Model(task.network, task.frontend, task.classes, task.mesh, state.variables)
+
+
+def blank_images(frontend: Frontend) -> Float[Array, "1 rows columns channel"]:
+    """Returns one black image in the shape of the network's input."""
+    image = jax.eval_shape(functools.partial(to_images, frontend), frontend.windows(batch=1))
+    return jnp.zeros(image.shape, image.dtype)
+
+
+def first_state(task: Task, key: Key[Array, ""]) -> TrainState:
+    """Returns the state before the first step, with random weights, on every device."""
+    variables = task.network.init(key, blank_images(task.frontend), jnp.ones(1), train=False)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=task.optimizer.init(variables["params"]),
+    )
+    return jax.lax.with_sharding_constraint(state, replicated(task.mesh))
+
+
+# It runs once: XLA would take far longer to optimize the many random draws than to compute them.
+init_state = jax.jit(
+    first_state, static_argnames="task", compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+def abstract_state(task: Task) -> TrainState:
+    """Returns the state's shapes, dtypes and shardings, for restoring a checkpoint."""
+    like = jax.eval_shape(functools.partial(first_state, task), jax.random.key(0))
+    place = replicated(task.mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)

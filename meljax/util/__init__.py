@@ -1,0 +1,1 @@
+"""Shared by all packages: errors, files, the console, devices and versions."""

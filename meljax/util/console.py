@@ -1,0 +1,113 @@
+"""The frame of every command: argument parser, signals and exit codes."""
+
+import argparse
+import contextlib
+import io
+import logging as standard_logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import logging
+
+from meljax.util.errors import UserError
+
+
+def parser(command: str, doc: str) -> argparse.ArgumentParser:
+    """Returns the parser of `python -m meljax COMMAND`, which `doc` describes."""
+    return argparse.ArgumentParser(
+        prog=f"python -m meljax {command}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+class StopRequest:
+    """A request to stop, by Ctrl-C or SIGTERM.
+
+    The signal handler raises `KeyboardInterrupt`. If the signal arrives inside a callback of C
+    code, the exception is lost there, and `check` raises it again.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+
+    def receive(self, signum: int, _: object) -> None:
+        """Handles the signal."""
+        self._signal = signum
+        raise KeyboardInterrupt(signum)
+
+    def check(self) -> None:
+        """Raises `KeyboardInterrupt` if a signal has arrived."""
+        if self._signal is not None:
+            raise KeyboardInterrupt(self._signal)
+
+    @contextlib.contextmanager
+    def handling_signals(self) -> Iterator[None]:
+        """Handles SIGINT and SIGTERM inside the block, and restores the earlier handlers after it.
+
+        A `KeyboardInterrupt` lost in a callback is not reported, because `check` raises it again.
+        """
+        report = sys.unraisablehook
+
+        def report_others(unraisable: Any) -> None:
+            if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+                report(unraisable)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.receive) for number in numbers]
+        sys.unraisablehook = report_others
+        try:
+            yield
+        finally:
+            sys.unraisablehook = report
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
+    """Runs a command and returns its exit code.
+
+    The exit code is what `body` returns, 2 after a `UserError` (printed in one line), or 128 plus
+    the signal's number if the command was stopped or the reader of its output has gone. Any other
+    exception is a bug and keeps its traceback. `hint`, how to continue, is printed after a stop.
+    """
+    # Libraries log what they also raise, and orbax logs every file.
+    logging.set_verbosity(logging.FATAL)
+    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    _make_output_tolerant()
+    stop = StopRequest()
+    try:
+        with stop.handling_signals():
+            return body(stop)
+    except UserError as error:
+        for line in (*error.details, f"meljax: {' '.join(str(error).splitlines())}"):
+            print(line, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stopped:
+        print(f"\nmeljax: stopped{f'; {hint}' if hint else ''}", file=sys.stderr)
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+    except BrokenPipeError:
+        # Nobody reads the output any more: discard the rest of its buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13  # the number of SIGPIPE, which Windows does not define
+
+
+def _make_output_tolerant() -> None:
+    """Makes printing work for any file name, and without a standard output."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
+def leave(code: int) -> None:
+    """Ends the process with an exit code."""
+    if code > 128:
+        # Threads of XLA may still run after an interrupt, and would crash a regular exit.
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,26 @@
+"""Errors that the user can fix, as opposed to bugs."""
+
+import textwrap
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """An error that the user can fix.
+
+    The message is one line: what is wrong, where, and what to do. `console.run` prints it without a
+    traceback, after `details` (one line per file, if many files have the error), and exits with 2.
+    """
+
+    def __init__(self, message: str, details: Iterable[str] = ()):
+        super().__init__(message)
+        self.details = tuple(details)
+
+
+class BadFileError(Exception):
+    """A file that cannot be used. The message is the reason; whoever catches it adds the path."""
+
+
+def first_line(error: BaseException, width: int = 200) -> str:
+    """Returns the first line of an error's message, or else its type, in `width` characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return textwrap.shorten(lines[0] if lines else type(error).__name__, width, placeholder=" …")

@@ -1,0 +1,68 @@
+"""Progress for people: bars on a terminal, plain lines elsewhere."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def say(line: str) -> None:
+    """Prints a line and flushes it, above the bar if there is one."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def warn(line: str) -> None:
+    """Prints a warning to stderr, which keeps stdout readable for programs."""
+    tqdm.write(f"WARNING: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def ending(end: Callable[[], None]) -> Iterator[None]:
+    """Calls `end` after the block; if the block raises, an error of `end` becomes a warning."""
+    try:
+        yield
+    except BaseException:
+        try:
+            end()
+        except Exception as failure:
+            warn(" ".join(str(failure).splitlines()))
+        raise
+    end()
+
+
+def track(iterable: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yields from `iterable` while a bar shows `what`, the progress and the time left."""
+    yield from tqdm(iterable, desc=what, total=total, leave=False, disable=not interactive())
+
+
+@contextlib.contextmanager
+def counter(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of (done, total) that shows the progress of `what`.
+
+    Nothing is shown before its first call.
+    """
+    bar: tqdm | None = None
+
+    def count(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            if not interactive():
+                say(what)
+            bar = tqdm(desc=what, total=total, leave=False, disable=not interactive())
+        bar.update(done - bar.n)
+
+    try:
+        yield count
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def interactive() -> bool:
+    """Returns whether stderr is a terminal; in a log file a bar would be many lines."""
+    return sys.stderr.isatty()

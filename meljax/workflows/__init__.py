@@ -1,0 +1,1 @@
+"""The stories to read first: train and finish a run, evaluate, predict, report, export."""

@@ -1,0 +1,33 @@
+"""Exports a trained model to a format that other programs read."""
+
+import json
+from pathlib import Path
+
+from meljax.export import onnx_graph, stablehlo, torch_weights
+from meljax.export.description import describe
+from meljax.runs.load_model import load_model
+from meljax.util import devices
+from meljax.util.files import write_atomically
+
+
+def export(run: Path, form: str, out: Path) -> None:
+    """Writes the model of the run directory `run` to `out`, and its description to `out`.json.
+
+    `form` is 'stablehlo', 'onnx' or 'torch'.
+
+    Raises:
+      UserError: there is no such model, or it cannot be written in this format.
+    """
+    devices.set_up()
+    trained = load_model(run)
+    if form == "torch":
+        content, checked = torch_weights.serialize(trained), ""
+    else:
+        serialize = {"stablehlo": stablehlo.serialize, "onnx": onnx_graph.serialize}[form]
+        content, difference = serialize(trained)
+        checked = f", within {difference:.0e} of the model's own probabilities"
+    write_atomically(out, content, "--out")
+    description = describe(trained, form, run.absolute().name)
+    text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(out.with_name(f"{out.name}.json"), text, "--out")
+    print(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")

@@ -1,0 +1,101 @@
+"""Finishes a trained run: scores, predictions, calibration and the report."""
+
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Array, Key
+
+from meljax.data.batches import DeviceSet
+from meljax.data.dataset import Dataset
+from meljax.evaluation.metrics import Row, rank
+from meljax.evaluation.mistakes import worst_mistakes
+from meljax.evaluation.scores import Scored, score_weights
+from meljax.runs.predictions import write_calibration, write_predictions
+from meljax.runs.results import MaskExample, RunResults
+from meljax.runs.session import Session
+from meljax.training.rng import Stream, key
+from meljax.training.state import Task, TrainState, model_of
+from meljax.training.step import train_images
+from meljax.util.devices import jit
+from meljax.util.progress import warn
+
+MASK_EXAMPLES = 4
+"""Number of training images shown before and after masking."""
+
+masked_images = functools.partial(jit, static_argnames="task")(train_images)
+"""The compiled `train_images`."""
+
+
+def finish(session: Session, state: TrainState, history: list[Row]) -> RunResults:
+    """Scores a trained run, given the state after its last epoch, and writes all results."""
+    # Imported here because it imports matplotlib, which would delay the start of training.
+    from meljax.reports.run_page import write_report
+
+    results = score(session, state, history)
+    write_predictions(session.workdir, results, session.dataset)
+    write_calibration(session.workdir, results)
+    write_report(session.workdir, results, session.workdir)
+    return results
+
+
+def score(session: Session, state: TrainState, history: list[Row]) -> RunResults:
+    """Returns the scores of the last and the best weights; `state` is that of the last epoch."""
+    weights = [(len(history), False, state)]
+    best_epoch = max(history, key=rank)["epoch"]
+    restored = session.checkpoints.restore_best(state)
+    if restored and restored[1].epoch == best_epoch:
+        weights.append((best_epoch, True, restored[0]))
+    else:
+        warn(f"the weights of the best epoch ({best_epoch}) are lost; it is not scored")
+    scores = [_score_held_out(session, *each) for each in weights]
+    mask, val = session.config.mask, session.sets["val"]
+    return RunResults(
+        name=session.workdir.name,
+        info=session.info,
+        classes=session.dataset.classes,
+        history=history,
+        scores=[each[split] for split in ("val", "test") for each in scores if split in each],
+        mistakes=worst_mistakes(
+            model_of(session.task, state), session.dataset, val, scores[0]["val"]
+        ),
+        mask_examples=mask_examples(session) if mask.freq_count or mask.time_count else [],
+    )
+
+
+def _score_held_out(
+    session: Session, epoch: int, chosen: bool, state: TrainState
+) -> dict[str, Scored]:
+    """Returns the scores of `state` on 'val' and 'test', calibrated on 'val'."""
+    scores: dict[str, Scored] = {}
+    for split in ("val", "test"):
+        if split in session.sets:
+            scores[split] = score_weights(
+                model_of(session.task, state),
+                session.sets[split],
+                split=split,
+                epoch=epoch,
+                chosen=chosen,
+                temperature=scores["val"].temperature if scores else None,
+            )
+    return scores
+
+
+def mask_examples(session: Session) -> list[MaskExample]:
+    """Returns examples of training images before and after masking."""
+    masks_key = key(session.config.train.seed, Stream.AUGMENT, 0)
+    return examples_of(session.task, session.dataset, session.sets["train"], masks_key)
+
+
+def examples_of(
+    task: Task, dataset: Dataset, data: DeviceSet, masks_key: Key[Array, ""]
+) -> list[MaskExample]:
+    """Returns evenly spaced items of the training split, `data`, before and after masking."""
+    index = np.linspace(0, len(data) - 1, MASK_EXAMPLES).astype(np.int32)
+    train = dataset.indices("train")
+    items = [dataset.items[train[i]] for i in index]
+    clean, masked = jax.device_get(masked_images(task, data, index, masks_key))
+    return [
+        MaskExample(item.path, item.label, before, after)
+        for item, before, after in zip(items, clean, masked, strict=True)
+    ]

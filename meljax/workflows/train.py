@@ -1,0 +1,187 @@
+"""Trains a run: reads the data, trains, scores and reports."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from meljax.config import Config
+from meljax.data.dataset import Dataset, download_set, load, resolve_set
+from meljax.evaluation.metrics import Metrics, Row
+from meljax.models import registry
+from meljax.models.pretrained.initial_weights import (
+    WeightsOrigin,
+    check_weights_file,
+    initial_variables,
+)
+from meljax.reports import summary
+from meljax.runs.directory import CHECKPOINTS, REPORT, create, locked
+from meljax.runs.history import append_history, cut_history, read_history
+from meljax.runs.info import RunInfo, describe_run, read_info, write_info
+from meljax.runs.results import RunResults
+from meljax.runs.resume import check_resume, check_same_data, is_finished
+from meljax.runs.session import Session
+from meljax.training import logs
+from meljax.training.checkpoint_policy import EpochSaver
+from meljax.training.checkpoints import Checkpoints, Meta
+from meljax.training.loop import train_epochs
+from meljax.training.progress_bar import TrainingBar
+from meljax.training.rng import Stream, key
+from meljax.training.state import Task, TrainState, abstract_state, init_state
+from meljax.training.task_setup import make_device_sets, make_task
+from meljax.util import devices
+from meljax.util.devices import replicated
+from meljax.util.files import cache_dir
+from meljax.util.progress import ending, say, warn
+from meljax.workflows import finish
+
+
+def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: None) -> None:
+    """Trains in the directory `workdir`, or resumes the run there.
+
+    `check` is called at every step and may raise to stop.
+
+    Raises:
+      UserError: the data, the directory or the settings cannot be used.
+    """
+    # Cheap checks come first, before anything is downloaded or decoded.
+    registry.check(config.model)
+    info = read_info(workdir)
+    config = resolve_set(config, info.config if info else {})
+    if info:
+        check_resume(workdir, info, config)
+        if is_finished(workdir, info, config):
+            say(f"finished at epoch {config.train.epochs}; report: {workdir / REPORT}")
+            return
+    else:
+        check_weights_file(config.model)
+    devices.set_up()
+    config = download_set(config)
+    dataset = load(config, cache_dir())
+    if info:
+        check_same_data(workdir, info, dataset)
+    task = make_task(config, dataset)
+    # If the weights cannot be downloaded or read, this fails before anything is written.
+    start = None if info else _first_state(config, task)
+    with locked(workdir, info):
+        if start:
+            # Written first: a directory with other files but no record is not a run.
+            create(workdir, _describe(config, dataset, start, before=None), dataset)
+        with contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints:
+            start = start or _saved_state(config, task, info, checkpoints)
+            session = Session(
+                config=config,
+                workdir=workdir,
+                info=_describe(config, dataset, start, before=info),
+                dataset=dataset,
+                task=task,
+                sets=make_device_sets(task, dataset),
+                checkpoints=checkpoints,
+                check=check,
+            )
+            results = _run(session, start.state, start.epochs, resumed=bool(info))
+    say(f"{summary.text(results)}\nreport: {workdir / REPORT}")
+
+
+class _Start(NamedTuple):
+    """The state before a session's first step, its origin, and the number of epochs before it."""
+
+    state: TrainState
+    weights: WeightsOrigin
+    epochs: int
+
+
+def _first_state(config: Config, task: Task) -> _Start:
+    """Returns the state before the first step of a run."""
+    state = init_state(task, key(config.train.seed, Stream.INIT))
+    variables, weights = initial_variables(config.model, state.variables, cache_dir())
+    state = state.replace(**jax.device_put(variables, replicated(task.mesh)))
+    return _Start(state, weights, 0)
+
+
+def _saved_state(config: Config, task: Task, info: RunInfo, checkpoints: Checkpoints) -> _Start:
+    """Returns the last saved state, or the first state if none was saved."""
+    restored = checkpoints.restore_latest(abstract_state(task))
+    if not restored:
+        return _first_state(config, task)
+    state, meta = restored
+    return _Start(state, info.weights, meta.epoch)
+
+
+def _describe(config: Config, dataset: Dataset, start: _Start, before: RunInfo | None) -> RunInfo:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
+    return describe_run(config, dataset, start.weights, parameters, before)
+
+
+def _run(session: Session, state: TrainState, done: int, resumed: bool) -> RunResults:
+    """Trains the epochs after `done` and writes the report."""
+    history = read_history(session.workdir, done)
+    cut_history(session.workdir, done)
+    create(session.workdir, session.info, session.dataset)
+    _announce(session, resumed, done)
+    state, history = _train(session, state, history)
+    results = finish.finish(session, state, history)
+    info = dataclasses.replace(session.info, finished=session.config.train.epochs)
+    write_info(session.workdir, info)
+    return results
+
+
+def _announce(session: Session, resumed: bool, done: int) -> None:
+    """Prints data, model, device and warnings."""
+    info, files = session.info, session.info.data.files
+    counts = ", ".join(f"{count} {split}" for split, count in files.items() if count)
+    kind = {"audio": "recordings", "image": "images"}[session.dataset.kind]
+    say(
+        f"data: {len(session.dataset.classes)} classes, {sum(files.values())} {kind} "
+        f"({counts}); {session.dataset.ignored} other files or folders ignored"
+    )
+    weights = "" if info.lacks_pretraining else f", initial weights: {info.weights.describe()}"
+    say(f"model: {session.config.model.name}{weights}")
+    say(f"device: {info.session.device_count} × {info.session.device_kind}")
+    for line in info.cautions():
+        warn(line)
+    if resumed:
+        say(f"resuming after epoch {done}" if done else "no epoch was saved: starting over")
+
+
+def _train(session: Session, state: TrainState, history: list[Row]) -> tuple[TrainState, list[Row]]:
+    """Trains the remaining epochs, and records and saves each before the next one starts."""
+    config, items = session.config.train, len(session.sets["train"])
+    first = len(history) + 1
+    writer = logs.make_writer(session.workdir, int(state.step))
+    saver = EpochSaver(session.checkpoints)
+    with (
+        ending(writer.close),
+        contextlib.closing(TrainingBar(config.epochs, items, first)) as bar,
+        ending(saver.close),
+    ):
+        if first == 1:
+            writer.write_hparams(session.info.config)
+            masked = np.stack([example.masked for example in finish.mask_examples(session)])
+            writer.write_images(0, {"augmented": masked})
+
+        def step_done(epoch: int, images: int, measured: Metrics) -> None:
+            session.check()
+            bar.step_done(epoch, images, measured)
+
+        session.check()
+        for epoch in train_epochs(session.task, config, session.sets, state, first, step_done):
+            state, row = epoch.state, epoch.row
+            history = [*history, row]
+            append_history(session.workdir, row)
+            meta = Meta(
+                epoch=row["epoch"],
+                config=session.info.config,
+                classes=session.dataset.classes,
+                frontend=session.task.frontend,
+                versions=session.info.session.versions,
+            )
+            saver.epoch_done(state, meta, row)
+            writer.write_scalars(row["step"], {k: v for k, v in row.items() if k != "step"})
+            writer.write_images(row["step"], {"confusion": logs.confusion_image(epoch.confusion)})
+            bar.epoch_done(row)
+    return state, history

@@ -1,0 +1,107 @@
+"""Exit codes, error messages and signal handlers of commands."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from meljax import __main__
+from meljax.util import console
+from meljax.util.errors import UserError, first_line
+
+
+def test_a_user_error_is_one_line_after_its_details(capsys):
+    def body(_):
+        raise UserError("two\nlines", ["first.wav: empty", "second.wav: empty"])
+
+    assert console.run(body) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "first.wav: empty",
+        "second.wav: empty",
+        "meljax: two lines",
+    ]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "missing"), OSError("odd"), ValueError()])
+def test_a_bug_keeps_its_traceback(error):
+    """An unexpected `OSError` is a bug like any other."""
+
+    def body(_):
+        raise error
+
+    with pytest.raises(type(error)):
+        console.run(body)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_command_and_the_handlers_are_restored(number, capsys):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    hook = sys.unraisablehook
+
+    def body(stop):
+        os.kill(os.getpid(), number)
+        stop.check()
+        raise AssertionError("the signal is lost")
+
+    assert console.run(body, hint="run it again") == 128 + number
+    assert "meljax: stopped; run it again" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert sys.unraisablehook is hook
+
+
+def test_a_closed_pipe_ends_a_command_quietly(capfd):
+    def body(_):
+        raise BrokenPipeError
+
+    stdout = os.dup(1)
+    try:
+        assert console.run(body) == 128 + signal.SIGPIPE
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1, 130])
+def test_what_was_printed_is_not_lost_at_the_end(code):
+    program = f"from meljax.util import console; print('last words'); console.leave({code})"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "last words\n", "")
+
+
+def test_first_line_is_short_and_never_empty():
+    assert first_line(ValueError("\n  one  \ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("word " * 100), 50)) <= 50
+
+
+@pytest.mark.parametrize("command", __main__.COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"python -m meljax {command}" in capsys.readouterr().out
+
+
+def test_a_command_is_given_its_own_arguments(tmp_path, capsys):
+    source, out = tmp_path / "in.pth", tmp_path / "out.safetensors"
+    assert __main__.main(["convert-weights", str(source), str(out)]) == 2
+    assert capsys.readouterr().err == f"meljax: {source}: no such file or directory\n"
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        __main__.main(["predct", "run"])
+    assert ended.value.code == 2
+    assert "predict" in capsys.readouterr().err

@@ -1,0 +1,173 @@
+"""Mistakes, recordings, evidence and calibration on the page of a run, and its summary."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from samples import Page, make_results, scored, table_under
+from scipy.special import softmax
+
+from meljax.evaluation import calibration
+from meljax.reports import example_sections, figures, run_page, summary
+from meljax.runs.predictions import calibration_of
+
+RNG = np.random.default_rng(0)
+
+
+def audio(seconds: float, rate: int = 16_000):
+    return RNG.integers(-(2**15), 2**15, int(seconds * rate)).astype(np.int16)
+
+
+def calibrated(split, temperature, items=40, wrong=9):
+    return dataclasses.replace(
+        scored(split, 4, True, 4, items, wrong), temperature=float(temperature)
+    )
+
+
+def test_the_recording_of_a_mistake_is_saved_without_changes(tmp_path):
+    heard = audio(0.3)
+    results = make_results(audio=heard)
+    seen = Page(run_page.write_report(tmp_path, results, tmp_path).read_text())
+    assert seen.recordings == ["figures/mistake_01.wav", "figures/mistake_02.wav"]
+    assert not seen.open
+    for name in seen.recordings:
+        read, rate = soundfile.read(tmp_path / name, dtype="int16")
+        np.testing.assert_array_equal(read, heard)
+        assert rate == 16_000
+        assert soundfile.info(tmp_path / name).subtype == "PCM_16"
+    run_page.write_report(tmp_path, make_results(mistakes=1), tmp_path)
+    assert not list((tmp_path / "figures").glob("*.wav"))
+    assert len(list((tmp_path / "figures").glob("mistake_*"))) == 2
+
+
+def test_recordings_are_loaded_only_when_they_are_played():
+    text = run_page.page(make_results(audio=audio(0.1)), {})
+    assert text.count('<audio controls preload="none"') == 2
+    assert "Recording: the middle" not in text
+    assert "<audio" not in run_page.page(make_results(), {})
+
+
+def test_a_long_recording_is_cut_to_its_middle_with_a_caption():
+    heard = audio(50, rate=8000)
+    read, rate = soundfile.read(io.BytesIO(example_sections.wav(heard, 8000)), dtype="int16")
+    assert rate == 8000
+    np.testing.assert_array_equal(read, heard[80_000 : 80_000 + 240_000])
+    results = make_results(audio=heard, settings={"mel.sample_rate": 8000})
+    assert "Recording: the middle 30 s of 50 s." in run_page.page(results, {})
+
+
+def test_evidence_is_drawn_in_color_on_gray():
+    image = np.full((4, 6, 3), 0.5, np.float32)
+    warmth = np.zeros((4, 6), np.float32)
+    warmth[:, 3:] = 1
+    drawn = figures.overlay(image, warmth)
+    assert drawn.shape == (4, 6, 3)
+    assert np.ptp(drawn[:, :3], axis=-1).max() < 1e-6
+    assert (drawn[:, 3:, 0] - drawn[:, 3:, 2]).min() > 0.3
+    assert 0 <= drawn.min() <= drawn.max() <= 1
+
+
+def test_the_page_shows_the_resolution_of_the_evidence():
+    results = make_results()
+    image = np.zeros((128, 129, 1), np.float32)
+    wrong = [
+        dataclasses.replace(each, image=image, evidence=image[..., 0], grid=(4, 5))
+        for each in results.mistakes
+    ]
+    shown = Page(run_page.page(dataclasses.replace(results, mistakes=wrong), {})).shown
+    assert "5 × 4 values, interpolated to the image’s 129 × 128 pixels" in shown
+
+
+def test_calibration_is_shown_before_and_after_with_its_files():
+    splits = [calibrated("val", 0.5), calibrated("test", 0.5, items=24)]
+    results = make_results(scores=[scored("val", 4, False, 4, 40, 9), *splits])
+    text = run_page.page(results, {})
+    assert "a temperature of <b>0.50</b>" in text
+    assert "Below 1" in text
+    header, *rows = table_under("Calibration", text)
+    assert header[1:] == ["files", "loss before", "after", "calibration error before", "after"]
+    assert [row[0] for row in rows] == [
+        "validation, fitted on these files",
+        "test, not fitted on these files",
+    ]
+    for split, row in zip(splits, rows, strict=True):
+        measured = calibration_of(split)
+        both = (measured.before, measured.after)
+        assert measured.before != measured.after
+        assert row[1:] == [
+            str(len(split.labels)),
+            *(f"{each.loss:.3f}" for each in both),
+            *(f"{each.expected_calibration_error:.1%}" for each in both),
+        ]
+
+
+def test_before_is_without_the_temperature_and_after_is_with_it():
+    split = calibrated("val", 0.5)
+    measured = calibration_of(split)
+    assert (measured.epoch, measured.temperature) == (4, 0.5)
+    for scores, temperature in ((measured.before, 1.0), (measured.after, 0.5)):
+        given = softmax(split.logits / temperature, -1)  # one window per item
+        error = calibration.calibration_error(given, split.labels)
+        assert scores.loss == pytest.approx(calibration.log_loss(given, split.labels))
+        assert scores.expected_calibration_error == pytest.approx(error)
+
+
+def test_without_the_best_weights_there_is_no_calibration(tmp_path):
+    results = make_results(scores=[scored("val", 4, False, 4, 20, 2)])
+    text = run_page.write_report(tmp_path, results, tmp_path).read_text()
+    assert "Calibration" not in text
+    assert not (tmp_path / "figures" / "calibration.png").exists()
+    assert "calibration" not in summary.text(results)
+
+
+def test_the_summary_has_a_line_for_the_calibration():
+    best = calibrated("val", 2)
+    results = make_results(scores=[scored("val", 4, False, 4, 40, 9), best])
+    both = (calibration_of(best).before, calibration_of(best).after)
+    errors = [f"{each.expected_calibration_error:.1%}" for each in both]
+    losses = [f"{each.loss:.3f}" for each in both]
+    assert summary.text(results).splitlines()[-1] == (
+        f"calibration (best epoch): temperature 2.00; loss {losses[0]} without it, {losses[1]} "
+        f"with it; calibration error {errors[0]} without, {errors[1]} with"
+    )
+
+
+def test_every_bin_with_files_is_drawn_at_its_position():
+    best = calibrated("val", 0.4)
+    sets = {
+        "before": calibration.bins(best.raw_probabilities, best.labels),
+        "after": calibration.bins(best.probabilities, best.labels),
+    }
+    bins = figures.reliability(sets).axes[0].collections
+    for dots, probabilities in zip(bins, (best.raw_probabilities, best.probabilities), strict=True):
+        x, y = dots.get_offsets().T
+        confidence = probabilities.max(-1)
+        places = np.minimum((confidence * 15).astype(int), 14)
+        held = np.unique(places)
+        np.testing.assert_allclose(x, [confidence[places == i].mean() for i in held])
+        np.testing.assert_allclose(y, [best.right[places == i].mean() for i in held])
+
+
+def test_the_summary_has_a_line_per_weights_and_split():
+    scores = [
+        scored("val", 9, False, 4, 20, 5),
+        scored("val", 6, True, 4, 20, 2),
+        scored("test", 9, False, 4, 40, 10),
+        scored("test", 6, True, 4, 40, 4),
+    ]
+    *lines, calibrated_line = summary.text(make_results(epochs=9, scores=scores)).splitlines()
+    assert calibrated_line.startswith("calibration (best epoch): ")
+    for line, words, accuracy in zip(
+        lines,
+        (
+            "last epoch (9): validation accuracy",
+            "best epoch (6), chosen on the same data: validation accuracy",
+            "last epoch (9): test accuracy",
+            "best epoch (6), chosen on the validation set: test accuracy",
+        ),
+        ("75.0%", "90.0%", "75.0%", "90.0%"),
+        strict=True,
+    ):
+        assert line.startswith(f"{words} {accuracy} (")

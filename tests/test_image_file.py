@@ -1,0 +1,261 @@
+"""Every format decodes to the same array; bad files have a reason."""
+
+import io
+import struct
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from meljax.config import MelConfig
+from meljax.data.decode import decoder
+from meljax.data.decode.image_file import MAX_PIXELS, is_gray, read_image, resize
+from meljax.features.frontend import Frontend
+from meljax.features.windows import floor_color
+from meljax.util.errors import BadFileError
+
+
+def encode(image, form="PNG", **options):
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def gray():
+    """A smooth image with every level from 0 to 255."""
+    levels = np.add.outer(np.arange(40), np.arange(56)) * 255 / 94
+    return np.rint(levels).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def color(gray):
+    """A smooth image with few colors, as a color map draws it."""
+    return np.stack([gray // 4 * 4, 255 - gray // 8 * 8, gray // 16 * 16], axis=-1)
+
+
+def as_color(gray):
+    return np.repeat(gray[..., None], 3, axis=-1)
+
+
+def refusal(data):
+    with pytest.raises(BadFileError) as caught:
+        read_image(data)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "WEBP"])
+def test_lossless_formats_agree(color, form):
+    options = {"lossless": True} if form == "WEBP" else {}
+    image = read_image(encode(Image.fromarray(color), form, **options))
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, color)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_color_modes_agree(color, mode, form):
+    if (mode, form) == ("CMYK", "PNG"):
+        pytest.skip("PNG has no CMYK")
+    image = Image.fromarray(color)
+    if mode == "P":
+        image = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        color = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_image(encode(image.convert(mode), form)), color)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_gray_modes_agree(gray, mode, form):
+    data = encode(Image.fromarray(gray).convert(mode), form)
+    np.testing.assert_array_equal(read_image(data), as_color(gray))
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("TIFF", "<i4")]
+)
+def test_16_bit_gray_is_rounded_to_8_bits(gray, form, kind):
+    deep = gray.astype(np.int32) * 257
+    wobble = np.clip(deep + np.resize([-128, 0, 128], deep.shape), 0, 65535)
+    for levels in (deep, wobble):
+        data = encode(Image.fromarray(levels.astype(kind)), form)
+        np.testing.assert_array_equal(read_image(data), as_color(gray))
+
+
+def test_black_and_white_reads_as_0_and_255(gray):
+    bits = gray > 127
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(bits))), as_color(bits.astype(np.uint8) * 255)
+    )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpeg_decodes_to_nearly_the_same_image(gray, mode):
+    image = read_image(encode(Image.fromarray(gray).convert(mode), "JPEG", quality=95))
+    assert np.abs(image.astype(int) - as_color(gray)).max() <= 8
+
+
+def test_transparency_is_blended_with_black(color):
+    alpha = np.resize(np.arange(256, dtype=np.uint8), color.shape[:2])
+    image = read_image(encode(Image.fromarray(np.dstack([color, alpha]))))
+    exact = color * (alpha[..., None] / 255)
+    assert np.abs(image - exact).max() <= 0.5
+    assert image[0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
+def test_a_transparent_palette_entry_is_black(transparency):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250])
+    image = read_image(encode(image, transparency=transparency))
+    assert image.tolist() == [[[250, 0, 0], [0, 0, 0], [0, 0, 250]]]
+
+
+def test_a_transparent_color_is_black():
+    image = Image.fromarray(np.array([[[9, 8, 7], [1, 2, 3]]], np.uint8))
+    assert read_image(encode(image, transparency=(9, 8, 7))).tolist() == [[[0, 0, 0], [1, 2, 3]]]
+
+
+def test_several_threads_decode_the_same_arrays(color):
+    files = [encode(Image.fromarray(np.roll(color, n, axis=0))) for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for n, image in enumerate(pool.map(read_image, files)):
+            np.testing.assert_array_equal(image, np.roll(color, n, axis=0))
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello, world" * 9, b"\0" * 99, b"BM", b"II", b"\x89PNG", b"GIF89a"]
+)
+def test_other_files_are_refused(data):
+    assert refusal(data) == "not an image that can be read"
+
+
+def test_an_empty_file_is_refused():
+    assert refusal(b"") == "empty file"
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("BMP", {}),
+        ("WEBP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_a_truncated_file_never_decodes_to_another_image(color, form, options):
+    data = encode(Image.fromarray(color), form, **options)
+    whole = read_image(data)
+    assert refusal(data[: len(data) * 9 // 10]) == "truncated"
+    assert refusal(data[: len(data) // 2]) == "truncated"
+    for length in range(1, len(data), 7):
+        try:
+            image = read_image(data[:length])
+        except BadFileError:
+            continue
+        assert length > len(data) - 21  # after the last pixel: checksums, padding, end marks
+        np.testing.assert_array_equal(image, whole)
+
+
+def test_a_tiff_that_ends_in_its_directory_is_truncated(gray):
+    data = encode(Image.fromarray(gray), "TIFF", compression="tiff_lzw")
+    directory = int.from_bytes(data[4:8], "little")
+    end = directory + 2 + 12 * int.from_bytes(data[directory : directory + 2], "little")
+    for length in (directory + 1, directory + 30, end - 1):
+        assert refusal(data[:length]) == "truncated"
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+def test_damaged_files_raise_only_bad_file_error(color, form):
+    rng = np.random.default_rng(0)
+    data = np.frombuffer(encode(Image.fromarray(color), form), np.uint8)
+    refused = 0
+    for _ in range(100):
+        damaged = data.copy()
+        damaged[rng.integers(len(data), size=20)] = rng.integers(256, size=20)
+        damaged[rng.integers(64, size=2)] = rng.integers(256, size=2)
+        try:
+            read_image(damaged.tobytes())
+        except BadFileError:
+            refused += 1
+    assert refused > 10
+
+
+def png_header(width, height):
+    """Returns a PNG whose header gives a size but which holds no pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"x")]
+    parts = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (15_000, 10_000), (100_000, 100_000)])
+def test_a_decompression_bomb_is_refused_before_decoding(size):
+    assert size[0] * size[1] > MAX_PIXELS
+    assert refusal(png_header(*size)) == f"decompression bomb: {size[0]}x{size[1]} pixels"
+
+
+def test_a_large_image_below_the_limit_raises_no_warning():
+    assert refusal(png_header(10_000, 10_000)) == "truncated"
+
+
+def test_modes_without_a_meaning_as_rgb_are_refused(gray):
+    assert refusal(encode(Image.fromarray(gray.astype(np.float32)), "TIFF")) == (
+        "mode F is not supported"
+    )
+    beyond = Image.fromarray(np.full((2, 2), 70_000, np.int32))
+    assert refusal(encode(beyond, "TIFF")) == "gray values outside 0 to 65535 are not supported"
+
+
+def test_is_gray_distinguishes_gray_from_color(gray, color):
+    assert is_gray(as_color(gray)) is True
+    assert is_gray(gray[..., None]) is True
+    assert is_gray(color) is False
+    one = as_color(gray)
+    one[3, 4, 2] ^= 1
+    assert is_gray(one) is False
+
+
+def test_floor_color_is_the_first_darkest_pixel():
+    image = np.full((3, 3, 3), 200, np.uint8)
+    image[1, 2] = [5, 0, 9]
+    image[2, 0] = [9, 5, 0]
+    floor = floor_color(image)
+    assert floor.tolist() == [5, 0, 9]
+    assert floor.dtype == np.uint8
+    assert floor_color(image[..., :1]).tolist() == [5]
+    floor[:] = 0
+    assert image[1, 2].tolist() == [5, 0, 9]
+
+
+def test_resize_scales_the_whole_image_to_a_square(color, gray):
+    image = resize(color, 16)
+    assert (image.shape, image.dtype) == ((16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(resize(as_color(gray), 20)[..., :1], resize(gray[..., None], 20))
+    assert np.abs(image.mean((0, 1)) - color.mean((0, 1))).max() < 1.5
+    np.testing.assert_array_equal(resize(color[:40, :40], 40), color[:40, :40])
+
+
+def test_an_image_of_another_height_does_not_fit_a_model():
+    frontend = Frontend("image", 12, height=20, channels=3, image_size=0, mel=MelConfig())
+    assert decoder.fit(np.zeros((30, 20, 1), np.uint8), frontend).shape == (30, 20, 3)
+    for height in (19, 21):
+        with pytest.raises(BadFileError, match=f"^{height} pixels high, .* of 20$"):
+            decoder.fit(np.zeros((30, height, 3), np.uint8), frontend)
+
+
+def test_resize_averages_when_shrinking():
+    checks = np.indices((64, 64)).sum(0) % 2 * np.uint8(255)
+    assert np.abs(resize(checks[..., None].astype(np.uint8), 8).astype(int) - 127).max() <= 8
+
+
+def test_resize_interpolates_linearly_when_enlarging():
+    row = np.array([[0, 100]], np.uint8)
+    assert resize(np.repeat(row, 2, 0)[..., None], 4)[0, :, 0].tolist() == [0, 25, 75, 100]

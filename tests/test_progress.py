@@ -1,0 +1,37 @@
+"""What a person sees while waiting, and errors at the end of a block."""
+
+import functools
+
+import pytest
+from tqdm import tqdm
+
+from meljax.util import progress
+
+
+def test_a_counter_shows_how_much_is_done(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "interactive", lambda: True)
+    monkeypatch.setattr(progress, "tqdm", functools.partial(tqdm, mininterval=0, miniters=1))
+    with progress.counter("reading") as count:
+        for done in (1, 2, 3):
+            count(done, 4)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "reading" in shown.err
+    assert [f"{done}/4" in shown.err for done in (1, 2, 3, 4)] == [True, True, True, False]
+
+
+def test_without_a_terminal_a_counter_is_one_line(capsys):
+    with progress.counter("reading") as count:
+        count(1, 4)
+        count(2, 4)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("reading\n", "")
+
+
+def test_an_interrupt_is_never_only_a_warning(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), progress.ending(interrupted):
+        raise ValueError
+    assert capsys.readouterr().err == ""

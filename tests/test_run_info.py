@@ -1,0 +1,165 @@
+"""The record of a run, and when the run may be resumed."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from conftest import small_config
+from samples import IMAGENET, ODD, make_info
+from test_comparison import dataset
+
+from meljax import config
+from meljax.models.pretrained.initial_weights import WeightsOrigin
+from meljax.runs.directory import create, locked
+from meljax.runs.info import describe_run, read_info, require_info, write_info
+from meljax.runs.resume import check_resume, check_same_data
+from meljax.util.errors import UserError
+
+SET = dataset(("ann", "bob"), {"train": 8, "val": 4})
+RANDOM = WeightsOrigin("random", reason="no 'network'")
+
+
+def described(before=None, **keys):
+    return describe_run(small_config(**keys), SET, RANDOM, 5, before)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    for info in (described(), make_info(ODD, skipped=tuple(ODD), weights=IMAGENET)):
+        write_info(tmp_path, info)
+        assert read_info(tmp_path) == require_info(tmp_path) == info
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written["data"]["classes"] == ODD
+    assert written["data"]["files"] == {"train": 90, "val": 10, "test": 0}
+    assert written["config"]["train.epochs"] == 500
+
+
+def test_a_record_has_data_weights_and_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    info = described(data__path="voices", data__tfds_dir="sets", model__name="resnet18")
+    assert info.config["data.path"] == str(tmp_path / "voices")
+    assert info.config["data.tfds_dir"] == str(tmp_path / "sets")
+    assert info.config["model.init"] == "auto"
+    assert info.data.files == {"train": 8, "val": 4, "test": 0}
+    assert info.data.fingerprint == SET.fingerprint
+    assert info.lacks_pretraining
+    assert info.cautions() == [
+        "the network is not pretrained; initial weights: random: no 'network'"
+    ]
+    assert described(data__path="tfds:set").config["data.path"] == "tfds:set"
+
+
+def test_the_home_folder_is_spelled_out(monkeypatch):
+    """A run is resumed and reported by users whose home is another one."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    info = described(data__path="~/voices", data__tfds_dir="~/sets")
+    assert info.config["data.path"] == "/home/ann/voices"
+    assert info.config["data.tfds_dir"] == "/home/ann/sets"
+
+
+def test_sessions_are_listed_once_with_the_current_one_last(monkeypatch):
+    ours = described().session
+    other = dataclasses.replace(ours, device_kind="another")
+    before = dataclasses.replace(described(), sessions=(ours, other), finished=9)
+    again = described(before)
+    assert again.sessions == (other, ours)
+    assert again.session == ours
+    assert again.finished == 0
+
+
+def change(**fields):
+    return lambda values: values | fields
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda values: [],
+        lambda values: {},
+        change(weights="random"),
+        change(weights={"kind": "drawn"}),
+        change(finished="3"),
+        change(finished=True),
+        change(parameters=None),
+        change(sessions=[]),
+        change(sessions="abc"),
+        change(seed=0),
+        change(config={"train.epochs": "many"}),
+        change(config={"no.key": 3}),
+        change(data={"classes": []}),
+        lambda values: values | {"data": values["data"] | {"files": {"val": "4"}}},
+        lambda values: values | {"data": values["data"] | {"classes": "ab"}},
+    ],
+)
+def test_damaged_records_are_refused_in_one_line(tmp_path, damage):
+    write_info(tmp_path, described())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=re.escape(f"{path} is damaged")):
+        read_info(tmp_path)
+
+
+def test_keys_newer_than_the_run_get_defaults(tmp_path):
+    write_info(tmp_path, described())
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["config"]["mask.fill"]
+    path.write_text(json.dumps(values))
+    assert read_info(tmp_path) == described()
+
+
+def test_directories_without_records_are_not_runs(tmp_path):
+    assert read_info(tmp_path / "new") is None
+    assert read_info(tmp_path) is None
+    with pytest.raises(UserError, match=r"is not a run: it has no config\.json"):
+        require_info(tmp_path / "new")
+    (tmp_path / "letter").write_text("")
+    with pytest.raises(UserError, match="holds files but no run"):
+        read_info(tmp_path)
+    with pytest.raises(UserError, match="letter is a file"):
+        read_info(tmp_path / "letter")
+
+
+def test_a_lock_detects_that_another_process_has_trained(tmp_path):
+    info = described()
+    create(tmp_path, info, SET)
+    with (
+        pytest.raises(UserError, match="has just trained"),
+        locked(tmp_path, dataclasses.replace(info, finished=3)),
+    ):
+        pass
+    with locked(tmp_path, info):
+        assert len((tmp_path / "split.csv").read_text().splitlines()) == 13
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({}, ""),
+        ({"train__epochs": 3}, ""),
+        ({"data__tfds_dir": "/elsewhere"}, ""),
+        ({"train__epochs": 1}, "train.epochs (was 2, now 1)"),
+        ({"train__seed": 1}, "train.seed (was 0, now 1)"),
+        ({"train__seed": 1, "mask__fill": 0.5}, "mask.fill (was 0.0, now 0.5), train.seed (was 0"),
+    ],
+)
+def test_each_key_declares_how_it_may_change_on_resume(tmp_path, changed, refused):
+    if not refused:
+        check_resume(tmp_path, described(), small_config(**changed))
+        return
+    with pytest.raises(UserError, match=re.escape(refused)):
+        check_resume(tmp_path, described(), small_config(**changed))
+
+
+def test_only_epochs_and_tfds_dir_may_change_on_resume():
+    rules = {key: field.metadata.get("resume", "same") for key, field in config.KEYS.items()}
+    assert {key: rule for key, rule in rules.items() if rule != "same"} == {
+        "train.epochs": "more",
+        "data.tfds_dir": "free",
+    }
+
+
+def test_other_data_are_refused(tmp_path):
+    check_same_data(tmp_path, described(), SET)
+    with pytest.raises(UserError, match="the data changed"):
+        check_same_data(tmp_path, described(), dataset(("ann", "cy"), {"train": 8, "val": 4}))

@@ -1,0 +1,34 @@
+"""Makes tasks from settings and data."""
+
+import jax.numpy as jnp
+import pytest
+from conftest import small_config
+from test_scorer import make_dataset
+from test_step import NAMES
+
+from meljax.training.task_setup import make_device_sets, make_task
+
+
+def test_a_task_depends_on_training_files_only():
+    """The window is their median length; their number sets the steps per epoch."""
+    dataset = make_dataset([900, 500, 1000, 500, 1100, 500], ["train", "val"] * 3)
+    config = small_config(train__batch_size=2, train__learning_rate=0.1, train__lr_decay=0.5)
+    task = make_task(config, dataset)
+    assert task.frontend.window == 1000
+    assert task.classes == NAMES
+    state, rates = task.optimizer.init(jnp.float32(0)), []
+    for _ in range(3):
+        update, state = task.optimizer.update(jnp.float32(1), state, jnp.float32(0))
+        rates.append(-float(update))
+    assert rates == pytest.approx([0.1, 0.1, 0.05], rel=1e-4)
+    sets = make_device_sets(task, dataset)
+    assert list(sets) == ["train", "val"]
+    for split, lengths in (("train", [900, 1000, 1100]), ("val", [500] * 3)):
+        assert sets[split].length.tolist() == lengths
+        assert sets[split].label.tolist() == [0, 1, 2]
+
+
+def test_a_window_of_seconds_is_rounded_to_the_nearest_sample():
+    dataset = make_dataset([900] * 4, ["train", "val"] * 2)
+    task = make_task(small_config(data__window=0.10009), dataset)  # of 8000 samples a second
+    assert task.frontend.window == 801
