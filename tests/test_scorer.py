@@ -159,6 +159,22 @@ def test_accelerators_queue_all_batches(monkeypatch):
     assert devices.batches_in_flight(1) is devices.batches_in_flight(8) is None
 
 
+def test_queued_batches_give_the_same_bits(monkeypatch):
+    """As on an accelerator, where the next batches are dispatched before one is read."""
+    task = make_task()
+    model, data = make_model(task), make_data(task, 30)
+    order = window_order(model, np.asarray(data.length))
+    _, one_by_one = score_split(model, data, order)
+    monkeypatch.setattr(devices, "batches_in_flight", lambda count: None)
+    _, queued = score_split(model, data, order)
+    np.testing.assert_array_equal(queued, one_by_one)
+    clip = (tone(200, 0.2, 0) * 20_000).astype(np.int16)
+    sources = [Source(str(i), lambda: clip) for i in range(9)]
+    items = list(score_stream(model, sources))
+    assert [item.path for item in items] == [str(i) for i in range(9)]
+    assert len({item.logits.tobytes() for item in items}) == 1
+
+
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
 def test_evidence_is_grad_cam(name):
     """The closed form equals the gradient of the logit with respect to the last maps."""

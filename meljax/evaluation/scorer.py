@@ -83,7 +83,9 @@ def _logits(model: Model, batches: Iterable[_Batch]) -> Iterator[Float[Array, "b
     batches = iter(batches)
     at_once = devices.batches_in_flight(model.mesh.size)
     if at_once is None:
-        yield from (_batch_logits(model, batch) for batch in batches)
+        # The next batches are dispatched while the consumer waits for one.
+        dispatch = functools.partial(_batch_logits, model)
+        yield from map_ahead(dispatch, batches, workers=1, ahead=2)
         return
 
     def compute(batch: _Batch) -> Float[Array, "batch classes"]:
