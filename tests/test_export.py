@@ -1,8 +1,8 @@
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors
@@ -11,8 +11,8 @@ from conftest import SHARED, command
 from meljax.commands import convert_weights as convert_command
 from meljax.commands import export as export_command
 from meljax.main import main
-from meljax.models.pretrained.name_map import to_torch
-from meljax.models.pretrained.weights_file import read_weights, write_weights
+from meljax.models.pretrained.weights_file import read_weights
+from meljax.models.registry import NETWORKS
 from meljax.models.resnet import ResNet18
 from meljax.runs.load_model import load_model
 from meljax.util.errors import UserError
@@ -102,21 +102,17 @@ def test_an_output_that_cannot_be_written_gives_one_line(square_run, out, capsys
     assert answer.count("\n") == 1
 
 
-def test_a_run_needs_its_weights_file_only_at_the_start(image_folder, tmp_path):
-    """Resuming and loading work without the file."""
-    source = tmp_path / "begin.safetensors"
-    network = ResNet18(classes=2)
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), jnp.ones(1), False)
-    )
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda x: rng.uniform(0.01, 0.02, x.shape).astype("f4"), like)
-    write_weights(source, to_torch(variables, 0), {})
+def test_a_run_needs_its_weights_file_only_at_the_start(image_folder, tmp_path, monkeypatch):
+    """Resuming and loading work without the file. The network and its weights are small ones."""
+    small = dataclasses.replace(NETWORKS["resnet18"], default_width=4)
+    monkeypatch.setitem(NETWORKS, "resnet18", small)
+    source = tmp_path / "begin.pth"
+    shutil.copy(DATA / "tiny_resnet18.pth", source)
     workdir = tmp_path / "run"
-    keys = {"train__epochs": 1, "data__image_size": 24, "model__width": 0, "model__init": source}
+    keys = {"train__epochs": 1, "data__image_size": 24, "model__init": source}
     assert main(command("resnet", image_folder, workdir, **keys)) == 0
     info = json.loads((workdir / "config.json").read_text())
-    assert (info["weights"]["kind"], info["weights"]["name"]) == ("file", "begin.safetensors")
+    assert (info["weights"]["kind"], info["weights"]["name"]) == ("file", "begin.pth")
     source.unlink()
     assert load_model(workdir).epoch == 1
     assert main(command("resnet", image_folder, workdir, **keys | {"train__epochs": 2})) == 0
