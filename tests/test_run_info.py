@@ -49,12 +49,12 @@ def test_a_record_has_data_weights_and_absolute_paths(tmp_path, monkeypatch):
     assert described(data__path="tfds:set").config["data.path"] == "tfds:set"
 
 
-def test_the_home_folder_is_spelled_out(monkeypatch):
+def test_the_home_folder_is_spelled_out(tmp_path, monkeypatch):
     """A run is resumed and reported by users whose home is another one."""
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", str(tmp_path))
     info = described(data__path="~/voices", data__tfds_dir="~/sets")
-    assert info.config["data.path"] == "/home/ann/voices"
-    assert info.config["data.tfds_dir"] == "/home/ann/sets"
+    assert info.config["data.path"] == str(tmp_path / "voices")
+    assert info.config["data.tfds_dir"] == str(tmp_path / "sets")
 
 
 def test_sessions_are_listed_once_with_the_current_one_last(monkeypatch):
