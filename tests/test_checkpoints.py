@@ -132,7 +132,7 @@ def test_weights_are_restored_without_the_optimizer(tmp_path):
     save(tmp_path, [0.1, 0.9, 0.5])
     like = {"step": jnp.int32(0), "params": state(0).params, "batch_stats": state(0).batch_stats}
     checkpoints = Checkpoints(tmp_path, read_only=True)
-    weights, found = checkpoints.restore_best_weights(like)
+    weights, found = checkpoints.restore_best(like)
     checkpoints.close()
     assert found == meta(2)
     assert weights.keys() == like.keys()

@@ -122,7 +122,7 @@ def test_text_and_json_have_the_right_numbers():
     loss, error = calibration.log_loss, calibration.calibration_error
     assert info["uncalibrated"]["loss"] == loss(before, scored.labels) != info["loss"]
     assert info["loss"] == loss(after, scored.labels)
-    text = evaluation_text.text(results)
+    text = evaluation_text.text(results, info)
     assert (
         f"loss        {loss(after, scored.labels):.3f} nats "
         f"(without the temperature {loss(before, scored.labels):.3f})" in text

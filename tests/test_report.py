@@ -284,7 +284,7 @@ def test_each_class_has_its_own_precision_and_recall():
 
 
 def test_a_class_without_files_or_without_predictions_lacks_only_what_is_undefined():
-    """No file is taken for bob, and one is taken for cy, of whom there are none."""
+    """No prediction is bob; one prediction is cy, but no file is of class cy."""
     scores = [confused([[3, 0, 1], [2, 0, 0], [0, 0, 0]])]
     _, *rows = table_under("Classes", page(make_results(("ann", "bob", "cy"), scores=scores)))
     assert sorted(rows) == [

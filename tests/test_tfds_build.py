@@ -130,7 +130,7 @@ def test_a_run_resumes_with_its_version_and_is_scored_where_its_set_is(
     assert "43 files of tfds:recordings:1.1.0" in captured.out
     assert "the model was trained on" in captured.out
     assert evaluate.main([str(run), "--data", "tfds:recording", "--tfds-dir", str(moved)]) == 2
-    assert "no set 'recording' in" in capsys.readouterr().err
+    assert "'recording' is neither a set in" in capsys.readouterr().err
     rows = (run / "split.csv").read_text()
     val = next(row for row in rows.splitlines() if ",val," in row and row.startswith("voice0/"))
     val = val.partition(",")[0]
@@ -140,7 +140,7 @@ def test_a_run_resumes_with_its_version_and_is_scored_where_its_set_is(
     assert "voice0/none.wav: no longer there, or damaged; skipped" in capsys.readouterr().err
     shutil.rmtree(moved / "recordings")
     assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 2
-    assert "no set 'recordings' in" in capsys.readouterr().err
+    assert "'recordings' is neither a set in" in capsys.readouterr().err
 
 
 PLAIN = """

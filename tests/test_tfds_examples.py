@@ -363,11 +363,11 @@ def test_other_mistakes_are_noticed_before_a_download(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("animal", ["no set 'animal' in", "did you mean tfds:animals?"]),
+        ("animal", ["'animal' is neither a set in", "did you mean tfds:animals?"]),
         ("animals/1.9.0", ["did you mean tfds:animals:1.9.0?"]),
         ("MNIST", ["did you mean tfds:mnist?"]),
         ("mnst", ["did you mean tfds:mnist?"]),
-        ("qqqqqqqq", ["TFDS does not know one; check data.tfds_dir"]),
+        ("qqqqqqqq", ["nor one that TFDS can download; check data.tfds_dir"]),
         ("mnist/small", ["mnist has no configuration 'small'"]),
         ("cifar10_corrupted/fog_9", ["has no configuration 'fog_9'", "e.g. 'fog_"]),
     ],
@@ -443,7 +443,7 @@ def test_a_damaged_record_is_listed_and_the_others_are_read(versions):
     assert bad.reason.startswith("damaged (")
     assert len(manifest.items) == 5
     config = small_config(data__path="tfds:animals", data__tfds_dir=str(versions))
-    with pytest.raises(UserError, match="1 examples in tfds:animals cannot be used") as caught:
+    with pytest.raises(UserError, match="1 example in tfds:animals cannot be used") as caught:
         load(config, CACHE)
     assert len(caught.value.details) == 1
 

@@ -19,8 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = console.parser("export", __doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
-    parser.add_argument("--format", choices=["stablehlo", "onnx", "torch"], required=True)
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True)
+    forms = ("stablehlo", "onnx", "torch")
+    parser.add_argument("--format", choices=forms, required=True, help="see above")
+    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file to write")
     arguments = parser.parse_args(argv)
 
     def run(_: console.StopRequest) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.manifest import (
-    SPLIT_NAMES,
+    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
@@ -15,9 +15,9 @@ from meljax.data.manifest import (
     common_kind,
     file_manifest,
     kind_of,
-    nearest,
 )
 from meljax.util.errors import UserError
+from meljax.util.phrases import nearest
 
 
 class _Row(NamedTuple):
@@ -125,12 +125,12 @@ def _rows(file: Path, table: list[tuple[int, list[str]]], columns: dict[str, int
 def _splits(file: Path, rows: Sequence[_Row], training: bool) -> list[str]:
     """Returns the split of each row; '' for training rows if no row is in val."""
     for row in rows:
-        if row.split and row.split.lower() not in SPLIT_NAMES:
+        if row.split and row.split.lower() not in SPLIT_OF_NAME:
             raise UserError(
                 f"{_at(file, row.line)} has the split {row.split!r}; "
                 "expected train, val, test or nothing"
             )
-    splits = [SPLIT_NAMES.get(row.split.lower(), "") for row in rows]
+    splits = [SPLIT_OF_NAME.get(row.split.lower(), "") for row in rows]
     if not training:
         return splits
     given = set(splits) - {"test"}

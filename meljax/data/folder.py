@@ -8,7 +8,7 @@ from typing import Literal
 
 from meljax.data.manifest import (
     KIND_OF_SUFFIX,
-    SPLIT_NAMES,
+    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
@@ -118,7 +118,7 @@ def _subfolders(folder: Path) -> list[str]:
 def _given_splits(root: Path, training: bool) -> dict[str, str]:
     """Returns the split of each folder; {} if the folders are classes."""
     folders = _subfolders(root)
-    splits = {folder: SPLIT_NAMES.get(folder.lower(), "") for folder in folders}
+    splits = {folder: SPLIT_OF_NAME.get(folder.lower(), "") for folder in folders}
     train = [folder for folder, split in splits.items() if split == "train"]
     if not train or not all(splits.values()) or not any(_subfolders(root / name) for name in train):
         return {}

@@ -1,6 +1,5 @@
 """The manifest of a data set: its items with class, group and split, before they are decoded."""
 
-import difflib
 import os
 import stat
 import time
@@ -11,6 +10,7 @@ from typing import Literal
 
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
+from meljax.util.phrases import nearest, on_one_line
 
 Split = Literal["train", "val", "test"]
 
@@ -20,8 +20,15 @@ KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys((".aif", ".aiff", ".aifc"), "audio"),
 }
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLIT_OF_NAME = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}
 """Split by the lower-case name of a folder, value of a CSV, or TFDS split."""
+
 TIMESTAMP_RESOLUTION_NS = 2_000_000_000
 """Two writes within this time may get the same time stamp on some file systems."""
 
@@ -45,8 +52,7 @@ class Bad:
 
     def __str__(self) -> str:
         """Returns one line, whatever characters the path contains."""
-        path = self.path if self.path.isprintable() else repr(self.path)
-        return f"{path}: {self.reason}"
+        return f"{on_one_line(self.path)}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -127,12 +133,6 @@ def noun(kind: Kind, count: int = 2) -> str:
     return {"audio": "recording", "image": "image"}[kind] + ("" if count == 1 else "s")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Returns ' (the nearest is …)' for the most similar of `names`; '' if none is similar."""
-    near = difflib.get_close_matches(name, sorted(names), n=1)
-    return f" (the nearest is {near[0]!r})" if near else ""
-
-
 def common_kind(source: Path, items: Sequence[Item]) -> Kind:
     """Returns the kind of all files; raises `UserError` if they are of both kinds."""
     paths = {"image": [], "audio": []}
@@ -182,12 +182,15 @@ def check_none_bad(manifest: Manifest, bad: Sequence[Bad], skip: str) -> None:
     """Raises `UserError` that lists `bad`, if there are any; `skip` is the setting to skip them."""
     if not bad:
         return
-    what, remedy = "files or folders", "fix or remove them"
+    alone = len(bad) == 1
+    what, them = ("file or folder", "it") if alone else ("files or folders", "them")
+    remedy = f"fix or remove {them}"
     if not manifest.root:
-        what, remedy = "examples", "build or download the set again"
+        what = "example" if alone else "examples"
+        remedy = "build or download the set again"
     raise UserError(
         f"{len(bad)} {what} in {manifest.source} cannot be used (listed above); {remedy}, or set "
-        f"{skip} to skip them",
+        f"{skip} to skip {them}",
         map(str, bad),
     )
 

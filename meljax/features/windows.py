@@ -11,7 +11,8 @@ def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
 
     An item shorter than one and a half windows has one window, in its middle; the start is negative
     if the item is shorter than the window. A longer item has evenly spaced windows from its first
-    sample to its last, at most half a window apart, so every sample is used.
+    sample to its last. They start at least half a window and at most one window apart, so every
+    sample is used.
     """
     spare = length - window
     count = 1 + max(0, spare) // max(1, window // 2)

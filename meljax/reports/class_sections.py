@@ -5,8 +5,9 @@ from jaxtyping import Int
 
 from meljax.evaluation import metrics
 from meljax.reports import figures
-from meljax.reports.html_page import ABSENT, FIGURES, count, escape, img, listing, section, table
+from meljax.reports.html_page import ABSENT, FIGURES, escape, img, listing, section, table
 from meljax.runs.results import RunResults
+from meljax.util.phrases import count
 
 PAIRS = 8
 """Number of listed pairs of confused classes."""

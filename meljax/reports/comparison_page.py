@@ -13,9 +13,8 @@ from meljax.models.registry import NETWORKS
 from meljax.reports import figures, html_page
 from meljax.reports.html_page import (
     ABSENT,
-    SPLIT_NAMES,
+    SPLIT_WORDS,
     code,
-    count,
     duration,
     escape,
     img,
@@ -39,6 +38,7 @@ from meljax.runs.history import best_epoch, column
 from meljax.runs.info import RunInfo
 from meljax.runs.predictions import Calibration
 from meljax.runs.record import RunRecord
+from meljax.util.phrases import count
 
 READ_PAIRS = 6
 """Up to this many tests, their sentences are shown; the sentences of more tests are folded."""
@@ -109,7 +109,7 @@ def _figures(records: Sequence[RunRecord]) -> Iterator[tuple[str, Figure]]:
 
 
 def _cautions(records: Sequence[RunRecord]) -> str:
-    """Returns the box of warnings; a warning that several runs share is shown once."""
+    """Returns the warnings of all runs; one that several runs share is shown once."""
     found: dict[str, list[str]] = {}
     for record in records:
         lines = record.info.cautions()
@@ -176,7 +176,7 @@ def _rows(records: Sequence[RunRecord]) -> Iterator[str | Sequence[str]]:
 
 def _files(info: RunInfo) -> str:
     files = info.data.files.items()
-    counts = ", ".join(f"{n:,} {SPLIT_NAMES[split]}" for split, n in files if n)
+    counts = ", ".join(f"{n:,} {SPLIT_WORDS[split]}" for split, n in files if n)
     return f"{noun(info.data.kind)}: {counts}"
 
 
@@ -236,7 +236,7 @@ def _tests(records: Sequence[RunRecord]) -> str:
             (
                 escape(names[pair.first]),
                 escape(names[pair.second]),
-                SPLIT_NAMES[pair.split],
+                SPLIT_WORDS[pair.split],
                 *(f"{n:,}" for n in pair.test[:4]),
                 escape(p_text(pair.test.p).removeprefix("p").removeprefix(" = ")),
             )

@@ -1,6 +1,7 @@
 """The report of `evaluate`: all numbers for JSON, and a text."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,10 +97,9 @@ def _per_class(results: Evaluation) -> dict[str, dict[str, Any]]:
     }
 
 
-def text(results: Evaluation) -> str:
-    """Returns the scores, then a line per class, the lowest F1 first."""
-    scored, found = results.scored, numbers(results)
-    before = found["uncalibrated"]
+def text(results: Evaluation, found: Mapping[str, Any]) -> str:
+    """Returns the scores, then a line per class, the lowest F1 first; `found` are the `numbers`."""
+    scored, before = results.scored, found["uncalibrated"]
     lines = [
         f"{results.run}, epoch {scored.epoch}: {len(results.files):,} files of {results.data}",
         f"accuracy    {with_interval(scored.accuracy, scored.accuracy_interval)}",
@@ -109,9 +109,9 @@ def text(results: Evaluation) -> str:
         f"calibration {found['expected_calibration_error']:.1%} expected error at temperature "
         f"{scored.temperature:.2f} (without {before['expected_calibration_error']:.1%})",
         "",
-        *_class_lines(results),
+        *_class_lines(results, found["per_class"]),
     ]
-    if missing := _missing_classes(results):
+    if missing := found["missing_classes"]:
         lines.append(
             f"\nclasses without files: {len(missing)} ({', '.join(missing)}); in macro-F1 each "
             "counts as 0 if a file was predicted as it, else not at all"
@@ -124,11 +124,11 @@ def text(results: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _class_lines(results: Evaluation) -> list[str]:
+def _class_lines(results: Evaluation, per_class: Mapping[str, Any]) -> list[str]:
     """Returns a header, and a line for each class that occurs."""
     width = max(len("class"), *map(len, results.classes))
     lines = [f"{'class':{width}}  files  precision  recall     F1  most confused with"]
-    rows = {name: row for name, row in _per_class(results).items() if row["f1"] is not None}
+    rows = {name: row for name, row in per_class.items() if row["f1"] is not None}
     for name, row in sorted(rows.items(), key=lambda pair: pair[1]["f1"]):
         shares = "  ".join(
             f"{'–' if row[key] is None else format(row[key], '.1%'):>{space}}"

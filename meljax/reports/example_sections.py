@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from meljax.evaluation.mistakes import Mistake
 from meljax.reports import figures
-from meljax.reports.html_page import FIGURES, code, count, escape, img, section
+from meljax.reports.html_page import FIGURES, code, escape, img, section
 from meljax.runs.results import MaskExample, RunResults
+from meljax.util.phrases import count
 
 LONGEST_SECONDS = 30
 """Longer recordings are cut to this many seconds from their middle."""

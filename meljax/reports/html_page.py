@@ -16,7 +16,7 @@ FIGURES = "figures"
 """The folder of images and recordings, next to the page."""
 
 ABSENT = "–"
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 _STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 _GENERATOR = '<meta name="generator" content="meljax">'
@@ -99,11 +99,6 @@ def share(value: float, bounds: tuple[float, float] | None) -> str:
     return f"<b>{value:.1%}</b> {interval(bounds)}"
 
 
-def count(number: int, noun: str) -> str:
-    """Returns '1 epoch', '2 epochs'."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
 def duration(seconds: float) -> str:
     """Returns '1.5 s', '12 min' or '3 h 20 min'."""
     if seconds < 100:
@@ -123,7 +118,7 @@ def note(words: str) -> str:
 
 
 def caution(lines: Sequence[str]) -> str:
-    """Returns a box of warnings; empty if there are none."""
+    """Returns a box of warnings; nothing without warnings."""
     if not lines:
         return ""
     return f'<section class="caution"><h2>Warnings</h2>{listing(lines)}</section>'

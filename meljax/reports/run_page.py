@@ -15,9 +15,8 @@ from meljax.evaluation.scores import Scored
 from meljax.models.registry import NETWORKS
 from meljax.reports import class_sections, example_sections, figures, html_page
 from meljax.reports.html_page import (
-    SPLIT_NAMES,
+    SPLIT_WORDS,
     code,
-    count,
     duration,
     escape,
     img,
@@ -34,6 +33,7 @@ from meljax.runs.history import column
 from meljax.runs.info import RunInfo
 from meljax.runs.predictions import calibration_of
 from meljax.runs.results import RunResults
+from meljax.util.phrases import count
 
 FILES = {
     CONFIG: "settings, versions",
@@ -125,7 +125,7 @@ def _both(scored: Scored) -> tuple[str, str]:
 def _headline(results: RunResults) -> str:
     info, last = results.info, results.scores[0]
     items, files = noun(info.data.kind), info.data.files
-    counts = ", ".join(f"{n:,} for {SPLIT_NAMES[split]}" for split, n in files.items() if n)
+    counts = ", ".join(f"{n:,} for {SPLIT_WORDS[split]}" for split, n in files.items() if n)
     network = NETWORKS[info.config["model.name"]].display_name
     chance = np.bincount(last.labels).max() / len(last.labels)
     lead = (
@@ -167,7 +167,7 @@ def _data_name(info: RunInfo) -> str:
 
 
 def _cautions(info: RunInfo) -> str:
-    """Returns the box of warnings; empty if there are none."""
+    """Returns the warnings about data and initial weights."""
     lines = [escape(line) for line in info.data.warnings]
     if info.lacks_pretraining:
         lines.insert(
@@ -194,7 +194,7 @@ def _score_table(results: RunResults) -> str:
             (
                 f"best epoch, chosen on {on}" if scored.chosen else "last epoch",
                 str(scored.epoch),
-                f"{SPLIT_NAMES[scored.split]}, {len(scored.labels):,}",
+                f"{SPLIT_WORDS[scored.split]}, {len(scored.labels):,}",
                 *_both(scored),
                 f"{scored.loss:.3f}",
             )
@@ -263,7 +263,7 @@ def _calibration(results: RunResults) -> str:
         fitted = "fitted on these files" if scored.split == "val" else "not fitted on these files"
         rows.append(
             (
-                f"{SPLIT_NAMES[scored.split]}, {fitted}",
+                f"{SPLIT_WORDS[scored.split]}, {fitted}",
                 f"{len(scored.labels):,}",
                 *(f"{each.loss:.3f}" for each in both),
                 *(f"{each.expected_calibration_error:.1%}" for each in both),
@@ -309,7 +309,7 @@ def _reproduction(results: RunResults, links: Mapping[str, str]) -> str:
 def _circumstances(info: RunInfo, history: Sequence[Row]) -> list[tuple[str, str]]:
     """Returns (name, value) of everything besides the settings that the run depends on, as HTML."""
     data, session, seconds = info.data, info.session, column(history, "seconds")
-    files = ", ".join(f"{n:,} {SPLIT_NAMES[split]}" for split, n in data.files.items())
+    files = ", ".join(f"{n:,} {SPLIT_WORDS[split]}" for split, n in data.files.items())
     versions = ", ".join(f"{name} {version}" for name, version in session.versions.items())
     speed = np.median(column(history, "images_per_second"))
     skipped = f"{data.ignored:,} of other kinds ignored, {len(data.skipped):,} unusable skipped"

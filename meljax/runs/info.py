@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
 
 import jax
 
@@ -11,10 +10,12 @@ from meljax import config as config_lib
 from meljax.config import Config
 from meljax.data.dataset import Dataset
 from meljax.data.tfds import catalog
+from meljax.features.frontend import Kind
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
+from meljax.util.phrases import count
 from meljax.util.typed_json import from_json, to_json
 from meljax.util.version import COMPUTING, versions
 
@@ -34,7 +35,7 @@ class DataInfo:
       fingerprint: identifies paths, labels, splits and contents of all items.
     """
 
-    kind: Literal["audio", "image"]
+    kind: Kind
     classes: tuple[str, ...]
     files: dict[str, int]
     ignored: int
@@ -92,7 +93,7 @@ class RunInfo:
         lines = list(self.data.warnings)
         if self.data.skipped:
             skipped = self.data.skipped
-            lines.append(f"{len(skipped)} unusable files were skipped: {'; '.join(skipped)}")
+            lines.append(f"{count(len(skipped), 'unusable file')} skipped: {'; '.join(skipped)}")
         if self.lacks_pretraining:
             lines.append(
                 f"the network is not pretrained; initial weights: {self.weights.describe()}"
@@ -125,7 +126,7 @@ def describe_run(
             classes=dataset.classes,
             files={split: len(dataset.indices(split)) for split in ("train", "val", "test")},
             ignored=dataset.ignored,
-            skipped=tuple(f"{bad.path}: {bad.reason}" for bad in dataset.skipped),
+            skipped=tuple(map(str, dataset.skipped)),
             warnings=dataset.warnings,
             fingerprint=dataset.fingerprint,
         ),

@@ -4,22 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-from jax.sharding import Mesh
-
 from meljax import config as config_lib
 from meljax.config import Config
 from meljax.evaluation.forward import Model
-from meljax.features.frontend import Frontend
 from meljax.models import registry
 from meljax.runs.directory import CHECKPOINTS
 from meljax.runs.info import require_info
 from meljax.runs.predictions import read_temperature
-from meljax.training.checkpoints import Checkpoints, Weights
-from meljax.training.state import blank_images
-from meljax.util.devices import make_mesh, replicated
+from meljax.training.checkpoints import Checkpoints
+from meljax.training.state import abstract_weights
+from meljax.util.devices import make_mesh
 from meljax.util.errors import UserError
 
 
@@ -40,7 +34,7 @@ def load_model(run: Path) -> TrainedModel:
     """Returns the model of the run in the directory `run`.
 
     Raises:
-      UserError: there is no run, or it has not finished an epoch.
+      UserError: the directory holds no run, or no epoch of the run is finished.
     """
     require_info(run)
     if not (run / CHECKPOINTS).is_dir():
@@ -51,9 +45,9 @@ def load_model(run: Path) -> TrainedModel:
             raise UserError(f"{run / CHECKPOINTS} is empty: the run has not finished an epoch")
         mesh, config = make_mesh(), config_lib.from_flat(meta.config)
         network = registry.build(config.model, len(meta.classes))
-        like = _abstract_weights(network, meta.frontend, mesh)
+        like = abstract_weights(network, meta.frontend, mesh)
         # If the best checkpoint is damaged, this is another one with its own meta.
-        weights, meta = checkpoints.restore_best_weights(like)
+        weights, meta = checkpoints.restore_best(like)
     variables = {name: weights[name] for name in ("params", "batch_stats")}
     return TrainedModel(
         config=config,
@@ -62,14 +56,3 @@ def load_model(run: Path) -> TrainedModel:
         epoch=meta.epoch,
         temperature=read_temperature(run, meta.epoch),
     )
-
-
-def _abstract_weights(network: nn.Module, frontend: Frontend, mesh: Mesh) -> Weights:
-    """Returns shapes, dtypes and shardings of a network's weights."""
-    variables = jax.eval_shape(
-        lambda key: network.init(key, blank_images(frontend), jnp.ones(1), train=False),
-        jax.random.key(0),
-    )
-    like = dict(variables) | {"step": jax.ShapeDtypeStruct((), jnp.int32)}
-    place = replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)

@@ -18,7 +18,7 @@ def check_resume(workdir: Path, info: RunInfo, config: Config) -> None:
     now = absolute_settings(config)
     changed = []
     for key in sorted(now):
-        rule = KEYS[key].metadata.get("resume", "same")
+        rule = KEYS[key].metadata["resume"]
         may_differ = rule == "free" or (rule == "more" and now[key] > info.config[key])
         if now[key] != info.config[key] and not may_differ:
             changed.append(f"{key} (was {info.config[key]!r}, now {now[key]!r})")

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -26,6 +26,8 @@ FORMAT = 1
 
 Weights = dict[str, Any]
 """A state without its optimizer: 'step', 'params' and 'batch_stats'."""
+
+State = TypeVar("State", TrainState, Weights)
 
 
 class UnknownFormatError(UserError):
@@ -134,12 +136,12 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         return self._first_readable(steps, like, set_aside=True)
 
-    def restore_best(self, like: TrainState) -> tuple[TrainState, Meta] | None:
-        """Returns the best readable checkpoint; otherwise like `restore_latest`."""
-        return self._first_readable(self._best_first(), like, set_aside=False)
+    def restore_best(self, like: State) -> tuple[State, Meta] | None:
+        """Returns the best readable checkpoint; otherwise like `restore_latest`.
 
-    def restore_best_weights(self, like: Weights) -> tuple[Weights, Meta] | None:
-        """Returns the best readable checkpoint without its optimizer: a third of the bytes."""
+        With weights as `like`, a third of the bytes is read. The same object cannot restore both
+        whole states and weights: orbax keeps the reader that it needs first.
+        """
         return self._first_readable(self._best_first(), like, set_aside=False)
 
     def best_meta(self) -> Meta | None:

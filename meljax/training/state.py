@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from meljax.config import MaskConfig, TrainConfig
 from meljax.data.batches import steps_per_epoch
@@ -72,9 +72,14 @@ def blank_images(frontend: Frontend) -> Float[Array, "1 rows columns channel"]:
     return jnp.zeros(image.shape, image.dtype)
 
 
+def random_variables(network: nn.Module, frontend: Frontend, key: Key[Array, ""]) -> PyTree:
+    """Returns `{'params': ..., 'batch_stats': ...}` with random weights."""
+    return network.init(key, blank_images(frontend), jnp.ones(1), train=False)
+
+
 def first_state(task: Task, key: Key[Array, ""]) -> TrainState:
     """Returns the state before the first step, with random weights, on every device."""
-    variables = task.network.init(key, blank_images(task.frontend), jnp.ones(1), train=False)
+    variables = random_variables(task.network, task.frontend, key)
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
@@ -93,5 +98,17 @@ init_state = jax.jit(
 def abstract_state(task: Task) -> TrainState:
     """Returns the state's shapes, dtypes and shardings, for restoring a checkpoint."""
     like = jax.eval_shape(functools.partial(first_state, task), jax.random.key(0))
-    place = replicated(task.mesh)
+    return _replicated_shapes(like, task.mesh)
+
+
+def abstract_weights(network: nn.Module, frontend: Frontend, mesh: Mesh) -> dict[str, Any]:
+    """Returns the same as `abstract_state`, but only of step, parameters and batch statistics."""
+    make = functools.partial(random_variables, network, frontend)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    like = {"step": step, **jax.eval_shape(make, jax.random.key(0))}
+    return _replicated_shapes(like, mesh)
+
+
+def _replicated_shapes(like: PyTree, mesh: Mesh) -> PyTree:
+    place = replicated(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), like)

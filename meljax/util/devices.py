@@ -82,7 +82,7 @@ def scoring_batch(devices: int) -> int:
 
 
 def batches_in_flight(devices: int) -> int | None:
-    """Returns how many batches to score at the same time on `devices` devices; `None`: no limit.
+    """Returns how many batches to score at the same time; `None`: dispatch them without waiting.
 
     Accelerators queue their work. A single CPU device takes three, because one window leaves cores
     idle. Several emulated CPU devices take one: concurrent programs deadlock in XLA's rendezvous.

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from meljax.util.errors import UserError
+from meljax.util.files import write_errors
+from meljax.util.phrases import on_one_line
 from meljax.util.progress import say
 
 FORMATS = ("table", "csv", "jsonl")
@@ -47,7 +49,7 @@ def writer(
     Raises:
       UserError: `out` cannot be written.
     """
-    width = min(max(len("path"), *(len(_shown(name)) for name in names)), WIDEST)
+    width = min(max(len("path"), *(len(on_one_line(name)) for name in names)), WIDEST)
     header, line = _formatter(form, columns, width)
     with contextlib.ExitStack() as stack:
         write = say if out is None else stack.enter_context(_opened(out))
@@ -59,13 +61,11 @@ def writer(
 @contextlib.contextmanager
 def _opened(out: Path) -> Iterator[Callable[[str], None]]:
     """Yields a function that writes and flushes a line to the file `out`."""
-    try:
+    with write_errors(out, "--out"):
         # File names need not be valid UTF-8: their bytes are written unchanged.
         file = open(  # noqa: SIM115 - closed below
             out, "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1
         )
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
     with file:
         yield lambda text: print(text, file=file)
 
@@ -86,7 +86,7 @@ def _formatter(
 def _table_line(row: Row, columns: Sequence[str], width: int) -> str:
     """Returns a row in columns; an error replaces all columns after the path."""
     if row.get("error"):
-        return f"{_shown(row['path']).ljust(width)}  ERROR: {_shown(row['error'])}"
+        return f"{on_one_line(row['path']).ljust(width)}  ERROR: {on_one_line(row['error'])}"
     return "  ".join(_cell(column, row.get(column), width) for column in columns).rstrip()
 
 
@@ -94,15 +94,10 @@ def _cell(column: str, value: str | float | int | None, width: int) -> str:
     numeric = column.startswith(("start", "end", "probability"))
     if isinstance(value, float):
         value = f"{value:.1%}" if column.startswith("probability") else f"{value:.2f}"
-    text = "" if value is None else _shown(str(value))
+    text = "" if value is None else on_one_line(str(value))
     if numeric:
         return text.rjust(max(8, len(column)))
     return text.ljust(width if column == "path" else 20)
-
-
-def _shown(text: str) -> str:
-    """Returns text on one line, with unprintable characters escaped."""
-    return text if text.isprintable() else repr(text)
 
 
 def csv_line(values: Iterable[Any]) -> str:

@@ -1,7 +1,6 @@
 """Scores a trained model on labeled files."""
 
 import csv
-import difflib
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.files import cache_dir, write_atomically
+from meljax.util.phrases import nearest
 from meljax.util.progress import say, track, warn
 from meljax.util.table import read_csv
 
@@ -85,12 +85,12 @@ def evaluate(
         trained_on=sum(labeled.digests.get(path) in known for path, _ in used),
         bad=bad,
     )
-    say(evaluation_text.text(results))
+    numbers = evaluation_text.numbers(results)
+    say(evaluation_text.text(results, numbers))
     if data is None and split == "val":
         say("the epoch was chosen on these files: expect lower scores on new ones")
     if json_file:
-        numbers = json.dumps(evaluation_text.numbers(results), indent=2) + "\n"
-        write_atomically(json_file, numbers, "--json")
+        write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
     return len(bad)
 
 
@@ -245,10 +245,7 @@ def _check_classes(data: str, found: Sequence[str], classes: Sequence[str]) -> N
     unknown = [name for name in found if name not in classes]
     if not unknown:
         return
-    shown = []
-    for name in unknown[:5]:
-        near = difflib.get_close_matches(name, classes, n=1)
-        shown.append(f"{name!r}" + (f" (the nearest is {near[0]!r})" if near else ""))
+    shown = [f"{name!r}{nearest(name, classes)}" for name in unknown[:5]]
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
     raise UserError(
         f"data.path: {data!r} holds classes that the model does not know: "

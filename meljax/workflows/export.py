@@ -8,6 +8,7 @@ from meljax.export.description import describe
 from meljax.runs.load_model import load_model
 from meljax.util import devices
 from meljax.util.files import write_atomically
+from meljax.util.progress import say
 
 
 def export(run: Path, form: str, out: Path) -> None:
@@ -25,9 +26,9 @@ def export(run: Path, form: str, out: Path) -> None:
     else:
         serialize = {"stablehlo": stablehlo.serialize, "onnx": onnx_graph.serialize}[form]
         content, difference = serialize(trained)
-        checked = f", within {difference:.0e} of the model's own probabilities"
+        checked = f", within {difference:.1g} of the model's own probabilities"
     write_atomically(out, content, "--out")
     description = describe(trained, form, run.absolute().name)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     write_atomically(out.with_name(f"{out.name}.json"), text, "--out")
-    print(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")
+    say(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")

@@ -1,16 +1,15 @@
 """Finishes a trained run: scores, predictions, calibration and the report."""
 
-import functools
-
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 
 from meljax.data.batches import DeviceSet
 from meljax.data.dataset import Dataset
-from meljax.evaluation.metrics import Row, rank
+from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import worst_mistakes
 from meljax.evaluation.scores import Scored, score_weights
+from meljax.runs.history import best_epoch
 from meljax.runs.predictions import write_calibration, write_predictions
 from meljax.runs.results import MaskExample, RunResults
 from meljax.runs.session import Session
@@ -23,7 +22,7 @@ from meljax.util.progress import warn
 MASK_EXAMPLES = 4
 """Number of training images shown before and after masking."""
 
-masked_images = functools.partial(jit, static_argnames="task")(train_images)
+masked_images = jit(train_images, static_argnames="task")
 """The compiled `train_images`."""
 
 
@@ -42,12 +41,12 @@ def finish(session: Session, state: TrainState, history: list[Row]) -> RunResult
 def score(session: Session, state: TrainState, history: list[Row]) -> RunResults:
     """Returns the scores of the last and the best weights; `state` is that of the last epoch."""
     weights = [(len(history), False, state)]
-    best_epoch = max(history, key=rank)["epoch"]
+    best = best_epoch(history)
     restored = session.checkpoints.restore_best(state)
-    if restored and restored[1].epoch == best_epoch:
-        weights.append((best_epoch, True, restored[0]))
+    if restored and restored[1].epoch == best:
+        weights.append((best, True, restored[0]))
     else:
-        warn(f"the weights of the best epoch ({best_epoch}) are lost; it is not scored")
+        warn(f"the weights of the best epoch ({best}) are lost; it is not scored")
     scores = [_score_held_out(session, *each) for each in weights]
     mask, val = session.config.mask, session.sets["val"]
     return RunResults(

@@ -11,6 +11,7 @@ import numpy as np
 
 from meljax.config import Config
 from meljax.data.dataset import Dataset, download_set, load, resolve_set
+from meljax.data.manifest import noun
 from meljax.evaluation.metrics import Metrics, Row
 from meljax.models import registry
 from meljax.models.pretrained.initial_weights import (
@@ -134,7 +135,7 @@ def _announce(session: Session, resumed: bool, done: int) -> None:
     """Prints data, model, device and warnings."""
     info, files = session.info, session.info.data.files
     counts = ", ".join(f"{count} {split}" for split, count in files.items() if count)
-    kind = {"audio": "recordings", "image": "images"}[session.dataset.kind]
+    kind = noun(session.dataset.kind)
     say(
         f"data: {len(session.dataset.classes)} classes, {sum(files.values())} {kind} "
         f"({counts}); {session.dataset.ignored} other files or folders ignored"

@@ -117,8 +117,8 @@ def find_local(path: str, tfds_dir: str) -> Name | None:
     near = difflib.get_close_matches(wanted.name.lower(), names, n=1, cutoff=0.75)
     hint = f"did you mean {PREFIX}{near[0]}?" if near else "check data.tfds_dir"
     raise UserError(
-        f"data.path: there is no set {wanted.name!r} in {str(root)!r} (data.tfds_dir), and TFDS "
-        f"does not know one; {hint}"
+        f"data.path: {wanted.name!r} is neither a set in {str(root)!r} (data.tfds_dir) nor one "
+        f"that TFDS can download; {hint}"
     )
 
 

@@ -11,7 +11,7 @@ import soundfile
 from jaxtyping import Shaped
 
 from meljax.data.manifest import (
-    SPLIT_NAMES,
+    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
@@ -95,7 +95,7 @@ def scan_set(path: str, tfds_dir: str, label: str, group: str, training: bool) -
 def _splits(path: str, all_splits: Mapping[str, Any], training: bool) -> dict[str, str]:
     """Returns our split for each TFDS split that is used; '' if it is not decided yet."""
     filled = [name for name, found in all_splits.items() if found.num_examples]
-    splits = {name: SPLIT_NAMES[name] for name in filled if name in SPLIT_NAMES}
+    splits = {name: SPLIT_OF_NAME[name] for name in filled if name in SPLIT_OF_NAME}
     if len(filled) == 1 and (training or not splits):
         splits = {filled[0]: "train"}
     if not training:

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from meljax.data.manifest import nearest
 from meljax.data.tfds import catalog
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
+from meljax.util.phrases import nearest
 
 PATH_FEATURES = ("path", "filename", "file_name")
 """Last parts of the names of features that may hold the path of an example."""

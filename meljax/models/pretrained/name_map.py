@@ -9,6 +9,7 @@ from jaxtyping import PyTree, Shaped
 
 from meljax.models.pretrained.weights_file import Weights
 from meljax.util.errors import UserError
+from meljax.util.phrases import on_one_line
 
 HEAD = ("fc.weight", "fc.bias")
 
@@ -117,5 +118,4 @@ def _listed(names: list[str], limit: int = 6) -> str:
     if not names:
         return "nothing"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    shown = (name if name.isprintable() else repr(name) for name in names[:limit])
-    return ", ".join(name[:80] for name in shown) + more
+    return ", ".join(on_one_line(name)[:80] for name in names[:limit]) + more
