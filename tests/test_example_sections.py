@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import soundfile
-from samples import Page, make_results, scored, table_under
+from samples import Page, four_scores, make_results, scored, table_under
 from scipy.special import softmax
 
 from meljax.evaluation import calibration
@@ -151,13 +151,8 @@ def test_every_bin_with_files_is_drawn_at_its_position():
 
 
 def test_the_summary_has_a_line_per_weights_and_split():
-    scores = [
-        scored("val", 9, False, 4, 20, 5),
-        scored("val", 6, True, 4, 20, 2),
-        scored("test", 9, False, 4, 40, 10),
-        scored("test", 6, True, 4, 40, 4),
-    ]
-    *lines, calibrated_line = summary.text(make_results(epochs=9, scores=scores)).splitlines()
+    text = summary.text(make_results(epochs=9, scores=four_scores()))
+    *lines, calibrated_line = text.splitlines()
     assert calibrated_line.startswith("calibration (best epoch): ")
     for line, words, accuracy in zip(
         lines,

@@ -1,6 +1,6 @@
 """Examples of masked training images."""
 
-import types
+import contextlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,7 @@ from test_step import NAMES, make_task
 
 from meljax.evaluation.grad_cam import evidence
 from meljax.runs.session import Session
+from meljax.training.checkpoints import Checkpoints
 from meljax.training.rng import Stream, key
 from meljax.training.state import init_state
 from meljax.training.task_setup import make_device_sets
@@ -21,9 +22,13 @@ from meljax.workflows.finish import examples_of
 
 
 def scored_run(tmp_path, saved_epoch, **keys):
-    """A run of two epochs, the second the best, whose best saved weights are of `saved_epoch`."""
+    """Scores a run of two epochs, the second the best; only `saved_epoch` has a checkpoint."""
     task, dataset = make_task(), make_dataset([1600] * 12, ["train", "val", "test"] * 4)
     state = init_state(task, key(0, Stream.INIT))
+    rows = [row | {"epoch": number, "step": number} for number, row in enumerate(history(2), 1)]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, meta(saved_epoch), rows[saved_epoch - 1])
+    checkpoints.wait()
     session = Session(
         config=small_config(**keys),
         workdir=tmp_path,
@@ -31,11 +36,11 @@ def scored_run(tmp_path, saved_epoch, **keys):
         dataset=dataset,
         task=task,
         sets=make_device_sets(task, dataset),
-        checkpoints=types.SimpleNamespace(restore_best=lambda like: (like, meta(saved_epoch))),
+        checkpoints=checkpoints,
         check=lambda: None,
     )
-    rows = [row | {"epoch": number} for number, row in enumerate(history(2), 1)]
-    return finish.score(session, state, rows)
+    with contextlib.closing(checkpoints):
+        return finish.score(session, state, rows)
 
 
 def test_weights_of_another_epoch_are_not_taken_for_the_best(tmp_path, capsys):

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
-from samples import IMAGENET, ODD, Page, confused, make_results, scored, table_under
+from samples import IMAGENET, ODD, Page, confused, four_scores, make_results, scored, table_under
 
 from meljax import config
 from meljax.evaluation import calibration, statistics
@@ -121,13 +121,7 @@ def test_headline_holds_the_scores_and_intervals_of_the_last_epoch(mistakes):
 
 
 def test_the_best_epoch_is_called_chosen_and_the_test_split_unused():
-    scores = [
-        scored("val", 9, False, 4, 20, 5),
-        scored("val", 6, True, 4, 20, 2),
-        scored("test", 9, False, 4, 40, 10),
-        scored("test", 6, True, 4, 40, 4),
-    ]
-    shown = Page(page(make_results(epochs=9, scores=scores))).shown
+    shown = Page(page(make_results(epochs=9, scores=four_scores()))).shown
     assert "The best epoch, 6, got 90.0%" in shown
     assert "chosen on these files: expect lower scores" in shown
     low, high = statistics.wilson(30, 40)
@@ -146,12 +140,7 @@ def test_a_best_epoch_that_is_also_the_last_is_listed_once():
 
 
 def test_the_table_of_scores_has_a_row_per_weights_and_split():
-    scores = [
-        scored("val", 9, False, 4, 20, 5),
-        scored("val", 6, True, 4, 20, 2),
-        scored("test", 9, False, 4, 40, 10),
-        scored("test", 6, True, 4, 40, 4),
-    ]
+    scores = four_scores()
     header, *rows = table_under("Scores", page(make_results(epochs=9, scores=scores)))
     assert header == ["weights of", "epoch", "files", "accuracy", "macro-F1", "loss"]
     assert [row[:3] for row in rows] == [
