@@ -39,7 +39,7 @@ def once(*arguments):
     whole(*arguments)
     os._exit(0)
 loop._train_epoch = once
-train(*parse(sys.argv))
+train(*parse(sys.argv[1:]))
 """
 """A run that ends after training its first epoch."""
 

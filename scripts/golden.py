@@ -71,12 +71,12 @@ class FailedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run that both trees train, the files for predict and further arguments of evaluate."""
+    """A run that both trees train, the files for predict and the data for evaluate."""
 
     name: str
     settings: Sequence[str]
     files: Sequence[Path]
-    evaluate: Sequence[str] = ()
+    data: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,10 @@ class Side:
         predict = ("predict", run.name, *run.files, "--top", "2", "--out")
         self.command(*predict, out / "top.csv")
         self.command(*predict, out / "windows.csv", "--windows")
-        self.command("evaluate", run.name, *run.evaluate, "--json", out / "evaluate.json")
+        # Older trees do not take the data as a positional argument.
+        option = [] if (self.tree / "meljax" / "commands" / "train.py").exists() else ["--data"]
+        data = [*option, *run.data] if run.data else []
+        self.command("evaluate", run.name, *data, "--json", out / "evaluate.json")
         for form in ("stablehlo", "onnx"):
             self.command("export", run.name, "--format", form, "--out", out / f"model.{form}")
         if not inputs.exists():  # both sides get the same inputs
@@ -244,8 +247,8 @@ def make_runs(images: Path, work: Path) -> list[Run]:
     small = ["data.image_size=32", "model.init=scratch"]
     return [
         Run("quick", ["train.epochs=3"], make_recordings(work / "recordings")),
-        Run("cnn", shared, shown, ["--data", str(images)]),
-        Run("resnet", [*shared, *small], shown, ["--data", str(images)]),
+        Run("cnn", shared, shown, [str(images)]),
+        Run("resnet", [*shared, *small], shown, [str(images)]),
     ]
 
 

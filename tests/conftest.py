@@ -183,7 +183,7 @@ def command(config: str, data: Path | str, workdir: Path, **keys) -> list[str]:
     overrides = [f"--config.{key}={value}" for key, value in settings.items()]
     file = str(ROOT / "configs" / f"{config}.py")
     path = f"--config.data.path={data}"
-    return ["meljax", f"--config={file}", f"--workdir={workdir}", path, *overrides]
+    return [f"--config={file}", f"--workdir={workdir}", path, *overrides]
 
 
 def small_config(**keys):

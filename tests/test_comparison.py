@@ -426,7 +426,7 @@ def test_unscored_epochs_are_reported(two):
     append_history(two / "a", {"epoch": 4})
     shown = compared(two, "a", "b")[1].shown
     assert "epochs after 3 have not been scored" in shown
-    assert f"python -m meljax report {two / 'a'}" in shown
+    assert f"meljax report {two / 'a'}" in shown
 
 
 def test_missing_predictions_are_reported_with_the_command_that_writes_them(two, capsys):
@@ -434,7 +434,7 @@ def test_missing_predictions_are_reported_with_the_command_that_writes_them(two,
     assert command.main([str(two / "a"), str(two / "b"), f"--out={two / 'page'}"]) == 2
     answer = capsys.readouterr().err
     assert "b has no predictions.csv" in answer
-    assert f"python -m meljax report {two / 'b'}" in answer
+    assert f"meljax report {two / 'b'}" in answer
     assert answer.count("\n") == 1
     assert not (two / "page").exists()
 

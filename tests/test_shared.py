@@ -28,7 +28,7 @@ def train(config: str, data, workdir, *overrides: str) -> dict:
         "--config.model.width=4",
         *overrides,
     ]
-    assert main(["meljax", *arguments]) == 0
+    assert main(arguments) == 0
     return json.loads((workdir / "config.json").read_text())
 
 

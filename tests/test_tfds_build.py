@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import CACHE, assert_same, command, once, small_config, trained
 
-from meljax.commands import build_tfds, evaluate
+from meljax.commands import build_tfds, evaluate, train
 from meljax.data.dataset import load
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import build as tfds_build
@@ -23,7 +24,7 @@ from meljax.util.errors import BadFileError
 
 
 def build(source, out, name="voices", *flags) -> int:
-    return build_tfds.main([str(source), "--name", name, "--out", str(out), *map(str, flags)])
+    return build_tfds.main([str(source), "--name", name, "--tfds_dir", str(out), *map(str, flags)])
 
 
 @pytest.fixture(scope="session")
@@ -123,23 +124,23 @@ def test_a_run_resumes_with_its_version_and_is_scored_where_its_set_is(
     recorded = json.loads((run / "config.json").read_text())["config"]
     assert recorded["data.path"] == "tfds:recordings:1.0.0"
     assert recorded["data.tfds_dir"] == str(moved)
-    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 0
+    assert evaluate.main([str(run), "--tfds_dir", str(moved)]) == 0
     assert "tfds:recordings:1.0.0, val" in capsys.readouterr().out
-    assert evaluate.main([str(run), "--data", "tfds:recordings", "--tfds-dir", str(moved)]) == 0
+    assert evaluate.main([str(run), "tfds:recordings", "--tfds_dir", str(moved)]) == 0
     captured = capsys.readouterr()
     assert "43 files of tfds:recordings:1.1.0" in captured.out
     assert "the model was trained on" in captured.out
-    assert evaluate.main([str(run), "--data", "tfds:recording", "--tfds-dir", str(moved)]) == 2
+    assert evaluate.main([str(run), "tfds:recording", "--tfds_dir", str(moved)]) == 2
     assert "'recording' is neither a set in" in capsys.readouterr().err
     rows = (run / "split.csv").read_text()
     val = next(row for row in rows.splitlines() if ",val," in row and row.startswith("voice0/"))
     val = val.partition(",")[0]
     (run / "split.csv").write_text(rows.replace(val, "voice0/none.wav"))
     capsys.readouterr()
-    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 1
+    assert evaluate.main([str(run), "--tfds_dir", str(moved)]) == 1
     assert "voice0/none.wav: no longer there, or damaged; skipped" in capsys.readouterr().err
     shutil.rmtree(moved / "recordings")
-    assert evaluate.main([str(run), "--tfds-dir", str(moved)]) == 2
+    assert evaluate.main([str(run), "--tfds_dir", str(moved)]) == 2
     assert "'recordings' is neither a set in" in capsys.readouterr().err
 
 
@@ -270,11 +271,11 @@ def test_bad_files_are_reported_as_in_training(recordings, tmp_path, capsys):
     listed = capsys.readouterr().err.splitlines()
     assert listed[:2] == ["voice0/00.wav: empty file", "voice1/03.wav: truncated"]
     assert listed[2].startswith(f"meljax: 2 files or folders in {source} cannot be used")
-    assert "--on-bad-file=skip" in listed[2]
+    assert "data.on_bad_file=skip" in listed[2]
     assert not out.exists() or not list(out.iterdir())
     assert main(command("cnn", source, tmp_path / "run")) == 2
     assert capsys.readouterr().err.splitlines()[:2] == listed[:2]
-    assert build(source, out, "voices", "--on-bad-file", "skip") == 0
+    assert build(source, out, "voices", "--on_bad_file", "skip") == 0
     assert "voice0/00.wav: empty file; skipped" in capsys.readouterr().err
     assert_same(
         read(source, data__on_bad_file="skip"), read("tfds:voices", data__tfds_dir=str(out))
@@ -293,7 +294,7 @@ def test_bad_files_are_reported_as_in_training(recordings, tmp_path, capsys):
     ],
 )
 def test_an_impossible_build_gives_one_line(recordings, tmp_path, capsys, source, flags, words):
-    assert build_tfds.main([str(recordings / source), "--out", str(tmp_path), *flags]) == 2
+    assert build_tfds.main([str(recordings / source), "--tfds_dir", str(tmp_path), *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(words, line), line
     assert not list(tmp_path.iterdir())
@@ -318,7 +319,7 @@ def test_a_full_disk_gives_one_line(recordings, tmp_path):
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         "from meljax.commands.build_tfds import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", code, recordings, "--name", "voices", "--out", tmp_path]
+    command = [sys.executable, "-c", code, recordings, "--name", "voices", "--tfds_dir", tmp_path]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
@@ -339,7 +340,7 @@ def test_sets_of_other_programs_and_the_source_are_not_changed(recordings, tmp_p
     assert "has tfds:voices/big:1.0.0 of another program" in capsys.readouterr().err
     shutil.copytree(recordings, tmp_path / "source")
     assert build(tmp_path / "source", tmp_path / "source" / "out") == 2
-    assert "is inside SOURCE" in capsys.readouterr().err
+    assert "whose folders are classes" in capsys.readouterr().err
     folders = {path.name for path in (tmp_path / "source").iterdir() if path.is_dir()}
     assert folders == {"voice0", "voice1", "voice2"}
 
@@ -351,8 +352,10 @@ def test_a_replaced_set_is_named_and_the_hint_is_right(recordings, image_folder,
     replacing, made, hint = capsys.readouterr().out.splitlines()[-3:]
     assert replacing.startswith("replacing ")
     assert replacing.count("3 classes, 42 train") == made.count("3 classes, 42 train") == 1
-    assert "--config.data.path=tfds:voices:1.0.0" in hint
-    assert f"--config.data.tfds_dir='{out}'" in hint
+    words = shlex.split(hint)
+    settings, _ = train.parse(words[words.index("meljax") + 2 :])
+    assert settings.data.path == "tfds:voices:1.0.0"
+    assert settings.data.tfds_dir == str(out)
 
 
 @pytest.fixture
@@ -458,7 +461,7 @@ def test_too_few_usable_files_are_not_written(recordings, tmp_path, capsys):
     before = stamps(out)
     for file in (source / "voice1").iterdir():
         file.write_bytes(b"junk")
-    assert build(source, out, "voices", "--on-bad-file", "skip") == 2
+    assert build(source, out, "voices", "--on_bad_file", "skip") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"after skipping unusable files, {source} has fewer than two classes" in error
     assert main(command("cnn", source, tmp_path / "run", data__on_bad_file="skip")) == 2

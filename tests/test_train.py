@@ -37,7 +37,7 @@ def history(workdir: Path) -> list[dict]:
 
 def start(arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "meljax.main", *arguments[1:]],
+        [sys.executable, "-m", "meljax.main", *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -478,7 +478,7 @@ def test_a_directory_with_other_files_is_refused_and_kept(content, recordings, t
 
 def test_progress_is_plain_lines_and_no_heavy_package_is_imported(recordings, tmp_path):
     code = (
-        "import sys; from meljax.main import main; main(sys.argv); "
+        "import sys; from meljax.main import main; main(sys.argv[1:]); "
         "print('loaded', [m for m in ('tensorflow', 'torch', 'tensorboard') if m in sys.modules])"
     )
     arguments = command("cnn", recordings, tmp_path / "run", train__epochs=2)

@@ -1,1 +1,1 @@
-"""The commands of `python -m meljax`: each parses its arguments and calls one workflow."""
+"""The commands of `meljax`: each parses its arguments and calls one workflow."""

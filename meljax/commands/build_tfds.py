@@ -1,45 +1,43 @@
 """Builds a TFDS set from a folder or CSV, without TensorFlow:
 
-    python -m meljax build-tfds SOURCE --name NAME [--out DIR] [--version VERSION]
+    meljax build-tfds DATA --name NAME [--version VERSION] [--KEY=VALUE ...]
 
-SOURCE is a folder with one sub-folder per class, a folder with such folders train/, val/ and test/,
-or a CSV. The set is written to DIR/NAME/VERSION in array_record format. An example holds the bytes
-of the image or recording, its class (`label`), its `group`, which stays in one split, and the
-`path` and `sha256` of its file. Any program can read the set with tensorflow-datasets. Training on
-it gives the same weights as training on SOURCE:
+DATA is a folder with one sub-folder per class, a folder with such folders train/, val/ and test/,
+or a CSV. The set is written to <data.tfds_dir>/NAME/VERSION in array_record format. An example
+holds the bytes of the image or recording, its class (`label`), its `group`, which stays in one
+split, and the `path` and `sha256` of its file. Any program can read the set with
+tensorflow-datasets. Training on it gives the same weights as training on DATA:
 
-    python -m meljax.main --config configs/cnn.py --config.data.path=tfds:NAME
+    meljax train tfds:NAME --config cnn
 
 The set is built again only if something changed. An incomplete set is never left behind.
 """
 
 from collections.abc import Sequence
 
+from meljax.commands.keys import add_keys, given_keys
+from meljax.config import from_flat
 from meljax.util import console
+from meljax.util.console import Parser
+
+KEYS = ("data.path", "data.tfds_dir", "data.label", "data.group", "data.on_bad_file")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = console.parser("build-tfds", __doc__)
-    parser.add_argument("source", metavar="SOURCE", help="a folder or a CSV")
+    parser = Parser(__doc__)
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder or a CSV")
     parser.add_argument("--name", required=True, help="name of the set, e.g. voices_2")
-    parser.add_argument(
-        "--out", metavar="DIR", default="", help="default: $TFDS_DATA_DIR or ~/tensorflow_datasets"
-    )
     parser.add_argument("--version", default="1.0.0", help="default: 1.0.0")
-    parser.add_argument("--description", metavar="TEXT", default="", help="text for people")
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="CSV column: the class")
-    help_group = "CSV column: items that share a value, e.g. the speaker, stay in one split"
-    parser.add_argument("--group", metavar="COLUMN", default="group", help=help_group)
-    parser.add_argument(
-        "--on-bad-file", choices=("stop", "skip"), default="stop", help="default: stop"
-    )
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--description", metavar="TEXT", default="", help="description for people")
+    add_keys(parser, KEYS)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.build_tfds import build_tfds
 
-        build_tfds(**vars(arguments))
+        settings = from_flat(given_keys(parser, arguments))
+        build_tfds(settings.data, arguments.name, arguments.version, arguments.description)
         return 0
 
     return console.run(run)

@@ -1,6 +1,6 @@
 """Converts ResNet-18 weights to safetensors with torchvision's names, and checks them:
 
-    python -m meljax convert-weights IN OUT [--check NPZ]
+    meljax convert-weights IN OUT [--check NPZ]
 
 IN is torchvision's .pth file, in either of PyTorch's formats, or a .safetensors file with the same
 names. Code in it is not executed, and PyTorch is not needed. NPZ holds `images`, uint8 [n, rows,
@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meljax.util import console
+from meljax.util.console import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: the check failed)."""
-    parser = console.parser("convert-weights", __doc__)
+    parser = Parser(__doc__)
     parser.add_argument("source", metavar="IN", type=Path, help="the weights to convert")
     parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--check", metavar="NPZ", type=Path, help="images and their logits")
-    arguments = parser.parse_args(argv)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.convert_weights import convert_weights
 
         return 0 if convert_weights(arguments.source, arguments.out, arguments.check) else 1

@@ -1,47 +1,42 @@
 """Scores a trained model on labeled files:
 
-    python -m meljax evaluate RUN [--data PATH] [--label COLUMN] [--split SPLIT] [--json FILE]
+    meljax evaluate RUN [DATA] [--split SPLIT] [--json FILE] [--KEY=VALUE ...]
 
-By default it scores the validation files of the run; with --data any folder, CSV or TFDS set with
-the layout of training data, all of it or one split. The weights are those of the run's best epoch,
-as in predict. Unreadable files are listed and skipped, and the exit code is then 1.
+DATA is a folder, CSV or TFDS set with the layout of training data; without it, the run's own files
+are scored. SPLIT is train, val or test, by default val of the run's own files and all files of
+DATA. The weights are those of the run's best epoch, as in predict. Unreadable files are listed and
+skipped, and the exit code is then 1. The keys are by default those of the run.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from meljax.commands.keys import add_keys, given_keys
 from meljax.util import console
+from meljax.util.console import Parser
+
+KEYS = ("data.path", "data.tfds_dir", "data.label")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: there were unusable files)."""
-    parser = console.parser("evaluate", __doc__)
+    parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
-    parser.add_argument("--data", metavar="PATH", help="folder, CSV or tfds:NAME of labeled files")
-    parser.add_argument(
-        "--tfds-dir", metavar="DIR", help="folder of TFDS sets; default: as in training"
-    )
-    parser.add_argument(
-        "--label",
-        metavar="COLUMN",
-        help="CSV column or TFDS feature with the class; default: as in training",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test"),
-        help="default: val of the run's own files, all files of --data",
-    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help="folder, CSV or tfds:NAME")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
     parser.add_argument("--json", metavar="FILE", type=Path, help="file for all numbers")
-    arguments = parser.parse_args(argv)
+    add_keys(parser, KEYS)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.evaluate import evaluate
 
+        given = given_keys(parser, arguments)
         unusable = evaluate(
             arguments.run,
-            data=arguments.data,
-            tfds_dir=arguments.tfds_dir,
-            label=arguments.label,
+            data=given.get("data.path"),
+            tfds_dir=given.get("data.tfds_dir"),
+            label=given.get("data.label"),
             split=arguments.split,
             json_file=arguments.json,
         )

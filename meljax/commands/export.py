@@ -1,6 +1,6 @@
 """Exports a trained model for use outside meljax:
 
-    python -m meljax export RUN --format FORMAT --out FILE
+    meljax export RUN --format FORMAT --out FILE
 
 stablehlo: from a waveform or an image to probabilities, for JAX on CPU, CUDA and TPU.
 onnx: the same, for onnxruntime and others (needs the extra: pip install 'meljax[onnx]').
@@ -13,18 +13,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meljax.util import console
+from meljax.util.console import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = console.parser("export", __doc__)
+    parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     forms = ("stablehlo", "onnx", "torch")
     parser.add_argument("--format", choices=forms, required=True, help="see above")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file to write")
-    arguments = parser.parse_args(argv)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.export import export
 
         export(arguments.run, arguments.format, arguments.out)

@@ -1,6 +1,6 @@
 """Predicts the classes of recordings or images, with probabilities:
 
-    python -m meljax predict RUN PATH... [--top K] [--windows] [--format FORMAT] [--out FILE]
+    meljax predict RUN PATH... [--top K] [--windows] [--format FORMAT] [--out FILE]
 
 A row per file: path, start, end, label, probability, error. start and end are the scored part, in
 seconds of a recording or columns of an image; they are empty for images that are resized, which are
@@ -14,30 +14,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meljax.util import console, table
+from meljax.util.console import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: there were unusable files)."""
-    parser = console.parser("predict", __doc__)
+    parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, or a folder with its sub-folders"
     )
-    parser.add_argument(
-        "--top",
-        metavar="K",
-        type=int,
-        default=1,
-        help="number of classes per row, in columns label_2, probability_2, … (default: 1)",
-    )
+    top_help = "number of classes per row, in columns label_2, probability_2, … (default: 1)"
+    parser.add_argument("--top", metavar="K", type=int, default=1, help=top_help)
     parser.add_argument("--windows", action="store_true", help="a row for each window")
     parser.add_argument(
         "--format", choices=table.FORMATS, help="default: by the suffix of --out, else table"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="default: standard output")
-    arguments = parser.parse_args(argv)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.predict import predict
 
         unusable = predict(

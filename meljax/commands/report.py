@@ -1,6 +1,6 @@
 """Writes a page with figures about one run, or a comparison of several:
 
-    python -m meljax report RUN [RUN ...] [--out DIR]
+    meljax report RUN [RUN ...] [--out DIR]
 
 One run: scores, curves, calibration, confusions and worst mistakes are computed again from its
 weights and data. Without --out the page is written to RUN, with predictions.csv and
@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meljax.util import console, progress
+from meljax.util.console import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    parser = console.parser("report", __doc__)
+    parser = Parser(__doc__)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="directory of a run")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="folder for report.html and figures/"
     )
-    arguments = parser.parse_args(argv)
 
     def run(_: console.StopRequest) -> int:
+        arguments = parser.parse(argv)
         from meljax.workflows.report import report
 
         progress.say(f"report: {report(arguments.runs, arguments.out)}")

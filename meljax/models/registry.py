@@ -67,7 +67,7 @@ def check(config: ModelConfig) -> None:
 
 def help_text() -> str:
     """Returns the networks for `--help`, one per line."""
-    lines = ["Networks, the values of --config.model.name:"]
+    lines = ["Networks, the values of model.name:"]
     for network in NETWORKS.values():
         weights = "; pretrained weights exist" if network.pretrained else ""
         width = f"default width {network.default_width}"

@@ -49,4 +49,4 @@ def create(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
 
 def remedy(workdir: Path) -> str:
     """Returns the command that rewrites a run's predictions, calibration and report."""
-    return f"python -m meljax report {shlex.quote(str(workdir))}"
+    return f"meljax report {shlex.quote(str(workdir))}"

@@ -1,27 +1,83 @@
 """The frame of every command: argument parser, signals and exit codes."""
 
 import argparse
+import collections
 import contextlib
+import difflib
 import io
 import logging as standard_logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from absl import logging
 
 from meljax.util.errors import UserError
 
+KEY_PREFIX = "--config."
+"""Prefix of an option for a key; most commands also accept the key without it."""
 
-def parser(command: str, doc: str) -> argparse.ArgumentParser:
-    """Returns the parser of `python -m meljax COMMAND`, which `doc` describes."""
-    return argparse.ArgumentParser(
-        prog=f"python -m meljax {command}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command, whose `doc` shows the usage; wrong arguments raise `UserError`."""
+
+    def __init__(self, doc: str):
+        super().__init__(
+            usage=argparse.SUPPRESS,
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    @property
+    def options(self) -> list[str]:
+        """Returns the names of all options, '--help'."""
+        return list(self._option_string_actions)
+
+    def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Returns the arguments; options and positional arguments may come in any order.
+
+        Raises:
+          UserError: an argument is missing, unknown or not valid.
+        """
+        arguments, unknown = self.parse_known_intermixed_args(argv)
+        for each in sorted(unknown, key=lambda each: not each.startswith("-")):
+            if each.startswith("-"):
+                self.error(f"unknown option {each.partition('=')[0]}; {self._hint(each)}")
+            self.error(f"unexpected argument {each!r}; --help shows what is expected")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError`."""
+        raise UserError(message)
+
+    def _hint(self, option: str) -> str:
+        """Returns the option that is most similar to `option`, in the same form if possible."""
+        alike = collections.defaultdict(list)
+        for known in self.options:
+            name = _bare(known)
+            for part in {name, name.rpartition(".")[2]}:
+                alike[part].append(known)
+        nearest = difflib.get_close_matches(_bare(option), alike, n=1)
+        if not nearest:
+            return "--help lists all options"
+        is_key = option.startswith(KEY_PREFIX)
+        forms = sorted(alike[nearest[0]], key=len)
+        same_form = [each for each in forms if each.startswith(KEY_PREFIX) == is_key]
+        return f"did you mean {(same_form or forms)[0]}?"
+
+
+def width() -> int:
+    """Returns the width of help texts, in characters."""
+    return min(shutil.get_terminal_size().columns, 100)
+
+
+def _bare(option: str) -> str:
+    """Returns the name in '--config.NAME=VALUE' or '--NAME'."""
+    return option.partition("=")[0].removeprefix(KEY_PREFIX).lstrip("-")
 
 
 class StopRequest:

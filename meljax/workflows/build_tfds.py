@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from meljax.config import DataConfig
 from meljax.data.dataset import Content, read_all
 from meljax.data.decode import decoder
 from meljax.data.manifest import (
@@ -33,35 +34,29 @@ ANY_RATE = 16_000
 """Sample rate in Hz for the check that recordings can be decoded, which does not depend on it."""
 
 
-def build_tfds(
-    source: str,
-    name: str,
-    out: str = "",
-    version: str = "1.0.0",
-    description: str = "",
-    label: str = "label",
-    group: str = "group",
-    on_bad_file: str = "stop",
-) -> None:
+def build_tfds(data: DataConfig, name: str, version: str, description: str = "") -> None:
     """Builds a set unless it exists and nothing has changed.
 
-    The arguments are those of the command, see `commands.build_tfds`. An empty `out` is the default
-    of TFDS, an empty `description` the number of items and classes.
+    Args:
+      data: source and class, group and folder of the set.
+      name: name of the set; letters, digits and _.
+      version: such as '1.0.0'.
+      description: text for people; '': the number of items and classes.
 
     Raises:
       UserError: an argument or the source is not valid, or the set cannot be written.
     """
-    full_name, root = catalog.Name(name, "", version), catalog.root_of(out)
-    _check_arguments(source, full_name, description)
-    manifest = read_manifest(source, "", label, group)
+    full_name, root = catalog.Name(name, "", version), catalog.root_of(data.tfds_dir)
+    _check_arguments(data.path, full_name, description)
+    manifest = read_manifest(data.path, "", data.label, data.group)
     _check_labels(manifest)
-    build.check_place(full_name, root, Path(source))
+    build.check_place(full_name, root, Path(data.path))
     hashed = read_all(manifest, manifest.items, lambda data: None)
-    identity = _identity(manifest, hashed, description, on_bad_file)
+    identity = _identity(manifest, hashed, description, data.on_bad_file)
     if build.is_current(full_name, root, identity):
         say(f"unchanged: {build.summary(full_name, root)}")
         return
-    good = _usable(manifest, on_bad_file)
+    good = _usable(manifest, data.on_bad_file)
     classes = sorted({item.label for item in good})
     info = BuildInfo(
         format=build_info.FORMAT,
@@ -77,16 +72,13 @@ def build_tfds(
     say(
         f"built {build.summary(full_name, root)}; ignored {manifest.ignored} other files or folders"
     )
-    where = f" --config.data.tfds_dir={shlex.quote(out)}" if out else ""
-    say(
-        "to train on it: python -m meljax.main --config configs/cnn.py "
-        f"--config.data.path={full_name}{where}"
-    )
+    where = f" --data.tfds_dir={shlex.quote(data.tfds_dir)}" if data.tfds_dir else ""
+    say(f"to train on it: meljax train {full_name} --config cnn{where}")
 
 
 def _check_arguments(source: str, name: catalog.Name, description: str) -> None:
     if catalog.is_name(source):
-        raise UserError(f"{source} is a TFDS set already; SOURCE must be a folder or a CSV")
+        raise UserError(f"data.path: {source} is a TFDS set already; name a folder or a CSV")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name.name):
         raise UserError(
             f"--name must be letters (a-z), digits and _, starting with a letter, not {name.name!r}"
@@ -133,7 +125,7 @@ def _usable(manifest: Manifest, on_bad_file: str) -> dict[Item, Signature]:
     results = read_all(manifest, manifest.items, lambda data: bool(decode(data).size), "checking")
     bad = [*manifest.bad, *(result for result in results if isinstance(result, Bad))]
     if on_bad_file == "stop":
-        check_none_bad(manifest, bad, "--on-bad-file=skip")
+        check_none_bad(manifest, bad, "data.on_bad_file=skip")
     for each in bad:
         warn(f"{each}; skipped")
     good = {

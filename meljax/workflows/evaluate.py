@@ -63,7 +63,7 @@ def evaluate(
       UserError: there is no model or no file to score, or `json_file` cannot be written.
     """
     if label and data is None:
-        raise UserError("--label names a column of --data; give --data too, or leave out --label")
+        raise UserError("data.label names a column of DATA; give DATA too, or leave out data.label")
     devices.set_up()
     trained = load_model(run)
     rows = _read_split(run, needed=data is None)
@@ -138,7 +138,7 @@ def _read_split(run: Path, needed: bool) -> list[dict[str, str]]:
     except (OSError, KeyError, ValueError, csv.Error):
         pass
     if needed:
-        raise UserError(f"{run / SPLIT} is missing or damaged; give the files with --data")
+        raise UserError(f"{run / SPLIT} is missing or damaged; name labeled files as DATA")
     warn(f"{run / SPLIT} is missing or damaged: training files are not recognized")
     return []
 

@@ -58,7 +58,7 @@ def check_place(name: catalog.Name, root: Path, source: Path) -> None:
         )
     if source.is_dir() and source.resolve() in (root.resolve(), *root.resolve().parents):
         raise UserError(
-            f"--out {root} is inside SOURCE, whose folders are classes; choose another folder"
+            f"data.tfds_dir: {root} is inside {source}, whose folders are classes; choose another"
         )
 
 

@@ -1,18 +1,18 @@
 """Every setting of a run, with its default, unit, meaning and allowed values.
 
 The dataclasses below are the only place that defines settings. `configs/*.py` edit
-`default_config()`, the command line overrides single keys, and `read()` turns the result into an
-immutable `Config`, which is passed by value. Nothing reads an `ml_collections` dictionary after
-that.
+`default_config()`, the command line overrides single keys, and `from_flat` turns the result into an
+immutable `Config`, which is passed by value.
 """
 
+import collections
 import dataclasses
 import difflib
 import math
 import operator
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from meljax.util.errors import UserError
@@ -181,6 +181,10 @@ KEYS: dict[str, dataclasses.Field] = {
 }
 """Every key: `{'data.path': field, ...}`."""
 
+_LAST_PARTS = collections.Counter(key.split(".")[1] for key in KEYS)
+SHORT_NAMES = {key.split(".")[1]: key for key in KEYS if _LAST_PARTS[key.split(".")[1]] == 1}
+"""The key of each last part that only one key has: `{'epochs': 'train.epochs', ...}`."""
+
 
 def default_config() -> Any:
     """Returns the defaults as a locked `ml_collections.ConfigDict` for `configs/*.py` to edit."""
@@ -189,22 +193,12 @@ def default_config() -> Any:
     return ml_collections.ConfigDict(dataclasses.asdict(Config())).lock()
 
 
-def read(tree: Mapping[str, Any]) -> Config:
-    """Returns the checked settings of `{group: {key: value}}`; missing keys keep their defaults.
+def from_flat(values: Mapping[str, Any]) -> Config:
+    """Returns the checked settings of `{'data.path': value, ...}`; others keep their defaults.
 
     Raises:
       UserError: a key is unknown, or a value has the wrong type or is not allowed.
     """
-    flattened = {}
-    for group, values in tree.items():
-        if not isinstance(values, Mapping):
-            raise UserError(f"unknown key {group}: keys look like train.epochs; --help lists them")
-        flattened |= {f"{group}.{key}": value for key, value in values.items()}
-    return from_flat(flattened)
-
-
-def from_flat(values: Mapping[str, Any]) -> Config:
-    """Returns the checked settings of `{'data.path': value, ...}`; see `read`."""
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for name, value in values.items():
         check_name(name)
@@ -231,31 +225,35 @@ def check_name(name: str) -> None:
     if name in KEYS:
         return
     # 'epochs' and a typing error in either part of the name both lead to 'train.epochs'.
-    candidates = {key: key for key in KEYS} | {key.split(".")[1]: key for key in KEYS}
+    candidates = {key: key for key in KEYS} | SHORT_NAMES
     nearest = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     hint = f"; did you mean {candidates[nearest[0]]}?" if nearest else "; --help lists all keys"
     raise UserError(f"unknown key {name}{hint}")
 
 
-def check_text(name: str, text: str) -> None:
-    """Raises `UserError` unless `text` from the command line is a valid value of key `name`."""
-    check_name(name)
+def parse_value(name: str, text: str) -> str | int | float:
+    """Returns the value of the key `name` that `text` stands for; raises `UserError` if none."""
     try:
         value = type(KEYS[name].default)(text)
     except ValueError:
         raise _not_allowed(name, text) from None
-    _checked(name, value)
+    return _checked(name, value)
 
 
-def help_text(width: int = 100) -> str:
-    """Returns each key with its default, meaning and allowed values, wrapped at `width`."""
-    lines = []
-    for group, keys in GROUPS.items():
-        lines.append(f"\n{keys.__doc__.splitlines()[0]}")
-        for field in dataclasses.fields(keys):
-            lines.append(f"  --config.{group}.{field.name}={field.default}")
-            text = f"{field.metadata['doc']} ({field.metadata['allowed']})"
-            lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+def help_text(keys: Iterable[str], prefix: str, width: int) -> str:
+    """Returns `keys` by group, with defaults, meanings and allowed values, wrapped at `width`.
+
+    `prefix` is '--' or '--config.'.
+    """
+    lines, group = [], ""
+    for key in keys:
+        if not key.startswith(f"{group}."):
+            group = key.split(".")[0]
+            lines.append(f"\n{GROUPS[group].__doc__.splitlines()[0]}")
+        field = KEYS[key]
+        lines.append(f"  {prefix}{key}={field.default}")
+        text = f"{field.metadata['doc']} ({field.metadata['allowed']})"
+        lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
 
