@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import http.server
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
 from meljax.config import ModelConfig
 from meljax.evaluation.metrics import cross_entropy
@@ -196,14 +198,22 @@ def server(monkeypatch):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         content = b""
-        claimed = None
+        claimed = None  # Content-Length; '' sends none
+        status = 200
+        location = None  # where other paths are redirected to
         pause = 0.0
         requests = 0
 
         def do_GET(self):
             Handler.requests += 1
-            self.send_response(200)
-            self.send_header("Content-Length", str(self.claimed or len(self.content)))
+            if self.location and self.path != self.location:
+                self.send_response(302)
+                self.send_header("Location", self.location)
+                self.end_headers()
+                return
+            self.send_response(self.status)
+            if self.claimed != "":
+                self.send_header("Content-Length", self.claimed or str(len(self.content)))
             self.end_headers()
             with contextlib.suppress(OSError):  # the client may have disconnected
                 for start in range(0, len(self.content), 100 if self.pause else 2**20):
@@ -216,9 +226,10 @@ def server(monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        digest = hashlib.sha256(b"weights").hexdigest()[:8]
-        address = f"http://127.0.0.1:{running.server_port}/resnet18-{digest}.pth"
+        address = f"http://127.0.0.1:{running.server_port}/published.pth"
         monkeypatch.setattr(initial_weights, "IMAGENET_URL", address)
+        digest = hashlib.sha256(b"weights").hexdigest()
+        monkeypatch.setattr(initial_weights, "IMAGENET_SHA256", digest)
         yield Handler
         running.shutdown()
 
@@ -226,40 +237,78 @@ def server(monkeypatch):
 LIMITS = initial_weights.TimeLimits(silence=5.0, total=5.0)
 
 
-def test_published_weights_are_downloaded_once_and_checked(server, tmp_path):
+def test_published_weights_are_downloaded_once(server, tmp_path, monkeypatch, capfd):
     server.content = b"weights"
     assert initial_weights.imagenet_weights(tmp_path / "cache", LIMITS) == b"weights"
+    assert capfd.readouterr() == ("downloading published.pth\n", "")
+    # The cached file needs neither the network nor the library.
+    monkeypatch.setitem(sys.modules, "pooch", None)
     assert initial_weights.imagenet_weights(tmp_path / "cache", LIMITS) == b"weights"
+    assert capfd.readouterr() == ("", "")
     assert server.requests == 1
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["published.pth"]
 
 
-def test_a_download_with_wrong_content_is_refused_and_not_kept(server, tmp_path):
-    server.content = b"something else"
-    with pytest.raises(UserError, match="sha256 does not fit its name"):
-        initial_weights.imagenet_weights(tmp_path / "cache", LIMITS)
-    assert not (tmp_path / "cache").exists()
+def test_a_redirect_is_followed(server, tmp_path):
+    server.content, server.location = b"weights", "/elsewhere"
+    assert initial_weights.imagenet_weights(tmp_path, LIMITS) == b"weights"
+    assert server.requests == 2
 
 
-def test_an_incomplete_download_is_an_error(server, tmp_path):
-    server.content, server.claimed = b"wei", 7
-    with pytest.raises(UserError, match="broke off after 3 of 7 bytes"):
-        initial_weights.imagenet_weights(tmp_path / "cache", LIMITS)
+def test_the_whole_sha256_of_the_published_file_is_pinned():
+    digest = initial_weights.IMAGENET_SHA256
+    assert len(bytes.fromhex(digest)) == 32
+    assert Path(initial_weights.IMAGENET_URL).stem == f"resnet18-{digest[:8]}"
 
 
-def test_a_download_that_takes_too_long_is_stopped(server, tmp_path):
-    server.content, server.pause = b"weights" * 200, 0.05
-    with pytest.raises(UserError, match="takes too long"):
-        initial_weights.imagenet_weights(
-            tmp_path, initial_weights.TimeLimits(silence=5.0, total=0.3)
-        )
+@pytest.mark.parametrize("content", [b"something else", b""])
+def test_a_download_with_wrong_content_is_refused(server, tmp_path, content):
+    server.content = content
+    assert "(wrong content: its sha256 is not the published one)" in refused(tmp_path, LIMITS)
 
 
-def test_a_download_that_does_not_end_is_stopped(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(initial_weights, "MAX_BYTES", 6)
-    server.content, server.claimed = b"weights", " "  # no length
-    with pytest.raises(UserError, match="is too large: 7 bytes so far"):
-        initial_weights.imagenet_weights(tmp_path, LIMITS)
+def test_a_sha256_that_only_begins_as_the_published_one_is_refused(server, tmp_path, monkeypatch):
+    server.content = b"weights"
+    begins = initial_weights.IMAGENET_SHA256[:8] + "0" * 56
+    monkeypatch.setattr(initial_weights, "IMAGENET_SHA256", begins)
+    assert "(wrong content: its sha256" in refused(tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("faults", "limits", "reason"),
+    [
+        ({"content": b"wei", "claimed": "7"}, {}, "3 bytes read, 4 more expected"),
+        ({"content": b"weights" * 200, "pause": 0.05}, {"total": 0.3}, "takes too long"),
+        ({"content": b"weights" * 200, "pause": 2.0}, {"silence": 0.2}, "timed out"),
+        ({"content": b"w" * 9999, "claimed": ""}, {}, "is too large: 5,120 bytes so far"),
+        ({"content": b"w" * 9999, "claimed": "9999"}, {}, "is too large: 1,024 bytes so far"),
+        ({"content": b"weights", "claimed": "long"}, {}, "invalid literal"),
+        ({"content": b"weights", "status": 404}, {}, "404 Client Error"),
+        ({"location": "published.pth"}, {}, "Exceeded 30 redirects"),
+    ],
+)
+def test_a_download_that_fails_is_one_line_and_keeps_nothing(
+    server, tmp_path, monkeypatch, faults, limits, reason
+):
+    monkeypatch.setattr(initial_weights, "MAX_BYTES", 4500)
+    for name, value in faults.items():
+        setattr(server, name, value)
+    started = time.monotonic()
+    message = refused(tmp_path, LIMITS._replace(**limits))
+    assert time.monotonic() - started < 10
+    assert reason in message
+
+
+def refused(folder: Path, limits: initial_weights.TimeLimits) -> str:
+    """Returns the message of a download that fails; asserts that no file is left in `folder`."""
+    with pytest.raises(UserError) as caught:
+        initial_weights.imagenet_weights(folder, limits)
+    assert not list(folder.iterdir())
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.startswith("ImageNet weights cannot be downloaded (")
+    assert message.endswith("or set model.init to a file or to 'scratch'")
+    return message
 
 
 @pytest.mark.parametrize(
@@ -284,6 +333,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server, tmp_path):
     initial_weights.imagenet_weights(tmp_path, LIMITS)
     next(tmp_path.iterdir()).write_bytes(b"wei")
     assert initial_weights.imagenet_weights(tmp_path, LIMITS) == b"weights"
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"weights"]
     assert server.requests == 2
 
 
@@ -296,12 +346,20 @@ def test_weights_that_cannot_be_cached_are_used_with_a_warning(server, tmp_path,
 
 def test_without_a_connection_imagenet_fails_and_auto_uses_random_weights(tmp_path):
     drawn = {"params": {}, "batch_stats": {}}
-    with pytest.raises(UserError, match=r"cannot be downloaded.*model\.init"):
+    with pytest.raises(UserError, match=r"\(\[Errno \d+\] Connection refused\).*model\.init"):
         initial_weights.initial_variables(ModelConfig(init="imagenet"), drawn, tmp_path)
     variables, origin = initial_weights.initial_variables(ModelConfig(), drawn, tmp_path)
     assert variables is drawn
     assert origin.kind == "random"
     assert origin.describe().startswith("random: ImageNet weights cannot be downloaded")
+
+
+def test_only_a_download_imports_its_library():
+    code = (
+        "import sys; import meljax.workflows.predict, meljax.workflows.train; "
+        "assert not {'pooch', 'requests', 'scipy.stats'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("config", [ModelConfig(init="scratch"), ModelConfig(name="cnn")])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from meljax.evaluation.statistics import Paired, mcnemar
+from meljax.evaluation.statistics import Paired, mcnemar, wilson
 
 
 def answers(both: int, only_first: int, only_second: int, neither: int):
@@ -27,3 +27,12 @@ def test_mcnemar_equals_scipys_binomial_test_and_is_symmetric(counts):
 
 def test_identical_predictions_have_p_one():
     assert mcnemar(*answers(3, 0, 0, 2)).p == 1
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 9), (1, 9), (210, 247), (999_999, 1_000_000)])
+def test_wilsons_bounds_solve_its_equation(right, total):
+    z = stats.norm.ppf(0.975)
+    for bound in wilson(right, total):
+        assert (right / total - bound) ** 2 == pytest.approx(
+            z**2 * bound * (1 - bound) / total, rel=1e-6, abs=1e-30
+        )

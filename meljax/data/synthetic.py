@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy  # its submodules are imported on first use
 from jaxtyping import Float, Int16
-from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
 from meljax.data import decoded_cache
 from meljax.data.decoded_cache import CachedItem
@@ -226,13 +225,15 @@ def vocal_tract(source: Signal, formants: Float[np.ndarray, "frames formants"]) 
     for b_n, c_n in zip(b.T[:, :, None], c.T[:, :, None], strict=True):
         poles[:, 2:] -= b_n * poles[:, 1:-1] + c_n * poles[:, :-2]
     gain = np.prod(1 - b - c, axis=1, keepdims=True)
-    response = (gain / rfft(poles[:, 2:], _FFT)).astype(np.complex64)
+    response = (gain / scipy.fft.rfft(poles[:, 2:], _FFT)).astype(np.complex64)
 
     padded = np.zeros((len(formants) + 1) * _HOP, np.float32)
     padded[_HOP : _HOP + len(source)] = source
     window = np.hanning(_FRAME + 1)[:-1].astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::_HOP] * window
-    filtered = irfft(rfft(frames, _FFT) * response, _FFT).reshape(len(frames), -1, _HOP)
+    filtered = scipy.fft.irfft(scipy.fft.rfft(frames, _FFT) * response, _FFT).reshape(
+        len(frames), -1, _HOP
+    )
     total = np.zeros((len(frames) + filtered.shape[1] - 1, _HOP), np.float32)
     for part in range(filtered.shape[1]):
         total[part : part + len(frames)] += filtered[:, part]
@@ -250,18 +251,18 @@ def _fricatives(rng: np.random.Generator, speaker: Speaker, said: _Articulation)
 
 def _record(rng: np.random.Generator, voice: Signal) -> Int16[np.ndarray, " samples"]:
     """Adds room noise, a microphone's frequency response and a level, whoever speaks."""
-    size = next_fast_len(len(voice), real=True)
-    octaves = np.log2(np.maximum(rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
+    size = scipy.fft.next_fast_len(len(voice), real=True)
+    octaves = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
     bumps = np.zeros_like(octaves)
     for center in rng.uniform(-4, 3, 6):
         bumps += rng.normal(0, 6) * np.exp(-0.5 * ((octaves - center) / 0.3) ** 2)
     color = 10 ** ((rng.uniform(-4, 4) * octaves + bumps) / 20)
-    spectrum = rfft(voice, size)
+    spectrum = scipy.fft.rfft(voice, size)
     noise = rng.standard_normal(2 * len(spectrum)).view(complex)
     noise *= 10 ** (rng.uniform(-6, 0) * octaves / 20)
     signal_to_noise = rng.uniform(15, 35)  # dB
     noise *= np.std(spectrum) / np.std(noise) * 10 ** (-signal_to_noise / 20)
-    heard = irfft((spectrum + noise) * color, size)[: len(voice)]
+    heard = scipy.fft.irfft((spectrum + noise) * color, size)[: len(voice)]
     peak = 10 ** (rng.uniform(-20, -1) / 20) * np.iinfo(np.int16).max
     return np.round(heard * (peak / np.abs(heard).max())).astype(np.int16)
 

@@ -7,6 +7,7 @@ float32 on the devices, for the scores of each epoch. A test checks that both ag
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its submodules are imported on first use
 from jaxtyping import Array, Float, Int
 
 from meljax.data.batches import PADDING
@@ -26,9 +27,7 @@ def item_probabilities(
       item: index of each window's item; every item has at least one window.
       temperature: divides the logits (Guo et al. 2017); 1 leaves them unchanged.
     """
-    scaled = np.asarray(logits, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-    windows = powers / powers.sum(-1, keepdims=True)
+    windows = scipy.special.softmax(np.asarray(logits, np.float64) / temperature, axis=-1)
     count = np.bincount(item)
     sums = np.zeros((len(count), logits.shape[-1]))
     np.add.at(sums, item, windows)

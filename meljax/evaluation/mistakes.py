@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its submodules are imported on first use
 from jaxtyping import Float, Int16
 
 from meljax.data.batches import DeviceSet
@@ -80,7 +81,6 @@ def worst_mistakes(
 
 def _clearest_start(model: Model, data: DeviceSet, scores: Scored, i: int) -> int:
     """Returns the start of the window that gives item `i`'s prediction the highest confidence."""
-    logits = scores.logits[scores.item == i]
-    confidence = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+    confidence = scipy.special.log_softmax(scores.logits[scores.item == i], axis=-1)
     places = starts(int(data.length[i]), model.frontend.window)
     return int(places[confidence[:, scores.predictions[i]].argmax()])

@@ -1,28 +1,21 @@
 """95 % intervals and McNemar's test."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its submodules are imported on first use
 from jaxtyping import Bool, Int
-from scipy import stats
 
 from meljax.evaluation.metrics import macro_f1
-
-Z95 = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution."""
 
 LEVEL = 0.05
 """Significance level of a single test."""
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+def wilson(successes: int, trials: int) -> tuple[float, float]:
     """Returns the score interval of a proportion (Wilson 1927), (lower, upper) in 0…1."""
-    share = successes / trials
-    center = share + z**2 / (2 * trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    scale = 1 + z**2 / trials
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+    lower, upper = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(lower), float(upper)
 
 
 def bootstrap_macro_f1(
@@ -68,7 +61,7 @@ def mcnemar(first: Bool[np.ndarray, " items"], second: Bool[np.ndarray, " items"
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     uneven = only_first + only_second
-    p = float(stats.binomtest(only_first, uneven).pvalue) if uneven else 1.0
+    p = float(scipy.stats.binomtest(only_first, uneven).pvalue) if uneven else 1.0
     return Paired(
         int((first & second).sum()), only_first, only_second, int((~first & ~second).sum()), p
     )

@@ -2,7 +2,8 @@
 
 The graph includes the front end. It uses basic operators and float32 only, so that other runtimes
 than onnxruntime can run it. Images are NCHW in it, as usual in ONNX. `_NETWORKS` lists the function
-that converts each network.
+that converts each network. The graph is small and written by hand, because jax2onnx fails on
+ResNet-18 and downgrades orbax.
 """
 
 import json

@@ -1,11 +1,12 @@
 """Initial weights: random, from a file, or ImageNet's, which are downloaded once."""
 
+import contextlib
 import dataclasses
 import hashlib
-import http.client
+import io
 import os
 import time
-import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,7 +21,8 @@ from meljax.util.files import write_atomically, write_errors
 from meljax.util.progress import counter, warn
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-"""torchvision's ResNet18_Weights.IMAGENET1K_V1; its name ends with the start of its sha256."""
+"""torchvision's ResNet18_Weights.IMAGENET1K_V1."""
+IMAGENET_SHA256 = "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
 MAX_BYTES = 2**28
 
 
@@ -93,9 +95,9 @@ def initial_variables(
         if config.init == "imagenet":
             raise
         return random, WeightsOrigin("random", reason=str(error))
-    name = _published_name()
+    name = Path(IMAGENET_URL).name
     variables = _with_weights(random, parse_weights(data, name), name)
-    return variables, WeightsOrigin("imagenet", name, hashlib.sha256(data).hexdigest())
+    return variables, WeightsOrigin("imagenet", name, IMAGENET_SHA256)
 
 
 def _with_weights(random: PyTree, weights: Weights, name: str) -> PyTree:
@@ -115,7 +117,7 @@ def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
     Raises:
       UserError: the file is not in the cache and cannot be downloaded, or its content is wrong.
     """
-    name = _published_name()
+    name = Path(IMAGENET_URL).name
     path = cache / name
     try:
         data = path.read_bytes()
@@ -123,17 +125,20 @@ def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
             return data
     except OSError:
         pass  # missing or not readable
-    remedy = f"put {IMAGENET_URL} at {path}, or set model.init to a file or to 'scratch'"
     try:
         data = _download(name, limits)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+        if not _is_published(data):
+            raise ValueError("wrong content: its sha256 is not the published one")
+    except (OSError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__context__:  # the error that caused all others has the clearest message
+            cause = cause.__context__
+        reason = str(cause) or type(cause).__name__
         reason = "".join(c if c.isprintable() else "?" for c in reason)[:200]
-        raise UserError(f"ImageNet weights cannot be downloaded ({reason}); {remedy}") from None
-    if not _is_published(data):
         raise UserError(
-            f"the download of {name} has wrong content: its sha256 does not fit its name; {remedy}"
-        )
+            f"ImageNet weights cannot be downloaded ({reason}); put {IMAGENET_URL} at {path}, "
+            "or set model.init to a file or to 'scratch'"
+        ) from None
     try:
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,30 +148,41 @@ def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
     return data
 
 
-def _download(name: str, limits: TimeLimits) -> bytes:
-    deadline = time.monotonic() + limits.total
-    parts, done = [], 0
-    with (
-        urllib.request.urlopen(IMAGENET_URL, timeout=limits.silence) as response,
-        counter(f"downloading {name}") as count,
-    ):
-        total = int(response.headers.get("Content-Length") or 0)
-        while part := response.read1(2**20):
-            parts.append(part)
-            done += len(part)
-            count(done, max(done, total))
-            if time.monotonic() > deadline or done > MAX_BYTES:
-                raise TimeoutError(f"it takes too long or is too large: {done:,} bytes so far")
-    if done < total:
-        raise ConnectionError(f"the connection broke off after {done:,} of {total:,} bytes")
-    return b"".join(parts)
-
-
-def _published_name() -> str:
-    return IMAGENET_URL.rsplit("/", 1)[1]
-
-
 def _is_published(data: bytes) -> bool:
-    """Returns whether the sha256 of `data` begins with the digits in the file's name."""
-    digits = Path(_published_name()).stem.rsplit("-", 1)[1]
-    return hashlib.sha256(data).hexdigest().startswith(digits)
+    return hashlib.sha256(data).hexdigest() == IMAGENET_SHA256
+
+
+def _download(name: str, limits: TimeLimits) -> bytes:
+    import pooch  # not at the top: few commands download, and it takes long to import
+
+    file = io.BytesIO()
+    with counter(f"downloading {name}") as count, contextlib.ExitStack() as stack:
+        download = pooch.HTTPDownloader(
+            _Progress(count, limits.total),
+            timeout=limits.silence,
+            # After an error, pooch leaves the connection open.
+            hooks={"response": lambda response, **_: stack.enter_context(response)},
+        )
+        download(IMAGENET_URL, file, None)
+    return file.getvalue()
+
+
+class _Progress:
+    """pooch's progress bar: calls `count`, and raises if the download takes too long."""
+
+    def __init__(self, count: Callable[[int, int], None], seconds: float):
+        self.total = self._done = 0  # pooch sets `total` to the expected bytes; 0 if unknown
+        self._count, self._deadline = count, time.monotonic() + seconds
+
+    def update(self, size: int) -> None:
+        self._done += size
+        expected = max(self._done, self.total)
+        self._count(self._done, expected)
+        if time.monotonic() > self._deadline or expected > MAX_BYTES:
+            raise TimeoutError(f"it takes too long or is too large: {self._done:,} bytes so far")
+
+    def reset(self) -> None:  # before pooch's last update, which has all bytes
+        self._done = 0
+
+    def close(self) -> None:
+        pass  # `counter` closes the bar
