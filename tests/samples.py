@@ -1,5 +1,6 @@
 """Made-up runs for the tests of pages, and a parser of pages."""
 
+import dataclasses
 import html
 import re
 from html.parser import HTMLParser
@@ -17,6 +18,9 @@ from meljax.runs.info import DataInfo, RunInfo, SessionInfo
 from meljax.runs.load_model import TrainedModel
 from meljax.runs.results import MaskExample, RunResults
 from meljax.util.devices import make_mesh
+
+HOSTILE = '<script>alert("&lt;")</script>"><b title="a">{{ 7 * 7 }}{% raw %}'
+"""Breaks a page that does not escape it, or that takes it for a part of a template."""
 
 ODD = ["<b>&\"'", "姓名", "🦉", "caf\udce9", "$x_$", "two\nlines", "W" * 300, ""]
 
@@ -127,20 +131,51 @@ def make_results(
     )
 
 
+def make_named(word):
+    """Results in which everything that users or devices name is called `word`."""
+    names = [f"{word}{i}" for i in range(4)]
+    data = {"warnings": (word,), "skipped": (f"{word}: bad",), "fingerprint": word}
+    settings = {"data.path": word, "data.label": word, "model.init": word}
+    weights = WeightsOrigin("file", word, "0" * 64)
+    results = make_results(names, settings=settings, weights=weights, **data)
+    session = SessionInfo(word, word, 2, {word: word})
+    image = results.mistakes[0].image
+    return dataclasses.replace(
+        results,
+        name=word,
+        info=dataclasses.replace(results.info, sessions=(session,)),
+        mistakes=[Mistake(word, word, word, 0.9, image, image[..., 0], (2, 3), None)],
+        mask_examples=[MaskExample(word, word, image, image)],
+    )
+
+
+def assert_same_page(plain, hostile):
+    """Asserts that pages with the names 'plainword' and `HOSTILE` differ only in these words."""
+    plain, hostile = Page(plain), Page(hostile)
+    assert not hostile.open
+    assert hostile.tags == plain.tags
+    for shown in ("alts", "titles"):
+        words = [each.replace("plainword", HOSTILE) for each in getattr(plain, shown)]
+        assert getattr(hostile, shown) == words
+    assert hostile.shown == plain.shown.replace("plainword", HOSTILE)
+    assert hostile.shown.count(HOSTILE) > 20
+
+
 def table_under(heading, text):
     """Returns the text of the table cells in the section with this heading, row by row."""
+
+    def shown(cell):
+        return " ".join(html.unescape(re.sub("<[^>]*>", "", cell)).split())
+
     section = text.split(f"<h2>{heading}</h2>")[1].split("</section>")[0]
     return [
-        [
-            html.unescape(re.sub("<[^>]*>", "", cell))
-            for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
-        ]
+        [shown(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
         for row in re.findall(r"<tr[^>]*>(.*?)</tr>", section, re.DOTALL)
     ]
 
 
 class Page(HTMLParser):
-    """The links, images, text and unclosed tags of a page."""
+    """The links, images, text, tags and unclosed tags of a page; spaces as in a browser."""
 
     VOID = ("meta", "img", "br", "link")
 
@@ -148,14 +183,15 @@ class Page(HTMLParser):
         super().__init__()
         self.images, self.recordings, self.links, self.alts = [], [], [], []
         self.titles = []
-        self.tags, self.open = set(), []
+        self.tags, self.open = [], []
         self.shown = ""
         self.feed(text)
         self.close()
+        self.shown = " ".join(self.shown.split())
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.tags.add(tag)
+        self.tags.append((tag, *attrs))
         if "src" in attrs:
             (self.recordings if tag == "audio" else self.images).append(attrs["src"])
         self.links += [attrs["href"]] if "href" in attrs else []
@@ -163,6 +199,8 @@ class Page(HTMLParser):
         self.titles += [attrs["title"]] if "title" in attrs else []
         if tag not in self.VOID:
             self.open.append(tag)
+        if tag == "br":
+            self.shown += " "
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag

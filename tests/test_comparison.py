@@ -3,12 +3,20 @@
 import csv
 import dataclasses
 import json
-import re
 
 import numpy as np
 import pytest
 from PIL import Image
-from samples import ODD, Page, make_results, scored, table_under
+from samples import (
+    HOSTILE,
+    ODD,
+    Page,
+    assert_same_page,
+    make_named,
+    make_results,
+    scored,
+    table_under,
+)
 
 from meljax.commands import report as command
 from meljax.config import KEYS
@@ -137,6 +145,17 @@ def test_the_significance_level_is_divided_by_the_number_of_pairs(tmp_path):
     assert "p must be below 0.017 (0.05 divided by 3)" in shown
 
 
+@pytest.mark.parametrize(("runs", "folded"), [(4, False), (5, True)])
+def test_the_sentences_of_more_than_six_tests_are_folded(tmp_path, runs, folded):
+    names = "abcde"[:runs]
+    for name in names:
+        leave_run(tmp_path / name)
+    text, seen = compared(tmp_path, *names)
+    assert ("<summary>In words, test by test</summary>" in text) == folded
+    tests = len(table_under("More than chance?", text)) - 1
+    assert seen.shown.count("p = 1, no evidence of a difference.") == tests == runs * (runs - 1) / 2
+
+
 def test_runs_with_different_splits_are_compared_by_intervals_only(tmp_path):
     leave_run(tmp_path / "a", wrong=2)
     leave_run(tmp_path / "b", wrong=4, fingerprint="other")
@@ -240,14 +259,7 @@ def test_runs_with_different_classes_are_not_ranked(tmp_path):
 
 def test_the_table_has_the_scores_of_all_runs(two):
     text, seen = compared(two, "a", "b")
-    rows = {
-        row[0]: row[1:]
-        for row in (
-            re.findall(r"<td[^>]*>(.*?)</td>", line)
-            for line in text.split("<h2>Training</h2>")[0].splitlines()
-        )
-        if row
-    }
+    rows = {row[0]: row[1:] for row in table_under("Scores", text)}
     assert rows["network"] == ["ResNet-18", "small convolutional network"]
     assert rows["parameters"] == ["1,234,567", "98"]
     assert rows["epochs"] == ["3 of 500", "8 of 500"]
@@ -420,6 +432,23 @@ def test_unusual_names_are_escaped_and_numbered_in_figures(tmp_path):
     assert "#2 " in seen.shown
     assert "../%24x_%24%20%23%3F%25/report.html" in seen.links
     text.encode()
+
+
+def test_names_never_become_markup(two):
+    """The runs share a split; a setting and a version differ."""
+    pages = []
+    for word in ("plainword", HOSTILE):
+        records = []
+        for record in read_records([two / "a", two / "b"]):
+            info, name = make_named(word).info, f"{word} {record.name}"
+            session = dataclasses.replace(info.session, versions={word: name})
+            config = info.config | {"data.path": name}
+            info = dataclasses.replace(info, config=config, sessions=(session,))
+            records.append(dataclasses.replace(record, name=name, info=info, unscored=1))
+        pages.append(comparison_page.write_comparison(two / "page", records).read_text())
+    assert_same_page(*pages)
+    assert len(table_under("More than chance?", pages[1])) == 2
+    assert len(table_under("Settings that differ", pages[1])) == 3
 
 
 def test_unscored_epochs_are_reported(two):

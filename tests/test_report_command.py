@@ -97,11 +97,12 @@ def test_the_worst_mistakes_are_those_of_the_last_epoch_on_validation_files(mudd
         rows = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
     wrong = [row for row in rows if (row["weights"], row["split"]) == ("last", "val")]
     surest = sorted(wrong, key=lambda row: -float(row["probability"]))
-    cells = re.findall("<figure>(.*?)</figure>", (muddled_run / "report.html").read_text())
+    text = (muddled_run / "report.html").read_text()
+    cells = re.findall("<figure>(.*?)</figure>", text, re.DOTALL)
     cells = [Page(cell) for cell in cells if "<audio" in cell]
     for cell, row in zip(cells, surest, strict=True):
         share = f"{float(row['probability']):.1%}"
-        assert cell.shown == f"{row['label']} → {row['prediction']} ({share}){row['path']}"
+        assert cell.shown == f"{row['label']} → {row['prediction']} ({share}) {row['path']}"
         (audio,) = cell.recordings
         heard, rate = soundfile.read(muddled_run / audio, dtype="int16")
         original, _ = soundfile.read(muddle / row["path"], dtype="int16")

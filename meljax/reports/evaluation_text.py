@@ -1,19 +1,21 @@
 """The report of `evaluate`: all numbers for JSON, and a text."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from meljax.data.manifest import Bad
 from meljax.evaluation import metrics
 from meljax.evaluation.scores import Scored
-from meljax.reports.summary import with_interval
+from meljax.reports.class_scores import confused_pairs, per_class, worst_first
+from meljax.reports.summary import percent, with_interval
 from meljax.runs.predictions import calibration_of
 
 TOP = (1, 3, 5)
 """Values of k for top-k accuracy."""
+
+CLASS_NUMBERS = ("files", "predicted", "precision", "recall", "f1")
+"""The numbers of each class in JSON."""
 
 
 class Evaluation(NamedTuple):
@@ -42,13 +44,13 @@ def numbers(results: Evaluation) -> dict[str, Any]:
     scored, classes = results.scored, results.classes
     probabilities = scored.probabilities
     tops = [k for k in TOP if k < len(classes)]
-    calibration = calibration_of(scored)
+    calibration, rows = calibration_of(scored), per_class(scored.confusion, classes)
     return {
         "split": scored.split,
         "files": len(results.files),
         "epoch": scored.epoch,
         "classes": list(classes),
-        "missing_classes": _missing_classes(results),
+        "missing_classes": [row.name for row in rows if not row.files],
         "accuracy": scored.accuracy,
         "accuracy_interval": scored.accuracy_interval,
         "macro_f1": scored.macro_f1,
@@ -57,7 +59,9 @@ def numbers(results: Evaluation) -> dict[str, Any]:
         "temperature": scored.temperature,
         "uncalibrated": dataclasses.asdict(calibration.before),
         **dataclasses.asdict(calibration.after),
-        "per_class": _per_class(results),
+        "per_class": {
+            row.name: {name: getattr(row, name) for name in CLASS_NUMBERS} for row in rows
+        },
         "confusion": scored.confusion.tolist(),
         "items": [
             {
@@ -75,28 +79,6 @@ def numbers(results: Evaluation) -> dict[str, Any]:
     }
 
 
-def _missing_classes(results: Evaluation) -> list[str]:
-    counts = results.scored.confusion.sum(1)
-    return [name for name, n in zip(results.classes, counts, strict=True) if not n]
-
-
-def _per_class(results: Evaluation) -> dict[str, dict[str, Any]]:
-    """Returns each class's numbers; `None` where a denominator is 0."""
-    confusion = results.scored.confusion
-    precision, recall, f1 = metrics.class_scores(confusion)
-    predicted, true = confusion.sum(0).tolist(), confusion.sum(1).tolist()
-    return {
-        name: {
-            "files": true[i],
-            "predicted": predicted[i],
-            "precision": float(precision[i]) if predicted[i] else None,
-            "recall": float(recall[i]) if true[i] else None,
-            "f1": float(f1[i]) if true[i] or predicted[i] else None,
-        }
-        for i, name in enumerate(results.classes)
-    }
-
-
 def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     """Returns the scores, then a line per class, the lowest F1 first; `found` are the `numbers`."""
     scored, before = results.scored, found["uncalibrated"]
@@ -109,7 +91,7 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
         f"calibration {found['expected_calibration_error']:.1%} expected error at temperature "
         f"{scored.temperature:.2f} (without {before['expected_calibration_error']:.1%})",
         "",
-        *_class_lines(results, found["per_class"]),
+        *_class_lines(results),
     ]
     if missing := found["missing_classes"]:
         lines.append(
@@ -124,24 +106,20 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _class_lines(results: Evaluation, per_class: Mapping[str, Any]) -> list[str]:
-    """Returns a header, and a line for each class that occurs."""
-    width = max(len("class"), *map(len, results.classes))
-    lines = [f"{'class':{width}}  files  precision  recall     F1  most confused with"]
-    rows = {name: row for name, row in per_class.items() if row["f1"] is not None}
-    for name, row in sorted(rows.items(), key=lambda pair: pair[1]["f1"]):
-        shares = "  ".join(
-            f"{'–' if row[key] is None else format(row[key], '.1%'):>{space}}"
-            for key, space in (("precision", 9), ("recall", 6), ("f1", 5))
-        )
-        confused = _most_confused(results, name)
-        lines.append(f"{name:{width}}  {row['files']:5}  {shares}  {confused}".rstrip())
-    return lines
-
-
-def _most_confused(results: Evaluation, name: str) -> str:
-    """Returns the most frequent wrong prediction for files of class `name`, and its count."""
-    own = results.classes.index(name)
-    row = results.scored.confusion[own].copy()
-    row[own] = 0
-    return f"{results.classes[int(np.argmax(row))]} ({row.max()})" if row.any() else ""
+def _class_lines(results: Evaluation) -> Iterator[str]:
+    """Yields a header, and a line for each class that occurs."""
+    confusion, classes = results.scored.confusion, results.classes
+    # Of the pairs of a class, the most frequent one is set last.
+    confused = dict(reversed(confused_pairs(confusion)))
+    width = max(len("class"), *map(len, classes))
+    yield f"{'class':{width}}  files  precision  recall     F1  most confused with"
+    for row in worst_first(per_class(confusion, classes)):
+        if row.f1 is None:
+            continue
+        precision, recall, f1 = map(percent, (row.precision, row.recall, row.f1))
+        line = f"{row.name:{width}}  {row.files:5}  {precision:>9}  {recall:>6}  {f1:>5}"
+        label = row.number - 1
+        if label in confused:
+            other = confused[label]
+            line += f"  {classes[other]} ({confusion[label, other]})"
+        yield line

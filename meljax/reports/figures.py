@@ -53,8 +53,8 @@ def loss_curve(
     _scale_losses(axes, losses)
     if split == "validation" and len(epochs) > 1 and np.isfinite(losses).any():
         lowest = int(np.nanargmin(losses))
-        label = f"lowest, epoch {epochs[lowest]}"
-        _mark(axes, int(epochs[lowest]), float(losses[lowest]), "v", label)
+        epoch, value = epochs[lowest].item(), losses[lowest].item()
+        _mark(axes, epoch, value, "v", f"lowest, epoch {epoch}")
         _legend(axes)
     return figure
 
@@ -72,7 +72,7 @@ def score_curves(
     axes.plot(epochs, training, color=TRAINING, label="training", **style)
     axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
     if best_epoch is not None and len(epochs) > 1:
-        value = float(validation[epochs == best_epoch][0])
+        value = validation[epochs == best_epoch].item()
         _mark(axes, best_epoch, value, "*", f"best, epoch {best_epoch}")
     _scale_shares(axes)
     _legend(axes)
@@ -103,7 +103,7 @@ def compared_curves(curves: Sequence[RunCurves], title: str, losses: bool) -> Fi
         width = 1.3 if style["marker"] else 0.9
         axes.plot(curve.epochs, curve.solid, linewidth=width, label=curve.label, **style)
         if curve.best is not None:
-            value = float(curve.solid[curve.epochs == curve.best][0])
+            value = curve.solid[curve.epochs == curve.best].item()
             star = {"marker": "*", "markersize": 11, "markeredgewidth": 0.7}
             black = {"color": curve.color, "markeredgecolor": "black", "linestyle": "none"}
             axes.plot([curve.best], [value], zorder=5, clip_on=False, **star, **black)
@@ -135,8 +135,7 @@ def reliability(sets: Mapping[str, Bins]) -> Figure:
         axis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
-    axes.set_title("Calibration", loc="left", fontsize=11, fontweight="bold", pad=9)
-    _style_axes(axes)
+    _style_axes(axes, "Calibration")
     legend = _legend(axes)
     for handle in legend.legend_handles:
         handle.set_sizes([30])
@@ -225,13 +224,14 @@ def _curve_axes(
     margin = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - margin, last + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9 + 72 * legend)
     axes.set_xlabel("epoch")
-    _style_axes(axes)
+    _style_axes(axes, title, below=72 * legend)
     return figure, axes
 
 
-def _style_axes(axes: Axes) -> None:
+def _style_axes(axes: Axes, title: str, below: float = 0) -> None:
+    """Adds a grid, and a title with `below` points of space under it."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9 + below)
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

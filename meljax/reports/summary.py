@@ -39,6 +39,11 @@ def _calibration(best: Scored) -> str:
     )
 
 
+def percent(share: float | None) -> str:
+    """Returns '98.0%'; '–' if there is no share."""
+    return "–" if share is None else f"{share:.1%}"
+
+
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:
     """Returns '98.0% (95 % interval 95.3% to 99.1%)'."""
     if interval is None:

@@ -2,15 +2,18 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import ROOT
 from samples import Page, four_scores, make_results, scored, table_under
 from scipy.special import softmax
 
 from meljax.evaluation import calibration
-from meljax.reports import example_sections, figures, run_page, summary
+from meljax.reports import figures, run_page, summary
 from meljax.runs.predictions import calibration_of
 
 RNG = np.random.default_rng(0)
@@ -51,7 +54,7 @@ def test_recordings_are_loaded_only_when_they_are_played():
 
 def test_a_long_recording_is_cut_to_its_middle_with_a_caption():
     heard = audio(50, rate=8000)
-    read, rate = soundfile.read(io.BytesIO(example_sections.wav(heard, 8000)), dtype="int16")
+    read, rate = soundfile.read(io.BytesIO(run_page.wav(heard, 8000)), dtype="int16")
     assert rate == 8000
     np.testing.assert_array_equal(read, heard[80_000 : 80_000 + 240_000])
     results = make_results(audio=heard, settings={"mel.sample_rate": 8000})
@@ -84,7 +87,7 @@ def test_calibration_is_shown_before_and_after_with_its_files():
     splits = [calibrated("val", 0.5), calibrated("test", 0.5, items=24)]
     results = make_results(scores=[scored("val", 4, False, 4, 40, 9), *splits])
     text = run_page.page(results, {})
-    assert "a temperature of <b>0.50</b>" in text
+    assert "a temperature of <b>0.50</b>" in " ".join(text.split())
     assert "Below 1" in text
     header, *rows = table_under("Calibration", text)
     assert header[1:] == ["files", "loss before", "after", "calibration error before", "after"]
@@ -166,3 +169,13 @@ def test_the_summary_has_a_line_per_weights_and_split():
         strict=True,
     ):
         assert line.startswith(f"{words} {accuracy} (")
+
+
+def test_the_summary_delays_the_start_of_training_by_no_import_for_pages():
+    code = (
+        "import sys, meljax.reports.summary, meljax.workflows.train; "
+        "print({'matplotlib', 'jinja2', 'meljax.reports.html_page'} & sys.modules.keys())"
+    )
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown == "set()\n"
