@@ -1,3 +1,3 @@
-"""meljax: from a folder of voices to a classifier one can trust."""
+"""meljax: trains voice classifiers from recordings or spectrograms."""
 
 from meljax.util.version import __version__ as __version__

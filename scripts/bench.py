@@ -2,12 +2,12 @@
 
     python scripts/bench.py [--quick] [--json FILE]
 
-Each side is a process of its own. The sides take turns, so a machine that slows down slows both;
-other programs do not slow both alike, see benchmarks/README.md. A repeat is some steps of each
-side. Ratios are medians over pairs of repeats; above 1 meljax is faster. They compare with the
-fastest of PyTorch's eager mode and `torch.compile`; --quick uses only eager float32. Without torch
-(`pip install 'meljax[bench]'`) only meljax is timed. Only --parts needs more packages for meljax
-than jax, flax, optax and numpy.
+Each side runs in its own process. The sides take turns, so a machine that slows down slows both;
+other programs may slow one side more than the other, see benchmarks/README.md. A repeat is some
+steps of each side. Ratios are medians over pairs of repeats; above 1 meljax is faster. They compare
+with the faster of PyTorch's eager mode and `torch.compile`; --quick uses only eager float32.
+Without torch (`pip install 'meljax[bench]'`) only meljax is timed. Timing meljax needs only jax,
+flax, optax and numpy, except with --parts.
 """
 
 import argparse
@@ -222,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="only eager float32, 5 repeats")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="file for all numbers")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
     parser.add_argument("--parts", action="store_true", help="time the parts of a run too")
     parser.add_argument(
         "--settings", type=parse_settings, help="batch and image sizes, like 12x224,64x128"
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Measures, prints and writes."""
+    """Measures all settings, prints a table and writes the JSON file."""
     machine = {"cores": cores(), "load": os.getloadavg()[0]}
     has_torch = importlib.util.find_spec("torch") is not None
     for name in ("meljax", "torch")[: 1 + has_torch]:
@@ -258,7 +258,7 @@ def bench(arguments: argparse.Namespace) -> None:
     settings = arguments.settings or (QUICK if arguments.quick else FULL + accelerator * LARGE)
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     if machine["load"] > 0.5:
-        print("WARNING: other programs are running, which do not slow both sides alike")
+        print("WARNING: other programs are running and may slow one side more than the other")
     print(table([]), flush=True)
     rows = []
     for (batch, size), what, compute in itertools.product(settings, ("train", "forward"), computes):

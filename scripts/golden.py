@@ -34,7 +34,7 @@ import tarfile
 import tempfile
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -269,33 +269,36 @@ def read(file: Path) -> Any:
     return [{key: row[key] for key in row if key not in TIMES} for row in rows]
 
 
-def difference(old: Any, new: Any, where: str, alone: set[str]) -> str:
-    """Returns the first difference below the path `where`, or '' if there is none.
+def differences(old: Any, new: Any, where: str, alone: set[str]) -> Iterator[str]:
+    """Yields the differences below the path `where`.
 
     The paths of keys that only one side has are added to `alone`.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         alone |= {re.sub(r"\[\d+\]", "[]", f"{where}.{key}") for key in old.keys() ^ new.keys()}
-        parts = [(f"{where}.{key}", old[key], new[key]) for key in old if key in new]
+        for key in old.keys() & new.keys():
+            yield from differences(old[key], new[key], f"{where}.{key}", alone)
     elif isinstance(old, list) and isinstance(new, list):
-        pairs = enumerate(itertools.zip_longest(old, new))
-        parts = [(f"{where}[{number}]", *pair) for number, pair in pairs]
-    else:
-        same = repr(old) == repr(new)
-        return "" if same else f"{where or 'all'}: {old!r:.100} and {new!r:.100}"
-    return next(filter(None, (difference(o, n, at, alone) for at, o, n in parts)), "")
+        for number, pair in enumerate(itertools.zip_longest(old, new)):
+            yield from differences(*pair, f"{where}[{number}]", alone)
+    elif repr(old) != repr(new):
+        yield f"{where or 'all'}: {old!r:.100} and {new!r:.100}"
 
 
 def compare(name: str, run: str, old_folder: Path, new_folder: Path) -> bool:
     """Compares a file of both sides; prints and returns whether it is equal."""
     old, new, alone = read(old_folder / name), read(new_folder / name), set()
-    found = difference(old, new, "", alone)
+    found = list(differences(old, new, "", alone))
     for place in sorted(alone):
         if name == "evaluate.json":
             say(f"note: {run} {name}: only one side has {place}")
         else:
-            found = found or f"{place}: only one side has it"
-    say(f"{run} {name}: {f'DIFFERS: first difference {found}' if found else 'equal'}")
+            found.append(f"{place}: only one side has it")
+    if found:
+        shown = "; ".join(sorted(found)[:3])
+        say(f"{run} {name}: DIFFERS in {len(found)} places, e.g. {shown}")
+    else:
+        say(f"{run} {name}: equal")
     return not found
 
 

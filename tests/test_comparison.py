@@ -285,7 +285,7 @@ def test_every_cell_is_in_the_right_row_and_column(tmp_path):
         "Last epoch, validation files",
         "Best epoch, chosen on these same validation files",
         "Last epoch, test files",
-        "Best epoch, chosen on validation, test files",
+        "Best epoch (chosen on the validation files), test files",
     ]
     order = [("val", False), ("val", True), ("test", False), ("test", True)]
     for head, (split, chosen) in zip(heads, order, strict=False):
@@ -498,7 +498,7 @@ def test_damaged_predictions_are_refused(damage, tmp_path):
     read_predictions(tmp_path / "a", read_info(tmp_path / "a"))
     rewrite(tmp_path / "a" / "predictions.csv", DAMAGES[damage])
     with pytest.raises(
-        UserError, match=r"predictions.csv is damaged or of another run; to write it"
+        UserError, match=r"predictions.csv is damaged or belongs to another run; to write it"
     ):
         read_predictions(tmp_path / "a", read_info(tmp_path / "a"))
 

@@ -37,7 +37,7 @@ from meljax.workflows.predict import rows_of
 
 
 def predicted(run, *arguments) -> list[dict]:
-    """The rows of `meljax.predict`, from JSON lines."""
+    """The rows of `meljax predict`, from JSON lines."""
     with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as out:
         code = predict.main([str(run), *map(str, arguments), "--out", out.name])
         table = [json.loads(line) for line in out]

@@ -341,7 +341,7 @@ def test_weights_that_cannot_be_cached_are_used_with_a_warning(server, tmp_path,
     server.content = b"weights"
     (tmp_path / "file").write_bytes(b"")
     assert initial_weights.imagenet_weights(tmp_path / "file" / "cache", LIMITS) == b"weights"
-    assert "cannot be kept" in capsys.readouterr().err
+    assert "cannot be cached" in capsys.readouterr().err
 
 
 def test_without_a_connection_imagenet_fails_and_auto_uses_random_weights(tmp_path):

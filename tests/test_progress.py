@@ -1,4 +1,4 @@
-"""What a person sees while waiting, and errors at the end of a block."""
+"""Progress bars and counters, and errors at the end of a block."""
 
 import functools
 

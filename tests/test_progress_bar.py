@@ -1,4 +1,4 @@
-"""What a person who waits for training is told."""
+"""The progress bar and the line per epoch."""
 
 import io
 import sys

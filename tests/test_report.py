@@ -141,7 +141,7 @@ def test_the_best_epoch_is_called_chosen_and_the_test_split_unused():
     low, high = statistics.wilson(30, 40)
     test = f"The last epoch gets 75.0% ({low:.1%} to {high:.1%}) of the 40 test recordings right"
     assert test in shown
-    assert "They were not used for training or choosing an epoch." in shown
+    assert "These files were not used for training or choosing an epoch." in shown
     assert shown.count("best epoch, chosen on") == 2
 
 

@@ -1,4 +1,4 @@
-"""The record of a run, and when the run may be resumed."""
+"""`config.json` of a run, and when the run may be resumed."""
 
 import dataclasses
 import json

@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data", metavar="DATA", nargs="?", help="a folder or a CSV")
     parser.add_argument("--name", required=True, help="name of the set, e.g. voices_2")
     parser.add_argument("--version", default="1.0.0", help="default: 1.0.0")
-    parser.add_argument("--description", metavar="TEXT", default="", help="description for people")
+    parser.add_argument("--description", metavar="TEXT", default="", help="text stored in the set")
     add_keys(parser, KEYS)
 
     def run(_: console.StopRequest) -> int:

@@ -2,10 +2,10 @@
 
     meljax convert-weights IN OUT [--check NPZ]
 
-IN is torchvision's .pth file, in either of PyTorch's formats, or a .safetensors file with the same
-names. Code in it is not executed, and PyTorch is not needed. NPZ holds `images`, uint8 [n, rows,
-columns, 3], and PyTorch's `logits` [n, classes]. The largest difference is printed. If it is above
-1e-3, OUT is not written and the exit code is 1.
+IN is torchvision's .pth file, in PyTorch's zip or legacy format, or a .safetensors file with the
+same names. Code in it is not executed, and PyTorch is not needed. NPZ holds `images`, uint8 [n,
+rows, columns, 3], and PyTorch's `logits` [n, classes]. The largest difference between the logits is
+printed. If it is above 1e-3, OUT is not written and the exit code is 1.
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,9 @@
     meljax evaluate RUN [DATA] [--split SPLIT] [--json FILE] [--KEY=VALUE ...]
 
 DATA is a folder, CSV or TFDS set with the layout of training data; without it, the run's own files
-are scored. SPLIT is train, val or test, by default val of the run's own files and all files of
-DATA. The weights are those of the run's best epoch, as in predict. Unreadable files are listed and
-skipped, and the exit code is then 1. The keys are by default those of the run.
+are scored. SPLIT is train, val or test; the default is val for the run's own files, and all files
+for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are listed
+and skipped, and the exit code is then 1. Keys default to the settings of the run.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder, CSV or tfds:NAME")
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="file for all numbers")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores as JSON")
     add_keys(parser, KEYS)
 
     def run(_: console.StopRequest) -> int:

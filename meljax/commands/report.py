@@ -2,9 +2,9 @@
 
     meljax report RUN [RUN ...] [--out DIR]
 
-One run: scores, curves, calibration, confusions and worst mistakes are computed again from its
-weights and data. Without --out the page is written to RUN, with predictions.csv and
-calibration.json. Several runs: the saved results are compared, by default in the folder 'report'.
+One run: scores, calibration, confusions and worst mistakes are computed again from its weights and
+data. Without --out the page is written to RUN, with predictions.csv and calibration.json. Several
+runs: the saved results are compared, by default in the folder 'report'.
 """
 
 from collections.abc import Sequence

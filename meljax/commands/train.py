@@ -60,7 +60,7 @@ def parse_run(
 
 
 def run(parse_arguments: Callable[[], tuple[Config, Path]]) -> int:
-    """Trains with the settings and in the directory that the function returns."""
+    """Trains with the settings and directory of `parse_arguments`; returns the exit code."""
 
     def body(stop: StopRequest) -> int:
         config, workdir = parse_arguments()

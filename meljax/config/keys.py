@@ -2,7 +2,7 @@
 
 The dataclasses below are the only place that defines settings. `configs/*.py` edit
 `default_config()`, the command line overrides single keys, and `from_flat` turns the result into an
-immutable `Config`, which is passed by value.
+immutable `Config`.
 """
 
 import collections
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from meljax.util.errors import UserError
 
 Resume = Literal["same", "free", "more"]
-"""How a key may differ when a run resumes: not at all, in any way, or by a larger number."""
+"""How a key may change when a run resumes: not at all, to any value, or to a larger number."""
 
 _COMPARISONS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
@@ -84,7 +84,7 @@ class DataConfig:
         "≥ 0",
     )
     on_bad_file: str = _choice(
-        "stop", "unreadable files: stop before training, or skip and record them", "stop", "skip"
+        "stop", "unusable files: stop before training, or skip and record them", "stop", "skip"
     )
 
 
@@ -126,7 +126,7 @@ class MaskConfig:
 class ModelConfig:
     """The network and its initial weights."""
 
-    name: str = _text("resnet18", "the network", "the name of a network")
+    name: str = _text("resnet18", "network architecture", "the name of a network")
     init: str = _key(
         "auto",
         "initial weights: 'scratch': random; 'imagenet': pretrained; the path of a weights file; "
@@ -232,7 +232,7 @@ def check_name(name: str) -> None:
 
 
 def parse_value(name: str, text: str) -> str | int | float:
-    """Returns the value of the key `name` that `text` stands for; raises `UserError` if none."""
+    """Parses `text` as a value of the key `name`; raises `UserError` if it is not allowed."""
     try:
         value = type(KEYS[name].default)(text)
     except ValueError:

@@ -50,7 +50,7 @@ def make_device_set(
 
     Args:
       items: int16 [samples] or uint8 [columns, height, channel] each.
-      floors: color of silence of each image; `None` for recordings, whose silence is 0.
+      floors: padding color of each image; `None` for recordings, which are padded with 0.
       window: maximum length of a window.
 
     Raises:

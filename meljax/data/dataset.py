@@ -37,7 +37,7 @@ class Dataset:
     splits: tuple[Split, ...]  # of each item
     digests: tuple[str, ...]  # sha256 of each item's file, hexadecimal
     arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]  # decoded items; see `decoder.Decoder`
-    floors: tuple[UInt8[np.ndarray, " channel"], ...] | None = None  # colors of silence of images
+    floors: tuple[UInt8[np.ndarray, " channel"], ...] | None = None  # padding color of each image
     ignored: int = 0  # number of files of other kinds
     skipped: tuple[Bad, ...] = ()  # unusable files
     warnings: tuple[str, ...] = ()  # one line each

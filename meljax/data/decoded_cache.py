@@ -64,7 +64,7 @@ def load(file: Path) -> dict[str, CachedItem]:
 
 
 def save(file: Path, items: Mapping[str, CachedItem]) -> None:
-    """Writes `items` one by one and evicts old files; does nothing if the disk refuses."""
+    """Writes `items` and evicts old files; does nothing if the disk is full or not writable."""
     table, size = [], 0
     for path, (stamp, digest, array) in items.items():
         table.append([path, stamp, digest, array.dtype.str, array.shape, size])

@@ -61,7 +61,7 @@ def walk(
 
     Args:
       prefix: prepended to each path.
-      above: for internal use: the parent folders, to stop at links in a circle.
+      above: for internal use: the parent folders, to detect cycles of links.
       unreadable: collects the errors of unreadable folders; `None`: they are raised.
     """
     try:

@@ -37,7 +37,7 @@ TIMESTAMP_RESOLUTION_NS = 2_000_000_000
 class Item:
     """One recording or image of a manifest."""
 
-    path: str  # with '/'; relative to the manifest's root, or absolute if it is so in a CSV
+    path: str  # with '/'; relative to the manifest's root unless a CSV gives an absolute path
     label: str  # name of its class
     group: str = ""  # items of one group stay in one split; '': no group
     split: Split | Literal[""] = ""  # the given split; '': not decided yet
@@ -79,7 +79,7 @@ def file_manifest(
     bad: Iterable[Bad],
     training: bool,
 ) -> Manifest:
-    """Returns the manifest of files; `training`: checks that the classes can be trained on."""
+    """Returns the manifest of files; with `training`, calls `check_classes`."""
     items = tuple(sorted(items, key=lambda item: item.path))
     if training:
         check_classes(str(source), items)
@@ -107,7 +107,7 @@ def read_file(path: str) -> bytes:
 
 
 def file_stamp(path: str) -> str:
-    """Returns a text that changes when a file is written or replaced.
+    """Returns a string that changes when a file is written or replaced.
 
     It is '' for a file changed within `TIMESTAMP_RESOLUTION_NS`: another write could leave the same
     time stamp.
@@ -147,18 +147,18 @@ def common_kind(source: Path, items: Sequence[Item]) -> Kind:
 def check_groups(source: str, pairs: Collection[tuple[str, str]], group: str) -> None:
     """Raises `UserError` if each class is one group, which cannot be in two splits.
 
-    `pairs` are the different pairs of label and group; `group` is the column or feature of groups.
+    `pairs` are the distinct pairs of label and group; `group` is the column or feature of groups.
     """
     labels, groups = {label for label, _ in pairs}, {name for _, name in pairs}
     if pairs and "" not in groups and len(labels) == len(groups) == len(pairs):
         raise UserError(
             f"data.group: {group!r} of {source!r} is the same as the label, so each class could be "
-            "in one split only; name another or set data.group=''"
+            "in one split only; name another column or feature, or set data.group=''"
         )
 
 
 def check_classes(source: str, items: Iterable[Item]) -> None:
-    """Raises `UserError` unless train has at least two classes and all those of val and test."""
+    """Raises `UserError` unless train has two classes or more, and every class of val and test."""
     labels: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for item in items:
         labels[item.split or "train"].add(item.label)

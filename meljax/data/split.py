@@ -82,7 +82,7 @@ def conflicting_duplicates(items: Sequence[Item], digests: Sequence[str]) -> lis
 
 
 def _by_key(keys: Iterable[str], items: Sequence[Item]) -> list[list[int]]:
-    """Returns the indices of the items of each key that is not ''; all in the order of paths."""
+    """Returns the item indices by key, without the key ''; in the order of the items' paths."""
     sets = defaultdict(list)
     for index, key in sorted(enumerate(keys), key=lambda pair: items[pair[0]].path):
         if key:
@@ -142,7 +142,7 @@ def _rank(seed: int, path: str) -> bytes:
 
 
 def _targets(counts: Mapping[str, int], val_fraction: float) -> dict[str, int]:
-    """Returns the number of val items of each class: largest remainders, at least one."""
+    """Returns the number of val items of each class, at least 1: largest remainder method."""
     shares = {label: val_fraction * counts[label] for label in sorted(counts)}
     targets = {label: max(1, math.floor(share)) for label, share in shares.items()}
     missing = max(0, round(val_fraction * sum(counts.values())) - sum(targets.values()))
@@ -171,7 +171,7 @@ def _choose(units: Sequence[_Unit], targets: Mapping[str, int]) -> list[_Unit]:
     chosen, rest = [], []
 
     def cost(unit: _Unit) -> int:
-        """Returns by how much moving the unit to val raises the squared distance to the targets."""
+        """Returns the increase of the squared distance to the targets if the unit moves to val."""
         return sum(n * (n - 2 * lacking[label]) for label, n in unit.class_counts.items())
 
     def spare(unit: _Unit) -> bool:

@@ -250,7 +250,7 @@ def _fricatives(rng: np.random.Generator, speaker: Speaker, said: _Articulation)
 
 
 def _record(rng: np.random.Generator, voice: Signal) -> Int16[np.ndarray, " samples"]:
-    """Adds room noise, a microphone's frequency response and a level, whoever speaks."""
+    """Adds room noise, a microphone's response and a level, all independent of the speaker."""
     size = scipy.fft.next_fast_len(len(voice), real=True)
     octaves = np.log2(np.maximum(scipy.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50) / 1000)
     bumps = np.zeros_like(octaves)
@@ -307,7 +307,7 @@ def synthesize(
 
 
 def load(cache: Path, seed: int = 0, speakers: int = 24, clips: int = 2469) -> Voices:
-    """Returns what `synthesize` makes; keeps it in the folder `cache` (about 120 MB)."""
+    """Returns the voices of `synthesize`, cached in the folder `cache` (about 120 MB)."""
     file = cache_file(cache, seed, speakers, clips)
     if kept := decoded_cache.load(file):
         digests = [item.digest for item in kept.values()]

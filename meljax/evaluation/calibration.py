@@ -49,9 +49,10 @@ def fit_temperature(
 def bins(
     probabilities: Float[np.ndarray, "items classes"], labels: Int[np.ndarray, " items"]
 ) -> tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndarray, " bins"]]:
-    """Returns the number of items, mean confidence and accuracy of `BINS` equal confidence bins.
+    """Returns the number of items, mean confidence and accuracy of `BINS` confidence bins.
 
-    Confidence is the highest probability of an item. An empty bin has mean and accuracy 0.
+    Confidence is the highest probability of an item. Bins have equal widths; an empty one has mean
+    and accuracy 0.
     """
     confidence = probabilities.max(-1)
     right = probabilities.argmax(-1) == labels

@@ -27,7 +27,7 @@ class Metrics:
       first_bad_step: first step whose loss was not finite, int32; `NEVER` if there was none.
     """
 
-    loss_sum: Any  # not Array: pytree mappings may replace a leaf by anything
+    loss_sum: Any  # not Array: pytree mappings may replace a leaf with anything
     count: Any
     confusion: Any
     first_bad_step: Any

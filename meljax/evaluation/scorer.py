@@ -140,7 +140,8 @@ def file_source(
 ) -> Source:
     """Returns the source of a file, decoded into the form that `model` takes.
 
-    `content` returns the file's bytes, and `check` is given them; both may raise `BadFileError`.
+    `content` returns the file's bytes, and `check` is called with them. Both may raise
+    `BadFileError`.
     """
     frontend = model.frontend
     decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)

@@ -71,7 +71,7 @@ class Scores:
 
 @dataclasses.dataclass(frozen=True)
 class Scored(Scores):
-    """Scores computed from logits; more attributes are in `Scores`.
+    """Scores computed from logits; see `Scores` for the other attributes.
 
     Attributes:
       logits: logits of each window.
@@ -101,7 +101,7 @@ class Scored(Scores):
 
 @dataclasses.dataclass(frozen=True)
 class Predicted(Scores):
-    """Scores as `predictions.csv` holds them, with the items' paths."""
+    """Scores read from `predictions.csv`, with the items' paths."""
 
     paths: tuple[str, ...]
     probabilities: Float[np.ndarray, "items classes"]

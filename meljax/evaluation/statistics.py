@@ -55,9 +55,9 @@ class Paired(NamedTuple):
 def mcnemar(first: Bool[np.ndarray, " items"], second: Bool[np.ndarray, " items"]) -> Paired:
     """Returns McNemar's exact test (1947), given which items two classifiers got right.
 
-    If they were equally good, each item that only one of them gets right would be the first's with
-    probability 1/2. p is the two-sided binomial probability of counts at least as uneven as these;
-    without such items it is 1.
+    Under the null hypothesis, an item that only one classifier gets right is equally likely to be
+    the first's or the second's. p is the two-sided binomial p-value of these counts; without such
+    items it is 1.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     uneven = only_first + only_second

@@ -50,7 +50,7 @@ def classifier(
 def check_exported(
     trained: TrainedModel, form: str, call: Callable[[np.ndarray], np.ndarray], tolerance: float
 ) -> float:
-    """Returns the largest difference of an exported model's probabilities from the model's.
+    """Returns the largest difference between probabilities of the exported model and `trained`.
 
     `call` runs the exported model. The inputs are silence and noise of increasing loudness.
 

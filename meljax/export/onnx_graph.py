@@ -1,9 +1,9 @@
 """Converts a trained model to an ONNX graph from raw inputs to probabilities.
 
-The graph includes the front end. It uses basic operators and float32 only, so that other runtimes
-than onnxruntime can run it. Images are NCHW in it, as usual in ONNX. `_NETWORKS` lists the function
-that converts each network. The graph is small and written by hand, because jax2onnx fails on
-ResNet-18 and downgrades orbax.
+The graph includes the front end. It uses basic operators and float32 only, so that runtimes other
+than onnxruntime can run it. Its images are NCHW, as usual in ONNX. `_NETWORKS` lists the function
+that converts each network. The graph is written by hand, because jax2onnx fails on ResNet-18 and
+downgrades orbax.
 """
 
 import json
@@ -65,7 +65,7 @@ def onnx_model(model: Model, temperature: float) -> "onnx.ModelProto":
     """Returns the graph of `softmax(logits / temperature)`, checked by onnx.
 
     The input, `waveform` or `image`, is described in `input_like`. The output is `probabilities`,
-    float32 [batch, classes]. The batch size is dynamic. The metadata hold, as JSON, the names of
+    float32 [batch, classes]. The batch size is dynamic. The metadata holds, as JSON, the names of
     the classes ('classes') and the sample rate of recordings in Hz ('sample_rate').
 
     Raises:
@@ -203,7 +203,10 @@ def _frames(graph: _Graph, waveform: str, frontend: Frontend) -> tuple[str, int]
 
 
 def _factors(n_fft: int) -> tuple[int, int, int]:
-    """Returns P and Q of `_power`, its two nearest factors, and the number of s: P s ≤ N / 2."""
+    """Returns P and Q of `_power`, as equal as possible, and the number of values of s.
+
+    s counts from 0 to N / (2 P).
+    """
     first = max(n for n in range(1, math.isqrt(n_fft) + 1) if n_fft % n == 0)
     return first, n_fft // first, n_fft // 2 // first + 1
 

@@ -11,7 +11,7 @@ from meljax.util.errors import UserError
 
 
 def serialize(trained: TrainedModel) -> bytes:
-    """Returns the file's content; its metadata hold the classes and the input's mean and std.
+    """Returns the file's content; its metadata holds the classes and the input's mean and std.
 
     Raises:
       UserError: torchvision has no such network.

@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
         return y.astype(x.dtype)
 
     def _update(self, running: Array, batch: Array, several: Bool[Array, ""]) -> Array:
-        """Returns the running statistic after a batch; unchanged if it has a single value."""
+        """Returns the updated running statistic; unchanged if the batch has a single value."""
         updated = self.momentum * running + (1 - self.momentum) * jax.lax.stop_gradient(batch)
         return jnp.where(several, updated, running)
 
@@ -116,7 +116,7 @@ def channel_sum(x: Maps) -> Channel:
 
     With the options of `util.devices`, XLA:CPU writes the input of every sum over more than 32
     values to memory. A first sum over up to 16 pixels of each image fuses with the computation of
-    the input and takes a tenth of the time (more if 2 to 16 do not divide the number of pixels).
+    the input and takes a tenth of the time, or more if no number in 2…16 divides the pixel count.
     """
     return jax.lax.platform_dependent(x, cpu=_sum_in_two_steps, default=lambda x: x.sum((0, 1, 2)))
 

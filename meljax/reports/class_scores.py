@@ -55,7 +55,7 @@ def worst_first(scores: Sequence[ClassScore]) -> list[ClassScore]:
 def confused_pairs(
     confusion: Int[np.ndarray, "classes classes"], limit: int | None = None
 ) -> list[tuple[int, int]]:
-    """Returns (true, predicted) of wrong predictions, the most frequent first; at most `limit`."""
+    """Returns at most `limit` (true, predicted) pairs of different classes, most frequent first."""
     wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
     pairs = np.argwhere(wrong)
     order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:limit]

@@ -15,7 +15,7 @@ from meljax.runs.predictions import Calibration
 from meljax.runs.record import RunRecord
 
 READ_PAIRS = 6
-"""Up to this many tests, their sentences are shown; the sentences of more tests are folded."""
+"""With more tests than this, their sentences are folded."""
 
 CURVES = {
     "training_loss": ("train_loss", "Training loss"),
@@ -27,10 +27,10 @@ CURVES = {
 
 
 class Run(NamedTuple):
-    """A run with what the page shows besides its record.
+    """A run: its record, and what else the page shows of it.
 
     Attributes:
-      number: '#1 ', … if figures cannot tell the runs by their names, else ''.
+      number: '#1 ', … if the names in the figures are ambiguous or not drawable, else ''.
       label: name in the figures.
       color: color in the figures.
       url: URL of the run's own page, if it has one.
@@ -113,7 +113,7 @@ def _runs(records: Sequence[RunRecord], directory: Path) -> list[Run]:
 
 
 def _warnings(records: Sequence[RunRecord]) -> dict[str, str]:
-    """Returns the names of the runs that each warning is about, by warning."""
+    """Returns {warning: the names of its runs}."""
     found: dict[str, list[str]] = {}
     for record in records:
         for line in record.info.cautions():

@@ -1,4 +1,4 @@
-"""The report of `evaluate`: all numbers for JSON, and a text."""
+"""The report of `evaluate`, as JSON and as text."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -95,8 +95,8 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     ]
     if missing := found["missing_classes"]:
         lines.append(
-            f"\nclasses without files: {len(missing)} ({', '.join(missing)}); in macro-F1 each "
-            "counts as 0 if a file was predicted as it, else not at all"
+            f"\nclasses without files: {len(missing)} ({', '.join(missing)}); in macro-F1 "
+            "each counts as 0 if any file was predicted as it, and is left out otherwise"
         )
     if results.trained_on:
         lines.append(
@@ -109,7 +109,7 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
 def _class_lines(results: Evaluation) -> Iterator[str]:
     """Yields a header, and a line for each class that occurs."""
     confusion, classes = results.scored.confusion, results.classes
-    # Of the pairs of a class, the most frequent one is set last.
+    # Reversed, so that the most frequent pair of a class overwrites the others.
     confused = dict(reversed(confused_pairs(confusion)))
     width = max(len("class"), *map(len, classes))
     yield f"{'class':{width}}  files  precision  recall     F1  most confused with"

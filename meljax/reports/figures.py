@@ -33,7 +33,7 @@ COUNTED_CLASSES = 30
 """Up to this many classes, a confusion matrix shows its counts."""
 
 LABELED_CLASSES = 60
-"""Up to this many classes, a confusion matrix names all of them; of more, evenly spaced ones."""
+"""A confusion matrix names at most this many classes, evenly spaced if there are more."""
 
 DPI = 110
 """Dots per inch of all figures."""
@@ -188,7 +188,7 @@ def overlay(
     pixels: Float[np.ndarray, "rows columns channel"], evidence: Float[np.ndarray, "rows columns"]
 ) -> Float[np.ndarray, "rows columns 3"]:
     """Returns an image in gray, with more orange where `evidence`, in 0…1, is higher."""
-    # The gray is darker than white, on which the color would not show.
+    # Darker than white, on which orange would not show.
     gray = 0.85 * np.clip(pixels, 0, 1).mean(-1, keepdims=True).repeat(3, -1)
     share = 0.65 * evidence[:, :, None]
     return (1 - share) * gray + share * np.array(to_rgb(EVIDENCE), np.float32)

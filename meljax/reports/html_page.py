@@ -57,7 +57,7 @@ def write(directory: Path, content: str, files: Iterable[tuple[str, Figure | byt
 
 
 def check_place(directory: Path) -> None:
-    """Raises `UserError` if a page in `directory` would overwrite a run or files of others."""
+    """Raises `UserError` if `directory` is a file or a run, or has a page of another program."""
     if directory.exists() and not directory.is_dir():
         raise UserError(f"--out {directory} is a file; give a directory")
     if (directory / CONFIG).exists():

@@ -124,14 +124,14 @@ def _verdicts(
 
 
 def _from(found: Mapping[str, float], alone: bool) -> str:
-    """Returns the p-values, with the names of the runs if there are more than two."""
+    """Returns the p-values as text, with the names of the runs if there are more than two."""
     if alone:
         return "".join(f" ({p_text(p)})" for p in found.values())
     return f" from {enumerate_names([f'{name} ({p_text(p)})' for name, p in found.items()])}"
 
 
 def _intervals(best: RunRecord, others: Sequence[RunRecord], alone: bool) -> str:
-    """Returns whether the intervals of runs on other files overlap with the best run's."""
+    """Returns a sentence: do the intervals of runs on other files overlap with the best run's?"""
     low = best.scores[0].accuracy_interval[0]
     overlap = [r.name for r in others if r.scores[0].accuracy_interval[1] >= low]
     beyond = [r.name for r in others if r.name not in overlap]

@@ -76,8 +76,8 @@ def lowest_before_rise(
 ) -> int | None:
     """Returns the index of the lowest validation loss if the loss rises after it, else `None`.
 
-    It rises if its median over the last tenth of the epochs is 5 % and 0.01 nats above the lowest,
-    while the training loss kept falling.
+    It rises if its median over the last tenth of the epochs is more than 5 % plus 0.01 nats above
+    the lowest, and the median training loss there is lower than at the lowest validation loss.
     """
     lowest = int(np.argmin(validation))
     tail = slice(max(lowest + 1, len(validation) - max(1, len(validation) // 10)), None)

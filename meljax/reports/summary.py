@@ -6,7 +6,7 @@ from meljax.runs.results import RunResults
 
 
 def text(results: RunResults) -> str:
-    """Returns a line per score, with its 95 % intervals, and one for the calibration."""
+    """Returns a line of scores per epoch and split, with 95 % intervals, and one on calibration."""
     last = results.scores[0].epoch
     lines = [_line(scored, last) for scored in results.scores]
     best = [each for each in results.scores if each.chosen and each.split == "val"]

@@ -32,7 +32,7 @@ def locked(workdir: Path, info: RunInfo | None) -> Iterator[None]:
     taken = f"another process is training in {workdir}; wait for it, or use another directory"
     with locked_file(workdir / LOCK, taken):
         if read_info(workdir) != info:
-            raise UserError(f"another process has just trained in {workdir}; run again")
+            raise UserError(f"another process has just trained in {workdir}; run the command again")
         yield
 
 

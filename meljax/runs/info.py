@@ -1,4 +1,4 @@
-"""`config.json`, the record of a run: settings, weights, data and machines."""
+"""`config.json` and its content, `RunInfo`: settings, initial weights, data and devices."""
 
 import dataclasses
 import os
@@ -32,7 +32,7 @@ class DataInfo:
       ignored: number of files of other kinds.
       skipped: 'path: reason' of each unusable file.
       warnings: one line each.
-      fingerprint: identifies paths, labels, splits and contents of all items.
+      fingerprint: identifies paths, labels, groups, splits and contents of all items.
     """
 
     kind: Kind
@@ -61,7 +61,7 @@ class RunInfo:
     Attributes:
       config: the settings by key, `{'data.path': value, ...}`; paths are absolute.
       parameters: number of trained parameters.
-      sessions: the different sessions that trained the run, the current one last.
+      sessions: the distinct sessions that trained the run, the current one last.
       finished: number of epochs when the run was last completed; 0: never.
     """
 
@@ -108,7 +108,7 @@ def describe_run(
     parameters: int,
     before: RunInfo | None,
 ) -> RunInfo:
-    """Returns the record of a run in this process; `before` is the record of earlier sessions."""
+    """Returns the `RunInfo` of a run in this process; `before` is that of earlier sessions."""
     device = jax.local_devices()[0]
     session = SessionInfo(
         device_kind=device.device_kind,
@@ -145,7 +145,7 @@ def absolute_settings(config: Config) -> dict[str, str | int | float]:
 
 
 def read_info(workdir: Path) -> RunInfo | None:
-    """Returns the record of the run in `workdir`; `None` if the directory is new or empty.
+    """Returns the `RunInfo` in `workdir`; `None` if the directory is new or empty.
 
     Raises:
       UserError: `config.json` is damaged, or `workdir` holds other files.
@@ -171,7 +171,7 @@ def read_info(workdir: Path) -> RunInfo | None:
 
 
 def require_info(path: Path) -> RunInfo:
-    """Returns the record of the run in `path`; raises `UserError` if there is none."""
+    """Returns the `RunInfo` in `path`; raises `UserError` if there is none."""
     info = read_info(path) if (path / CONFIG).is_file() else None
     if info is None:
         raise UserError(f"{path} is not a run: it has no {CONFIG}")

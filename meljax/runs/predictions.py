@@ -62,7 +62,7 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
     """Returns the content of `predictions.csv`, in its order.
 
     Raises:
-      UserError: the file is missing, damaged or does not fit `info`, the record of the run.
+      UserError: the file is missing or damaged, or does not fit `info`.
     """
     path = workdir / PREDICTIONS
     if not path.is_file():
@@ -81,7 +81,7 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
             raise ValueError
     except (ValueError, KeyError, TypeError, IndexError, csv.Error):
         raise UserError(
-            f"{path} is damaged or of another run; to write it again: {remedy(workdir)}"
+            f"{path} is damaged or belongs to another run; to write it again: {remedy(workdir)}"
         ) from None
     return scores
 
@@ -131,7 +131,7 @@ def write_calibration(workdir: Path, results: RunResults) -> None:
 
 
 def read_calibration(workdir: Path) -> Calibration | None:
-    """Returns the content of `calibration.json`, if there is one; a damaged one is an error."""
+    """Returns the content of `calibration.json`, or `None`; raises `UserError` if it is damaged."""
     path = workdir / CALIBRATION
     if not path.exists():
         return None

@@ -21,7 +21,7 @@ class RunRecord:
       name: unique name among the runs that were read together.
       history: a row per epoch, up to the last scored one.
       unscored: number of later epochs in `metrics.jsonl`.
-      scores: validation before test; of each, the last epoch before the best one.
+      scores: by split (validation, test), then by weights (last epoch, best epoch).
     """
 
     name: str

@@ -28,7 +28,7 @@ class RunResults:
     Attributes:
       classes: names, in the order of the labels.
       history: a row per epoch, as in `metrics.jsonl`.
-      scores: validation before test; of each, the last epoch before the best one, if that is known.
+      scores: by split (validation, test), then by weights (last epoch, best epoch if known).
       mistakes: mistakes of the last epoch on validation files, the most confident first.
       mask_examples: training images before and after masking; empty if masks are off.
     """

@@ -12,8 +12,8 @@ from meljax.util.errors import UserError
 def check_resume(workdir: Path, info: RunInfo, config: Config) -> None:
     """Raises `UserError`, which names the keys that differ, unless `config` may resume the run.
 
-    `resume` in a key's declaration says how it may differ: 'same' (not at all), 'free' (in any
-    way) or 'more' (a larger value).
+    `resume` in a key's declaration says how it may differ: 'same' (not at all), 'free' (any
+    value) or 'more' (a larger value).
     """
     now = absolute_settings(config)
     changed = []

@@ -12,7 +12,7 @@ from meljax.training.checkpoints import Checkpoints, Meta
 from meljax.training.state import TrainState
 
 SECONDS = 10.0
-"""Shortest time between two checkpoints: saving a short epoch takes longer than training it."""
+"""Minimum time between checkpoints, in s: saving a short epoch takes longer than training it."""
 
 
 class _Epoch(NamedTuple):

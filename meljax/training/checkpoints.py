@@ -62,7 +62,7 @@ class Meta:
         """
         names = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in ("format", *names) if name not in saved]:
-            raise UserError(f"the meta data lack {', '.join(missing)}")
+            raise UserError(f"the metadata lacks {', '.join(missing)}")
         if saved["format"] != FORMAT:
             raise UnknownFormatError(
                 f"the checkpoint has format {saved['format']!r}, but meljax {__version__} reads "
@@ -139,13 +139,17 @@ class Checkpoints:
     def restore_best(self, like: State) -> tuple[State, Meta] | None:
         """Returns the best readable checkpoint; otherwise like `restore_latest`.
 
-        With weights as `like`, a third of the bytes is read. The same object cannot restore both
-        whole states and weights: orbax keeps the reader that it needs first.
+        If `like` is `Weights`, only a third of the bytes is read. One `Checkpoints` object cannot
+        restore both states and weights, because orbax keeps the first handler that it used.
         """
         return self._first_readable(self._best_first(), like, set_aside=False)
 
     def best_meta(self) -> Meta | None:
-        """Returns the best readable meta; `None` if there is none, `UserError` if all are bad."""
+        """Returns the best readable meta; `None` without checkpoints.
+
+        Raises:
+          UserError: there are checkpoints, but no meta can be read.
+        """
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
         failure = None
         for step in self._best_first():

@@ -1,7 +1,7 @@
 """TensorBoard event files through CLU's metric writers, without TensorFlow.
 
 Importing `clu.metric_writers` imports TensorFlow, only for its summary writer. This module replaces
-that writer by its own, so that CLU's other writers can be used.
+that writer with its own, so that CLU's other writers can be used.
 """
 
 import sys

@@ -34,12 +34,13 @@ class Task(NamedTuple):
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree of all that changes; order and masks are functions of `step` (int32) and the seed.
+    """A pytree of everything that changes during training.
 
+    The item order and the masks are functions of `step` (int32) and the seed, and are not stored.
     `batch_stats` are the running mean and variance of each BatchNorm.
     """
 
-    step: Any  # not Array: pytree mappings may replace a leaf by anything
+    step: Any  # not Array: pytree mappings may replace a leaf with anything
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -102,7 +103,7 @@ def abstract_state(task: Task) -> TrainState:
 
 
 def abstract_weights(network: nn.Module, frontend: Frontend, mesh: Mesh) -> dict[str, Any]:
-    """Returns the same as `abstract_state`, but only of step, parameters and batch statistics."""
+    """Returns `abstract_state` without the optimizer state, as `checkpoints.Weights`."""
     make = functools.partial(random_variables, network, frontend)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     like = {"step": step, **jax.eval_shape(make, jax.random.key(0))}

@@ -21,7 +21,7 @@ def train_images(
 ) -> tuple[Float[Array, "batch rows columns channel"], Float[Array, "batch rows columns channel"]]:
     """Returns images of random windows of the items `index`, before and after masking.
 
-    Each example's key depends only on `key` and its position, not on the devices.
+    Each item's key depends only on `key` and its position, not on the devices.
     """
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(
         jnp.arange(len(index), dtype=jnp.uint32)

@@ -1,4 +1,4 @@
-"""The frame of every command: argument parser, signals and exit codes."""
+"""What all commands share: argument parser, signals and exit codes."""
 
 import argparse
 import collections
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def options(self) -> list[str]:
-        """Returns the names of all options, '--help'."""
+        """The names of all options, such as '--help'."""
         return list(self._option_string_actions)
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(message)
 
     def _hint(self, option: str) -> str:
-        """Returns the option that is most similar to `option`, in the same form if possible."""
+        """Returns a hint with the option most similar to `option`, with its prefix if possible."""
         alike = collections.defaultdict(list)
         for known in self.options:
             name = _bare(known)

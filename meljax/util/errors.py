@@ -21,6 +21,6 @@ class BadFileError(Exception):
 
 
 def first_line(error: BaseException, width: int = 200) -> str:
-    """Returns the first line of an error's message, or else its type, in `width` characters."""
+    """Returns the first line of an error's message, or its type, in at most `width` characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[0] if lines else type(error).__name__, width, placeholder=" …")

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def say(line: str) -> None:
-    """Prints a line and flushes it, above the bar if there is one."""
+    """Prints a line and flushes it, above the progress bar if there is one."""
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 

@@ -43,7 +43,7 @@ def writer(
     Args:
       form: one of `FORMATS`.
       out: the file to write; `None`: standard output.
-      columns: in their order.
+      columns: names, in the order of the output.
       names: all values of the first column, which set its width in a table.
 
     Raises:

@@ -1,1 +1,1 @@
-"""The stories to read first: train and finish a run, evaluate, predict, report, export."""
+"""One workflow per command: train, evaluate, predict, report, export. Start reading here."""

@@ -41,7 +41,7 @@ def build_tfds(data: DataConfig, name: str, version: str, description: str = "")
       data: source and class, group and folder of the set.
       name: name of the set; letters, digits and _.
       version: such as '1.0.0'.
-      description: text for people; '': the number of items and classes.
+      description: stored in the set; '': the number of items and classes.
 
     Raises:
       UserError: an argument or the source is not valid, or the set cannot be written.

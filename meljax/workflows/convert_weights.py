@@ -19,13 +19,13 @@ TOLERANCE = 1e-3
 
 
 def convert_weights(source: Path, out: Path, reference: Path | None = None) -> bool:
-    """Writes the weights to `out` unless their logits differ from the reference; returns whether.
+    """Writes the weights to `out` unless the check fails; returns whether it wrote them.
 
     Args:
       source: torchvision's `.pth` file, or safetensors with the same names.
       out: the safetensors file.
       reference: an `.npz` file with `images`, uint8 [n, rows, columns, 3], and PyTorch's `logits`
-        [n, classes]; `None`: no check.
+        [n, classes], which the check compares; `None`: no check.
 
     Raises:
       UserError: a file cannot be read or written, or has the wrong content.

@@ -31,7 +31,7 @@ from meljax.util.table import read_csv
 class Labeled(NamedTuple):
     """Sources with their classes, a description, and files that cannot be used.
 
-    `digests` holds the sha256 of each file by its source's path, at the latest when it was read.
+    `digests` is the sha256 of each file by its source's path; some are added when a file is read.
     """
 
     sources: list[Source]
@@ -57,7 +57,7 @@ def evaluate(
       tfds_dir: folder of TFDS sets; `None`: as in training.
       label: CSV column or TFDS feature with the class; `None`: as in training.
       split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all files of `data`.
-      json_file: file for all numbers.
+      json_file: JSON file for all scores.
 
     Raises:
       UserError: there is no model or no file to score, or `json_file` cannot be written.
@@ -130,7 +130,7 @@ def score(
 
 
 def _read_split(run: Path, needed: bool) -> list[dict[str, str]]:
-    """Returns the rows of `split.csv`; if it is damaged but not needed, none with a warning."""
+    """Returns the rows of `split.csv`; if it is damaged, raises if `needed`, else warns."""
     try:
         rows = read_csv(run / SPLIT)
         if all(row["path"] and row["label"] and row["split"] and row["sha256"] for row in rows):

@@ -100,7 +100,7 @@ def find_sources(paths: Sequence[str], model: Model) -> list[Source | Bad]:
             others += skipped
         elif kind_of(path) not in (kind, None):
             others.append(path)
-            found.append(Bad(path, f"not of the kind that the model was trained on, {noun(kind)}"))
+            found.append(Bad(path, f"the model was trained on {noun(kind)}"))
         else:
             found.append(file_source(path, model, partial(read_file, path)))
     if not found or (others and all(isinstance(each, Bad) for each in found)):
@@ -149,7 +149,7 @@ def rows_of(
 
 
 def _span(frontend: Frontend, length: int, first: int, last: int) -> Row:
-    """Returns start and end of the part from the window at `first` to the window at `last`."""
+    """Returns start and end of the part covered by the windows that start at `first` to `last`."""
     start, end = max(first, 0), min(last + frontend.window, length)
     if frontend.kind == "audio":
         rate = frontend.mel.sample_rate

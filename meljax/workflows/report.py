@@ -76,7 +76,7 @@ def report_elsewhere(run: Path, out: Path) -> Path:
 
 
 def _check_outside(out: Path, paths: Sequence[Path]) -> None:
-    """Raises `UserError` if `out` is in a run or holds other files of a page's names."""
+    """Raises `UserError` if `out` is in a run or has a page that meljax did not write."""
     html_page.check_place(out)
     for run in paths:
         if run.resolve() in out.resolve().parents:

@@ -70,7 +70,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     start = None if info else _first_state(config, task)
     with locked(workdir, info):
         if start:
-            # Written first: a directory with other files but no record is not a run.
+            # config.json comes first: a directory that has files but no config.json is refused.
             create(workdir, _describe(config, dataset, start, before=None), dataset)
         with contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints:
             start = start or _saved_state(config, task, info, checkpoints)

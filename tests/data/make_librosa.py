@@ -1,4 +1,4 @@
-"""Makes librosa.npz, the reference of test_melspec.py; needs librosa 0.11. Run in this folder:
+"""Makes librosa.npz for test_mel_spectrogram.py; needs librosa 0.11. Run in this folder:
 
 python make_librosa.py
 """

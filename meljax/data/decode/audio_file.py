@@ -14,7 +14,7 @@ MAX_SAMPLES = 2**28
 """Maximum samples over all channels, before and after resampling: 1 GB as float32."""
 PEAK = 32767
 UNKNOWN_SIZE = 0x7FFF0000
-"""Minimum of the chunk sizes of writers that cannot seek back (0xFFFFFFFF or 0x7FFFF000)."""
+"""Larger chunk sizes mean "unknown": writers that cannot seek use 0xFFFFFFFF or 0x7FFFF000."""
 MISCOUNT = 64
 """Bytes that may be missing: some writers count the header as samples."""
 

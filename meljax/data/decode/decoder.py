@@ -1,4 +1,4 @@
-"""Chooses and applies the decoder of a file, for training, evaluation and prediction alike."""
+"""Chooses and applies the decoder of a file, for training, evaluation and prediction."""
 
 from collections.abc import Callable
 

@@ -50,12 +50,12 @@ def read_image(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
         image = plugin(io.BytesIO(data))
         width, height = image.size
         if width * height > MAX_PIXELS:
-            raise BadFileError(f"decompression bomb: {width}x{height} pixels")
+            raise BadFileError(f"too large: {width}x{height} pixels")
         image.load()
     except BadFileError:
         raise
     except Image.DecompressionBombError as error:
-        raise BadFileError(f"decompression bomb: more than {MAX_PIXELS} pixels") from error
+        raise BadFileError(f"too large: more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises nearly any type for damaged files
         truncated = "runcated" in str(error)
         reason = "truncated" if truncated else "not an image that can be read"

@@ -45,11 +45,11 @@ def fingerprint(signatures: Iterable[Signature]) -> str:
 
 
 def read_build_info(path: str, info: Any) -> BuildInfo | None:
-    """Returns the record in a set's `tfds.core.DatasetInfo`; `None` if meljax did not build it.
+    """Returns the `BuildInfo` in a `tfds.core.DatasetInfo`; `None` if meljax did not build the set.
 
     Raises:
       UserError: the set has another format, or its features or classes were changed. TFDS keeps the
-        names of classes in a separate file; exchanged names would be wrong labels.
+        names of classes in a separate file; swapped names would give wrong labels.
     """
     recorded = dict(info.metadata.items()).get(METADATA_KEY) if info.metadata is not None else None
     if not recorded or not isinstance(recorded, dict):

@@ -1,7 +1,7 @@
 """Finds, downloads and opens TFDS sets by name. No other module imports tensorflow-datasets.
 
 The set `tfds:NAME[/CONFIG][:VERSION]` is in the folder `NAME[/CONFIG]/VERSION` of `data.tfds_dir`.
-TFDS downloads a set that it knows if it is not there.
+If it is not there and TFDS knows it, TFDS downloads it.
 """
 
 import contextlib
@@ -271,7 +271,7 @@ def _download_errors(name: Name, builder: Any, downloads: Path) -> Iterator[None
 
 
 def _missing(builder: Any, downloads: Path) -> dict[str, str]:
-    """Returns the file names by URL of missing downloads, of all configurations of the set."""
+    """Returns {URL: file name} of the missing downloads, for all configurations of the set."""
     present = {path.name for path in downloads.rglob("*") if path.is_file()}
     resource = library().core.download.resource
     return {

@@ -109,7 +109,7 @@ def _with_weights(random: PyTree, weights: Weights, name: str) -> PyTree:
 
 
 def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
-    """Returns torchvision's published file, from `cache` or downloaded and kept there.
+    """Returns torchvision's published file, from `cache` or downloaded and cached there.
 
     A damaged file in the cache is downloaded again. A file that cannot be cached is used, with a
     warning.
@@ -144,7 +144,7 @@ def imagenet_weights(cache: Path, limits: TimeLimits) -> bytes:
             path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, data)
     except UserError as error:
-        warn(f"{error}; {name} cannot be kept, and is downloaded again next time")
+        warn(f"{error}; {name} cannot be cached and will be downloaded again next time")
     return data
 
 

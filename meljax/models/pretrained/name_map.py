@@ -17,7 +17,7 @@ HEAD = ("fc.weight", "fc.bias")
 class Leaf(NamedTuple):
     """The leaf of flax's variables that holds one of torchvision's arrays."""
 
-    collection: str  # 'params' or 'batch_stats'; '' for torch's count of batches, without a leaf
+    collection: str  # 'params' or 'batch_stats'; '' for `num_batches_tracked`, which has no leaf
     path: tuple[str, ...]  # keys from the collection's root to the leaf
 
 
@@ -55,7 +55,7 @@ def from_torch(weights: Weights, like: PyTree, new_head: bool) -> PyTree:
 
     Args:
       like: `{'params': ..., 'batch_stats': ...}` of the network, arrays or their shapes.
-      new_head: whether to keep the last layer of `like`, because its classes are others.
+      new_head: whether to keep the last layer of `like`, because the classes differ.
 
     Raises:
       UserError: names are missing or unknown, or shapes differ; the message lists them.

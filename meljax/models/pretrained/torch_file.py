@@ -1,8 +1,8 @@
 """Reads PyTorch's weights files without PyTorch and without unpickling.
 
 A `.pth` file is a pickled dictionary of tensors, and unpickling can run any code. This reader
-interprets only the opcodes that such a dictionary needs and replaces the functions that it names by
-its own; any other name or opcode is an error.
+interprets only the opcodes that such a dictionary needs and replaces the functions that it names
+with its own; any other name or opcode is an error.
 """
 
 import io

@@ -34,9 +34,9 @@ def read_weights(path: Path) -> tuple[Weights, str]:
 
 
 def parse_weights(data: bytes, name: str) -> Weights:
-    """Returns the arrays in the content of the file `name`, of torch's formats or safetensors.
+    """Returns the arrays of a `.pth` or `.safetensors` file; `name` is its name in errors.
 
-    They are float32, except for torch's counts of batches, which are int64.
+    They are float32, except `num_batches_tracked`, which is int64.
 
     Raises:
       UserError: it is not a weights file, or a weight is not a finite float32 number.
@@ -65,7 +65,7 @@ def _arrays(data: bytes) -> Weights:
 
 
 def _checked(name: str, array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
-    """Returns an array as float32, a count of batches as int64, after checking its values."""
+    """Returns an array as float32, or `num_batches_tracked` as int64, after checking its values."""
     shown = repr(name)[:80]
     if name.endswith("num_batches_tracked"):
         if array.shape != () or array.dtype.kind not in "iu":
