@@ -483,7 +483,7 @@ def test_progress_is_plain_lines_and_no_heavy_package_is_imported(recordings, tm
     )
     arguments = command("cnn", recordings, tmp_path / "run", train__epochs=2)
     result = subprocess.run(
-        [sys.executable, "-c", code, *arguments[1:]],
+        [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
