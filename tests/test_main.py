@@ -126,7 +126,7 @@ def test_the_default_directory_is_named_after_the_file_of_settings():
 @pytest.mark.parametrize(
     ("arguments", "workdir"),
     [
-        ([], "runs/voices-quick"),
+        ([], "runs/embedded-quick"),
         (["some/birds/"], "runs/birds-quick"),
         (["v1.5", "--config", "resnet"], "runs/v1.5-resnet"),
         ([".", "--config", CNN], "runs/here-cnn"),

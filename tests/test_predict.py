@@ -341,7 +341,7 @@ def test_a_missing_onnx_extra_is_reported(window_run, tmp_path, monkeypatch, cap
             patch.setitem(sys.modules, package, None)
             arguments = [str(window_run), "--format", "onnx", "--out", str(tmp_path / "x.onnx")]
             assert export_command.main(arguments) == 2
-        assert "pip install 'meljax[onnx]'" in capsys.readouterr().err
+        assert "pip install '.[onnx]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -123,7 +123,7 @@ def test_headline_holds_the_scores_and_intervals_of_the_last_epoch(mistakes):
     last = scored("val", 7, False, 4, 20, mistakes)
     low, high = statistics.wilson(20 - mistakes, 20)
     bounds = statistics.bootstrap_macro_f1(last.confusion)
-    f1 = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if mistakes else "no interval without a mistake"
+    f1 = f"{bounds[0]:.1%} to {bounds[1]:.1%}" if mistakes else "no interval: no file was wrong"
     assert (
         f"After 7 epochs it gets {1 - mistakes / 20:.1%} of the validation recordings right "
         f"({low:.1%} to {high:.1%}), with a macro-F1 of {last.macro_f1:.1%} "

@@ -1,6 +1,6 @@
 """Builds a TFDS set from a folder or CSV, without TensorFlow:
 
-    meljax build-tfds DATA --name NAME [--version VERSION] [--KEY=VALUE ...]
+    meljax build-tfds DATA --name NAME [--version VERSION] [--description TEXT] [--KEY=VALUE ...]
 
 DATA is a folder with one sub-folder per class, a folder with such folders train/, val/ and test/,
 or a CSV. The set is written to <data.tfds_dir>/NAME/VERSION in array_record format. An example
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", required=True, help="name of the set, e.g. voices_2")
     parser.add_argument("--version", default="1.0.0", help="default: 1.0.0")
     parser.add_argument("--description", metavar="TEXT", default="", help="text stored in the set")
-    add_keys(parser, KEYS)
+    add_keys(parser, KEYS, "keys, each with its default", hidden=["data.path"])
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

@@ -5,7 +5,7 @@
 DATA is a folder, CSV or TFDS set with the layout of training data; without it, the run's own files
 are scored. SPLIT is train, val or test; the default is val for the run's own files, and all files
 for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are listed
-and skipped, and the exit code is then 1. Keys default to the settings of the run.
+and skipped, and the exit code is then 1.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder, CSV or tfds:NAME")
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores as JSON")
-    add_keys(parser, KEYS)
+    add_keys(parser, KEYS, "keys, by default those of the run", hidden=["data.path"])
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

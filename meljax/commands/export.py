@@ -3,7 +3,7 @@
     meljax export RUN --format FORMAT --out FILE
 
 stablehlo: from a waveform or an image to probabilities, for JAX on CPU, CUDA and TPU.
-onnx: the same, for onnxruntime and others (needs the extra: pip install 'meljax[onnx]').
+onnx: the same, for onnxruntime and others (needs the extra: pip install '.[onnx]').
 torch: only the network's weights, as safetensors with torchvision's names and layout.
 
 The weights are those of the run's best epoch. FILE.json describes classes, input and output.

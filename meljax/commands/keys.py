@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from meljax.config import KEYS
@@ -11,8 +11,16 @@ from meljax.util import console
 from meljax.util.console import KEY_PREFIX, Parser
 
 
-def add_keys(parser: Parser, keys: Iterable[str], prefixed_only: bool = False) -> None:
-    """Adds the options --KEY and --config.KEY for each key, and lists the keys in the help.
+def add_keys(
+    parser: Parser,
+    keys: Iterable[str],
+    title: str,
+    prefixed_only: bool = False,
+    hidden: Container[str] = (),
+) -> None:
+    """Adds the options --KEY and --config.KEY for each key.
+
+    The help lists them under `title`, except those in `hidden`, which other arguments explain.
 
     The last part of a key is an option too, unless another key has the same last part or the
     command has an option of that name, which must be added before. With `prefixed_only`, there is
@@ -32,8 +40,9 @@ def add_keys(parser: Parser, keys: Iterable[str], prefixed_only: bool = False) -
             default=argparse.SUPPRESS,
             help=argparse.SUPPRESS,
         )
-    text = help_text(keys, KEY_PREFIX if prefixed_only else "--", console.width())
-    parser.epilog = f"keys, each with its default in training:\n{text}"
+    shown = [key for key in keys if key not in hidden]
+    text = help_text(shown, KEY_PREFIX if prefixed_only else "--", console.width())
+    parser.epilog = f"{title}:\n{text}"
 
 
 def given_keys(parser: Parser, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def parse_run(
     """
     parser.add_argument("--config", metavar="CONFIG", action="append", help="settings, see above")
     parser.add_argument("--workdir", metavar="DIR", type=Path, help="directory of the run")
-    add_keys(parser, KEYS, prefixed_only)
+    add_keys(parser, KEYS, "keys, each with its value if CONFIG sets no other", prefixed_only)
     parser.epilog += f"\n\n{registry.help_text()}"
     arguments = parser.parse(argv)
     files = arguments.config or [""]

@@ -41,7 +41,7 @@ def default_workdir(path: str, file: str) -> Path:
     data = place.stem if place.is_file() else place.name
     if path.startswith("tfds:"):
         data = re.split("[:/]", path)[1]
-    return Path("runs") / f"{data if path else 'voices'}-{stem(file)}"
+    return Path("runs") / f"{data if path else 'embedded'}-{stem(file)}"
 
 
 def stem(file: str) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OPSET = 17
 IR_VERSION = 8
 """From 2022; read by onnxruntime since 1.12."""
-NEEDS_EXTRA = "--format onnx needs the extra: pip install 'meljax[onnx]'"
+NEEDS_EXTRA = "--format onnx needs the extra: pip install '.[onnx]'"
 MAX_BYTES = 2**31 - 2**20
 """Protocol buffers hold at most 2 GiB; one MiB is left for everything but arrays."""
 TOLERANCE = 1e-4

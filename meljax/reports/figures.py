@@ -136,7 +136,7 @@ def reliability(sets: Mapping[str, Bins]) -> Figure:
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     _style_axes(axes, "Calibration")
-    legend = _legend(axes)
+    legend = _legend(axes, bbox_to_anchor=(1.01, 1.03))  # above the dots at 100 %
     for handle in legend.legend_handles:
         handle.set_sizes([30])
     return figure

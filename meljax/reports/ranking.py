@@ -70,7 +70,9 @@ def headline(records: Sequence[RunRecord]) -> str:
     ]
     for group in tasks.values():
         if len(group) > 1:
-            sentences += _ranking(records, group, tests)
+            first, *more = _ranking(records, group, tests)
+            names = enumerate_names([records[i].name for i in group])
+            sentences += [f"Of {names}, {first}", *more]
     return " ".join(sentences)
 
 

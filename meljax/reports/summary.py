@@ -47,6 +47,6 @@ def percent(share: float | None) -> str:
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:
     """Returns '98.0% (95 % interval 95.3% to 99.1%)'."""
     if interval is None:
-        return f"{value:.1%} (no interval without a mistake)"
+        return f"{value:.1%} (no interval: no file was wrong)"
     lower, upper = interval
     return f"{value:.1%} (95 % interval {lower:.1%} to {upper:.1%})"

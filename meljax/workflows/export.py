@@ -26,7 +26,8 @@ def export(run: Path, form: str, out: Path) -> None:
     else:
         serialize = {"stablehlo": stablehlo.serialize, "onnx": onnx_graph.serialize}[form]
         content, difference = serialize(trained)
-        checked = f", within {difference:.1g} of the model's own probabilities"
+        within = f"within {difference:.1g} of" if difference else "equal to"
+        checked = f", {within} the model's own probabilities"
     write_atomically(out, content, "--out")
     description = describe(trained, form, run.absolute().name)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"

@@ -24,7 +24,7 @@ from meljax.util.progress import interactive, say
 PREFIX = "tfds:"
 VERSION = r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2}"
 CONNECT_SECONDS = 10
-EXTRA = "'meljax[tfds-tf]'"
+EXTRA = "'.[tfds-tf]'"
 PACKAGES_OF_EXTRA = ("tensorflow", "pydub")
 """TFDS needs these for Audio features, for tfrecord files, and to make most sets."""
 
