@@ -251,9 +251,9 @@ def test_runs_with_different_classes_are_not_ranked(tmp_path):
     leave_run(tmp_path / "c", wrong=2)
     line = headline(read_records([tmp_path / name for name in "abc"]))
     assert line == (
-        f"These runs have different classes: a and c; b. {do_not} Of a and c, c scored higher: 90.0% of "
-        "the validation files right, against 55.0% for a (weights of the last epoch). The difference "
-        "(p = 0.016) is more than chance."
+        f"These runs have different classes: a and c; b. {do_not} Of a and c, c scored higher: "
+        "90.0% of the validation files right, against 55.0% for a (weights of the last epoch). The "
+        "difference (p = 0.016) is more than chance."
     )
 
 
