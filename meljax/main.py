@@ -28,7 +28,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, Path]:
     if not file:
         parser.error("--config must name a file of settings, for example configs/quick.py")
     config = read_settings(file, given_keys(parser, arguments))
-    return config, arguments.workdir or Path("runs") / stem(file)
+    return config, Path(arguments.workdir or Path("runs") / stem(file))
 
 
 if __name__ == "__main__":

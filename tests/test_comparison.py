@@ -575,3 +575,21 @@ def test_the_default_folder_is_report(two, monkeypatch, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("a scored higher")
     assert out[1] == "report: report/report.html"
+
+
+def test_scored_runs_have_no_warnings_and_figures_are_described(two):
+    _, seen = compared(two, "a", "b")
+    assert "Warnings" not in seen.shown
+    assert any(
+        alt.startswith("Accuracy. After the last epoch, validation: a ") for alt in seen.alts
+    )
+    assert any(alt.startswith("Training loss. After the last epoch: a ") for alt in seen.alts)
+
+
+def test_names_that_look_alike_in_figures_are_numbered(tmp_path):
+    names = [f"a_long_name_{middle}_of_a_run" for middle in ("first", "second")]
+    for name in names:
+        leave_run(tmp_path / name)
+    shown = compared(tmp_path, *names)[1].shown
+    assert f"#1 {names[0]}" in shown
+    assert f"#2 {names[1]}" in shown

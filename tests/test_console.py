@@ -105,6 +105,13 @@ def test_a_command_is_given_its_own_arguments(tmp_path, capsys):
     [
         (["predct", "run"], "unknown command 'predct' (the nearest is 'predict')"),
         (["--verison"], "unknown option --verison"),
+        (["--verison", "x"], "unknown option --verison"),
+        (["report", "run", "--out="], "a path is empty"),
+        (["report", "run", "--out=--"], "--out needs a value"),
+        (["evaluate", "x" * 5000], "is not a run"),
+        (["predict", "--", "run", "-dash/0.wav"], "run is not a run"),
+        (["predict", "run", "a.wav", "--top", "1", "b.wav"], "run is not a run"),
+        (["build-tfds", "--path", "/nowhere", "--name", "v"], "'/nowhere' does not exist"),
         (["predict"], "the following arguments are required: RUN, PATH"),
         (["predict", "run", "x.wav", "--topp", "3"], "did you mean --top?"),
         (["evaluate", "run", "--tfds-dir", "x"], "did you mean --tfds_dir?"),
@@ -128,3 +135,15 @@ def test_the_help_lists_all_commands(arguments, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert all(f"\n  {name} " in text for name in __main__.COMMANDS)
+
+
+def test_a_command_without_standard_output_still_answers(tmp_path):
+    closed = subprocess.run(
+        ["/bin/sh", "-c", f"'{sys.executable}' -m meljax train /nowhere >&-"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert closed.returncode == 2
+    assert closed.stderr.startswith("meljax: data.path: '/nowhere' does not exist")

@@ -9,10 +9,11 @@ from conftest import ROOT
 
 from meljax import __main__
 from meljax.commands import train
-from meljax.config import Config
+from meljax.config import Config, files
 from meljax.config.files import PRESETS, preset_file
 from meljax.main import main, parse
 from meljax.util.console import StopRequest
+from meljax.workflows import train as workflow
 
 CNN = str(ROOT / "configs" / "cnn.py")
 
@@ -36,7 +37,11 @@ WRONG = [
     ([f"--config={CNN}", "--config.train.epochs=many"], "train.epochs must be a whole number"),
     ([f"--config={CNN}", "--config.train.epochs", "-3"], "train.epochs must be a whole number"),
     ([f"--config={CNN}", "--config.train.learning_rate=nan"], "train.learning_rate must be"),
-    ([f"--config={CNN}", "--config.train.epochs"], "expected one argument"),
+    ([f"--config={CNN}", "--config.train.epochs"], "--config.train.epochs needs a value"),
+    ([f"--config={CNN}", "--config.train.epochs", "--workdir", "x"], "not '--workdir'"),
+    ([f"--config={CNN}", "--config.mel.fmin", "-1e-3"], "mel.fmin must be a number ≥ 0"),
+    ([f"--config={CNN}", "--workdir=--"], "--workdir needs a value"),
+    ([f"--config={CNN}", "one", "--wrong"], "unknown option --wrong"),
     ([f"--config={CNN}", "--config.model.name=vgg"], "'resnet18' or 'cnn'"),
     ([f"--config={CNN}", f"--config={CNN}"], "--config is given more than once"),
     ([f"--config={ROOT}"], "a folder"),
@@ -63,6 +68,11 @@ ONLY_TRAIN = [
     (["here", "--path", "there"], "DATA and --data.path are the same setting"),
     (["--epoch"], "did you mean --epochs?"),
     (["--epochs", "0"], "train.epochs must be a whole number"),
+    (["", "--epochs", "3"], "DATA is empty"),
+    (["", "--path", "x"], "DATA is empty"),
+    (["--pochs", "3"], "did you mean --epochs?"),
+    (["--tarin.epochs", "3"], "did you mean --train.epochs?"),
+    (["--config", "x" * 5000], "no such file"),
 ]
 
 
@@ -77,6 +87,7 @@ def test_wrong_arguments_are_reported_in_one_line(
     command, arguments, message, capsys, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workflow, "load", None)  # nothing may be read
     assert command(arguments) == 2
     answer = capsys.readouterr().err
     assert message in answer
@@ -99,6 +110,9 @@ def test_wrong_arguments_are_reported_in_one_line(
         ),
         ("def get_config(): return None", "faulty.py"),
         ("def get_config(): return {'train': {'epoch': 3}}", "did you mean train.epochs?"),
+        ("def get_config(): return {'trian': {}}", "unknown group of keys 'trian'"),
+        ("def get_config(): return {'train': 3}", "unknown group of keys 'train'"),
+        ("class Odd(BaseException): pass\nraise Odd('very')", "Odd: very"),
     ],
 )
 def test_a_broken_file_of_settings_is_reported_in_one_line(text, message, tmp_path):
@@ -133,6 +147,10 @@ def test_the_default_directory_is_named_after_the_file_of_settings():
         (["table.csv", "--config", "cnn"], "runs/table-cnn"),
         (["tfds:animals/big:1.0.0"], "runs/animals-quick"),
         (["birds", "--workdir", "there"], "there"),
+        (["birds", "--workdir="], "runs/birds-quick"),
+        (["~"], "runs/ann-quick"),
+        (["/"], "runs/data-quick"),
+        (["x" * 5000], f"runs/{'x' * 5000}-quick"),
     ],
 )
 def test_the_default_directory_is_named_after_data_and_settings(
@@ -141,6 +159,7 @@ def test_the_default_directory_is_named_after_data_and_settings(
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "table.csv").touch()
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", "/home/ann")
     assert str(train.parse(arguments)[1]) == workdir
 
 
@@ -162,6 +181,57 @@ def test_a_file_of_settings_may_take_an_argument(tmp_path):
         config, workdir = parse(arguments)
         assert config.data.label == "word"
         assert str(workdir) == "runs/mine"
+
+
+def test_the_argument_of_a_file_may_be_empty_or_have_dots(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config(label='none'): return {'data': {'label': label}}")
+    assert parse([f"--config={file}"])[0].data.label == "none"
+    assert parse([f"--config={file}:"])[0].data.label == ""
+    config, workdir = parse([f"--config={file}:v1.5"])
+    assert config.data.label == "v1.5"
+    assert str(workdir) == "runs/mine"
+
+
+def test_a_file_of_settings_may_refer_to_overridden_keys_and_to_its_own_module(tmp_path):
+    file = tmp_path / "settings.cfg"
+    file.write_text(
+        "from __future__ import annotations\nimport dataclasses\n"
+        "from meljax.config import default_config\n"
+        "@dataclasses.dataclass\nclass Mine:\n    factor: int = 2\n"
+        "def get_config():\n    c = default_config()\n"
+        "    c.train.batch_size = c.train.get_ref('epochs') * Mine().factor\n    return c"
+    )
+    config, _ = parse([f"--config={file}", "--config.train.epochs=9"])
+    assert (config.train.epochs, config.train.batch_size) == (9, 18)
+
+
+def test_names_that_begin_with_a_dash_follow_two_dashes():
+    for arguments in (["--epochs", "3", "--", "-birds"], ["--path=-birds", "-epochs=3"]):
+        config, _ = train.parse(arguments)
+        assert (config.data.path, config.train.epochs) == ("-birds", 3)
+
+
+def test_a_preset_is_found_inside_an_installed_package_and_beside_a_clone(tmp_path, monkeypatch):
+    package = tmp_path / "meljax"
+    (package / "config").mkdir(parents=True)
+    monkeypatch.setattr(files, "__file__", str(package / "config" / "files.py"))
+    assert preset_file("cnn") == tmp_path / "configs" / "cnn.py"
+    (package / "configs").mkdir()
+    (package / "configs" / "cnn.py").touch()
+    assert preset_file("cnn") == package / "configs" / "cnn.py"
+
+
+@pytest.mark.parametrize("command", [main, train.main])
+def test_help_is_as_wide_as_the_terminal_and_lists_the_networks(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    text = capsys.readouterr().out
+    keys = text[text.index("train.epochs=500") :]
+    assert max(map(len, keys.splitlines()[:8])) <= 60
+    assert "ResNet-18; default width 64; pretrained weights exist" in text
+    assert "usage:" not in text
 
 
 def test_overrides_reach_the_settings():

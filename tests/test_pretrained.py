@@ -202,6 +202,8 @@ def server(monkeypatch):
         status = 200
         location = None  # where other paths are redirected to
         pause = 0.0
+        piece = 100  # bytes between two pauses
+        message = None
         requests = 0
 
         def do_GET(self):
@@ -211,13 +213,14 @@ def server(monkeypatch):
                 self.send_header("Location", self.location)
                 self.end_headers()
                 return
-            self.send_response(self.status)
+            self.send_response(self.status, self.message)
             if self.claimed != "":
                 self.send_header("Content-Length", self.claimed or str(len(self.content)))
             self.end_headers()
             with contextlib.suppress(OSError):  # the client may have disconnected
-                for start in range(0, len(self.content), 100 if self.pause else 2**20):
-                    self.wfile.write(self.content[start : start + (100 if self.pause else 2**20)])
+                piece = self.piece if self.pause else 2**20
+                for start in range(0, len(self.content), piece):
+                    self.wfile.write(self.content[start : start + piece])
                     self.wfile.flush()
                     time.sleep(self.pause)
 
@@ -259,6 +262,7 @@ def test_the_whole_sha256_of_the_published_file_is_pinned():
     digest = initial_weights.IMAGENET_SHA256
     assert len(bytes.fromhex(digest)) == 32
     assert Path(initial_weights.IMAGENET_URL).stem == f"resnet18-{digest[:8]}"
+    assert initial_weights.MAX_BYTES > 46_830_571  # its size
 
 
 @pytest.mark.parametrize("content", [b"something else", b""])
@@ -280,8 +284,11 @@ def test_a_sha256_that_only_begins_as_the_published_one_is_refused(server, tmp_p
         ({"content": b"wei", "claimed": "7"}, {}, "3 bytes read, 4 more expected"),
         ({"content": b"weights" * 200, "pause": 0.05}, {"total": 0.3}, "takes too long"),
         ({"content": b"weights" * 200, "pause": 2.0}, {"silence": 0.2}, "timed out"),
-        ({"content": b"w" * 9999, "claimed": ""}, {}, "is too large: 5,120 bytes so far"),
-        ({"content": b"w" * 9999, "claimed": "9999"}, {}, "is too large: 1,024 bytes so far"),
+        ({"content": b"w" * 9999, "claimed": ""}, {}, "is too large: 5,120 bytes"),
+        ({"content": b"w" * 9999, "claimed": "9999"}, {}, "is too large: 9,999 bytes"),
+        # Every byte comes within the limit of silence, but the whole does not come in time.
+        ({"content": b"w" * 60, "pause": 0.1, "piece": 1}, {"total": 0.5}, "takes too long"),
+        ({"status": 500, "message": "\x1b" + "x" * 999}, {}, "500 Server Error: ?x"),
         ({"content": b"weights", "claimed": "long"}, {}, "invalid literal"),
         ({"content": b"weights", "status": 404}, {}, "404 Client Error"),
         ({"location": "published.pth"}, {}, "Exceeded 30 redirects"),
@@ -306,6 +313,7 @@ def refused(folder: Path, limits: initial_weights.TimeLimits) -> str:
     assert not list(folder.iterdir())
     message = str(caught.value)
     assert message.isprintable()
+    assert len(message) < 500
     assert message.startswith("ImageNet weights cannot be downloaded (")
     assert message.endswith("or set model.init to a file or to 'scratch'")
     return message

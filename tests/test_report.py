@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import jinja2
 import numpy as np
 import pytest
 from PIL import Image
@@ -435,3 +436,77 @@ def test_page_is_written_last(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_report(tmp_path, make_results())
     assert not (tmp_path / REPORT).exists()
+
+
+def test_the_character_set_is_declared_first_and_the_page_ends_with_a_line():
+    text = page(make_results())
+    assert '<meta charset="utf-8">' in text[:1024]
+    assert text.endswith("</html>\n")
+
+
+def test_a_template_without_its_values_is_a_bug():
+    with pytest.raises(jinja2.UndefinedError):
+        html_page.render("run.html.j2", title="x")
+
+
+@pytest.mark.parametrize(("classes", "counted"), [(30, True), (31, False)])
+def test_counts_are_left_out_of_a_large_matrix(classes, counted):
+    shown = Page(page(make_results([f"c{i}" for i in range(classes)], mistakes=0))).shown
+    assert ("Counts are left out" not in shown) == counted
+
+
+def test_the_most_confused_pairs_are_limited_and_ordered():
+    confusion = np.diag([9] * 13) + np.diag(range(1, 13), 1)
+    names = [f"c{i:02}" for i in range(13)]
+    text = page(make_results(names, scores=[confused(confusion)]))
+    pairs = re.findall(r"<li><b>(c\d\d)</b> predicted", text)
+    assert pairs == [f"c{i:02}" for i in range(11, 3, -1)]
+
+
+def test_classes_of_equal_f1_are_ordered_by_recall():
+    confusion = np.array([[2, 2, 0], [0, 4, 0], [0, 2, 2]]).T  # rows: true classes
+    rows = table_under("Classes", page(make_results("abc", scores=[confused(confusion)])))
+    f1 = {row[1]: row[5] for row in rows[1:]}
+    assert f1["a"] == f1["c"]
+    assert [row[4] for row in rows[1:]] == sorted((row[4] for row in rows[1:]), key=_percent)
+
+
+def _percent(text):
+    return float(text.removesuffix("%"))
+
+
+def test_warnings_have_a_box_only_if_there_are_any():
+    assert "Warnings" not in Page(page(make_results())).shown
+    assert "Warnings" in Page(page(make_results(warnings=("beware",)))).shown
+
+
+@pytest.mark.parametrize(
+    ("temperature", "words"),
+    [(1.1, "overconfident"), (0.9, "underconfident"), (1.0, "it changes little")],
+)
+def test_the_effect_of_the_temperature_is_put_into_words(temperature, words):
+    scores = [scored("val", 4, False, 4, 20, 2), scored("val", 3, True, 4, 20, 1)]
+    scores[1] = dataclasses.replace(scores[1], temperature=temperature)
+    shown = Page(page(make_results(scores=scores))).shown
+    assert [w for w in (" overconfident", "underconfident", "changes little") if w in shown] == [
+        f" {words}" if words == "overconfident" else words.removeprefix("it ")
+    ]
+
+
+@pytest.mark.parametrize(("columns", "wide"), [(12, True), (8, False)])
+def test_wide_spectrograms_are_shown_one_above_the_other(columns, wide):
+    image = np.zeros((6, columns, 1), np.float32)
+    mistake = Mistake("a.wav", "ann", "bob", 0.9, image, image[..., 0], (2, 3), None)
+    results = dataclasses.replace(make_results(), mistakes=[mistake])
+    assert ('class="two wide"' in page(results)) == wide
+
+
+def test_a_recording_of_thirty_seconds_is_complete():
+    settings = {"mel.sample_rate": 1000}
+    results = make_results(audio=np.zeros(30_000, np.int16), settings=settings)
+    assert "the middle" not in page(results)
+
+
+def test_the_lead_has_the_test_score_of_the_last_epoch_alone():
+    shown = Page(page(make_results(epochs=9, scores=four_scores()))).shown
+    assert shown.count("test recordings right") == 1

@@ -423,7 +423,7 @@ def test_sets_that_need_tensorflow_say_so(versions, change, capfd):
             shard.rename(folder / shard.name.replace("array_record", "tfrecord"))
     else:
         name = "spoken_digit"
-    with pytest.raises(UserError, match=r"needs tensorflow: pip install 'meljax\[tfds-tf\]'"):
+    with pytest.raises(UserError, match=r"needs tensorflow: pip install '\.\[tfds-tf\]'"):
         read(versions, name)
     assert capfd.readouterr().err == ""
 

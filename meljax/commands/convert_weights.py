@@ -9,18 +9,17 @@ printed. If it is above 1e-3, OUT is not written and the exit code is 1.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meljax.util import console
-from meljax.util.console import Parser
+from meljax.util.console import Parser, path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: the check failed)."""
     parser = Parser(__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="the weights to convert")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--check", metavar="NPZ", type=Path, help="images and their logits")
+    parser.add_argument("source", metavar="IN", type=path, help="the weights to convert")
+    parser.add_argument("out", metavar="OUT", type=path, help="the .safetensors file to write")
+    parser.add_argument("--check", metavar="NPZ", type=path, help="images and their logits")
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

@@ -9,11 +9,10 @@ and skipped, and the exit code is then 1.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meljax.commands.keys import add_keys, given_keys
 from meljax.util import console
-from meljax.util.console import Parser
+from meljax.util.console import Parser, path
 
 KEYS = ("data.path", "data.tfds_dir", "data.label")
 
@@ -21,10 +20,10 @@ KEYS = ("data.path", "data.tfds_dir", "data.label")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: there were unusable files)."""
     parser = Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a run")
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder, CSV or tfds:NAME")
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all scores as JSON")
+    parser.add_argument("--json", metavar="FILE", type=path, help="write all scores as JSON")
     add_keys(parser, KEYS, "keys, by default those of the run", hidden=["data.path"])
 
     def run(_: console.StopRequest) -> int:

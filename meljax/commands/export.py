@@ -10,19 +10,18 @@ The weights are those of the run's best epoch. FILE.json describes classes, inpu
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meljax.util import console
-from meljax.util.console import Parser
+from meljax.util.console import Parser, path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a run")
     forms = ("stablehlo", "onnx", "torch")
     parser.add_argument("--format", choices=forms, required=True, help="see above")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the file to write")
+    parser.add_argument("--out", metavar="FILE", type=path, required=True, help="the file to write")
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

@@ -55,6 +55,8 @@ def given_keys(parser: Parser, arguments: argparse.Namespace) -> dict[str, Any]:
     """
     given = {name: value for name, value in vars(arguments).items() if name in KEYS}
     data = vars(arguments).get("data")
+    if data == "":
+        parser.error("DATA is empty; leave it out, or name the data")
     if data is not None and "data.path" in given:
         parser.error("DATA and --data.path are the same setting; give one of them")
     return given if data is None else given | {"data.path": data}

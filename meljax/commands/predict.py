@@ -12,16 +12,15 @@ the run's best epoch.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meljax.util import console, table
-from meljax.util.console import Parser
+from meljax.util.console import Parser, path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: there were unusable files)."""
     parser = Parser(__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run")
+    parser.add_argument("run", metavar="RUN", type=path, help="directory of a run")
     parser.add_argument(
         "paths", metavar="PATH", nargs="+", help="a file, or a folder with its sub-folders"
     )
@@ -31,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--format", choices=table.FORMATS, help="default: by the suffix of --out, else table"
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="default: standard output")
+    parser.add_argument("--out", metavar="FILE", type=path, help="default: standard output")
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

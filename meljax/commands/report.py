@@ -8,18 +8,17 @@ runs: the saved results are compared, by default in the folder 'report'.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from meljax.util import console, progress
-from meljax.util.console import Parser
+from meljax.util.console import Parser, path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="directory of a run")
+    parser.add_argument("runs", metavar="RUN", type=path, nargs="+", help="directory of a run")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="folder for report.html and figures/"
+        "--out", metavar="DIR", type=path, help="folder for report.html and figures/"
     )
 
     def run(_: console.StopRequest) -> int:

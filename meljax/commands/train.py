@@ -38,7 +38,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Config, Path]:
         file = PRESETS[0]
         say(f"config: {file}, the default; for others give --config {' or '.join(PRESETS[1:])}")
     config = read_settings(file, given_keys(parser, arguments))
-    return config, arguments.workdir or default_workdir(config.data.path, file)
+    return config, Path(arguments.workdir or default_workdir(config.data.path, file))
 
 
 def parse_run(
@@ -49,7 +49,7 @@ def parse_run(
     Adds --config, --workdir and the keys to `parser`; for `prefixed_only` see `add_keys`.
     """
     parser.add_argument("--config", metavar="CONFIG", action="append", help="settings, see above")
-    parser.add_argument("--workdir", metavar="DIR", type=Path, help="directory of the run")
+    parser.add_argument("--workdir", metavar="DIR", help="directory of the run")
     add_keys(parser, KEYS, "keys, each with its value if CONFIG sets no other", prefixed_only)
     parser.epilog += f"\n\n{registry.help_text()}"
     arguments = parser.parse(argv)

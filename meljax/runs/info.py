@@ -151,7 +151,7 @@ def read_info(workdir: Path) -> RunInfo | None:
       UserError: `config.json` is damaged, or `workdir` holds other files.
     """
     path = workdir / CONFIG
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long
         try:
             info = from_json(RunInfo, path.read_text(encoding="utf-8"))
             # Keys that are newer than the run get their defaults.
@@ -163,16 +163,16 @@ def read_info(workdir: Path) -> RunInfo | None:
         raise UserError(
             f"{path} is damaged or was not written by this version of meljax; use another directory"
         )
-    if workdir.exists() and not workdir.is_dir():
+    if os.path.exists(workdir) and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; give a directory")
-    if workdir.is_dir() and any(not each.name.startswith(".") for each in workdir.iterdir()):
+    if os.path.isdir(workdir) and any(not each.name.startswith(".") for each in workdir.iterdir()):
         raise UserError(f"--workdir {workdir} holds files but no run; give a new directory")
     return None
 
 
 def require_info(path: Path) -> RunInfo:
     """Returns the `RunInfo` in `path`; raises `UserError` if there is none."""
-    info = read_info(path) if (path / CONFIG).is_file() else None
+    info = read_info(path) if os.path.isfile(path / CONFIG) else None
     if info is None:
         raise UserError(f"{path} is not a run: it has no {CONFIG}")
     return info

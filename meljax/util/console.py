@@ -7,10 +7,12 @@ import difflib
 import io
 import logging as standard_logging
 import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
@@ -43,12 +45,38 @@ class Parser(argparse.ArgumentParser):
         Raises:
           UserError: an argument is missing, unknown or not valid.
         """
-        arguments, unknown = self.parse_known_intermixed_args(argv)
+        arguments, unknown = self.parse_known_args(self._ordered(argv))
         for each in sorted(unknown, key=lambda each: not each.startswith("-")):
-            if each.startswith("-"):
+            if each == "--":
+                continue
+            if each.startswith("--"):
                 self.error(f"unknown option {each.partition('=')[0]}; {self._hint(each)}")
             self.error(f"unexpected argument {each!r}; --help shows what is expected")
         return arguments
+
+    def _ordered(self, argv: Sequence[str] | None) -> list[str]:
+        """Returns the options as '--NAME=VALUE', then '--' and the positional arguments.
+
+        argparse reads only this order right if a positional argument is optional. A single dash
+        before a name is accepted too.
+        """
+        options, positional = [], []
+        rest = iter(sys.argv[1:] if argv is None else argv)
+        for each in rest:
+            if each == "--":
+                positional += rest
+            elif not re.match(r"-[-a-z]", each):
+                positional.append(each)
+            else:
+                name, equals, value = each.partition("=")
+                name = name if name.startswith("--") or name == "-h" else f"-{name}"
+                action = self._option_string_actions.get(name)
+                if not equals and action and action.nargs is None:
+                    value, equals = next(rest, "--"), "="
+                if equals and value.startswith("--"):
+                    self.error(f"{name} needs a value, not {value!r}")
+                options.append(f"{name}{equals}{value}")
+        return [*options, "--", *positional] if positional else options
 
     def error(self, message: str) -> NoReturn:
         """Raises `UserError`."""
@@ -68,6 +96,13 @@ class Parser(argparse.ArgumentParser):
         forms = sorted(alike[nearest[0]], key=len)
         same_form = [each for each in forms if each.startswith(KEY_PREFIX) == is_key]
         return f"did you mean {(same_form or forms)[0]}?"
+
+
+def path(text: str) -> Path:
+    """Returns `text` as a path; raises `UserError` if it is empty, as an unset variable is."""
+    if not text:
+        raise UserError("a path is empty; give a file or a directory")
+    return Path(text)
 
 
 def width() -> int:

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import io
 import os
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -153,13 +153,38 @@ def _is_published(data: bytes) -> bool:
 
 
 def _download(name: str, limits: TimeLimits) -> bytes:
+    """Returns the content of the published file, or raises an `OSError` or `ValueError`.
+
+    A thread reads it: a server that sends single bytes would hold up a read far beyond the limit.
+    """
+    found: list[bytes | BaseException] = []
+    with counter(f"downloading {name}") as count:
+        progress = _Progress(count)
+
+        def fetch() -> None:
+            try:
+                found.append(_fetch(progress, limits.silence))
+            except Exception as error:
+                found.append(error)
+
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        thread.join(limits.total)
+    if not found:
+        raise TimeoutError(f"it takes too long: {progress.done:,} bytes so far")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
+
+
+def _fetch(progress: "_Progress", silence: float) -> bytes:
     import pooch  # not at the top: few commands download, and it takes long to import
 
     file = io.BytesIO()
-    with counter(f"downloading {name}") as count, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         download = pooch.HTTPDownloader(
-            _Progress(count, limits.total),
-            timeout=limits.silence,
+            progress,
+            timeout=silence,
             # After an error, pooch leaves the connection open.
             hooks={"response": lambda response, **_: stack.enter_context(response)},
         )
@@ -168,21 +193,21 @@ def _download(name: str, limits: TimeLimits) -> bytes:
 
 
 class _Progress:
-    """pooch's progress bar: calls `count`, and raises if the download takes too long."""
+    """pooch's progress bar: calls `count`, and raises if the download is too large."""
 
-    def __init__(self, count: Callable[[int, int], None], seconds: float):
-        self.total = self._done = 0  # pooch sets `total` to the expected bytes; 0 if unknown
-        self._count, self._deadline = count, time.monotonic() + seconds
+    def __init__(self, count: Callable[[int, int], None]):
+        self.total = self.done = 0  # pooch sets `total` to the expected bytes; 0 if unknown
+        self._count = count
 
     def update(self, size: int) -> None:
-        self._done += size
-        expected = max(self._done, self.total)
-        self._count(self._done, expected)
-        if time.monotonic() > self._deadline or expected > MAX_BYTES:
-            raise TimeoutError(f"it takes too long or is too large: {self._done:,} bytes so far")
+        self.done += size
+        expected = max(self.done, self.total)
+        if expected > MAX_BYTES:
+            raise ValueError(f"it is too large: {expected:,} bytes")
+        self._count(self.done, expected)
 
     def reset(self) -> None:  # before pooch's last update, which has all bytes
-        self._done = 0
+        self.done = 0
 
     def close(self) -> None:
         pass  # `counter` closes the bar
