@@ -190,7 +190,7 @@ def test_the_file_describes_its_input(kind, rate, given_as):
 
 def test_without_onnx_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"pip install 'meljax\[onnx\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[onnx\]'"):
         make_onnx(CNN(4), FRONTENDS["gray"], {})
 
 

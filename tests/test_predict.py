@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -305,7 +306,7 @@ def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp
     root = request.getfixturevalue("recordings" if kind == "audio" else "image_folder")
     out = tmp_path / f"model.{form}"
     assert export_command.main([str(run), "--format", form, "--out", str(out)]) == 0
-    assert "3 classes, within" in capsys.readouterr().out
+    assert re.search("3 classes, (within|equal)", capsys.readouterr().out)
     about = json.loads((tmp_path / f"model.{form}.json").read_text())
     assert about["classes"] == ["voice0", "voice1", "voice2"]
     if form == "stablehlo":
