@@ -247,12 +247,14 @@ def test_overrides_reach_the_settings():
         ["--config=cnn", "--train.epochs=20", "data", "--mask.fill", "1"],
         ["--config", "cnn", "--config.train.epochs=20", "--config.mask.fill", "1", "--path=data"],
         ["--epochs=3", "--fill=1", "--config", CNN, "data", "--train.epochs=20"],
+        ["--group", "", "--config", "cnn", "data", "--epochs", "20", "--fill", "1"],
     ],
 )
 def test_keys_may_be_given_in_several_forms(arguments):
     config, _ = train.parse(arguments)
     assert (config.data.path, config.train.epochs, config.mask.fill) == ("data", 20, 1.0)
     assert config.model.name == "cnn"
+    assert config.data.group == ("" if "--group" in arguments else "group")
 
 
 def test_a_folder_named_like_a_preset_does_not_hide_it(tmp_path, monkeypatch):

@@ -185,7 +185,7 @@ def test_evidence_is_grad_cam(name):
     windows = data.windows(jnp.array([1, 20]), jnp.array([0, 5]), 1600)
     images, heat, grid = evidence(model, windows, jnp.array([2, 0]))
     assert heat.shape == images.shape[:3]
-    _, maps = forward(model.network, model.variables, images)
+    _, maps = jax.jit(forward, static_argnums=0)(model.network, model.variables, images)
     assert grid == maps.shape[1:3]
     fc = model.variables["params"]["fc"]
     gradient = jax.grad(lambda x: (x.mean((1, 2)) @ fc["kernel"])[[0, 1], [2, 0]].sum())(maps)

@@ -72,7 +72,10 @@ class Parser(argparse.ArgumentParser):
                 name = name if name.startswith("--") or name == "-h" else f"-{name}"
                 action = self._option_string_actions.get(name)
                 if not equals and action and action.nargs is None:
-                    value, equals = next(rest, "--"), "="
+                    following = next(rest, None)
+                    if following is None:
+                        self.error(f"{name} needs a value")
+                    value, equals = following, "="
                 if equals and value.startswith("--"):
                     self.error(f"{name} needs a value, not {value!r}")
                 options.append(f"{name}{equals}{value}")
