@@ -58,7 +58,6 @@ class Side:
         self.place = replicated(self.task.mesh)
         self.data = make_device_set(
             list(images),
-            [np.zeros(1, np.uint8)] * items,
             rng.integers(0, CLASSES, items),
             size,
             self.place,

@@ -16,7 +16,7 @@ from meljax_side import Side, device_mb, info
 from PIL import Image
 from protocol import CLASSES, serve
 
-from meljax.config import MelConfig
+from meljax.config import DataConfig, MelConfig
 from meljax.data.dataset import read_all
 from meljax.data.decode import decoder
 from meljax.data.sources import read_manifest
@@ -60,7 +60,7 @@ class Parts(Side):
             self._draw(folder, CLASSES, 32)
         done = 0
         while done < count:
-            manifest = read_manifest(str(folder), "", "label", "group")
+            manifest = read_manifest(DataConfig(path=str(folder)))
             decode = decoder.make_decoder("image", 0, RATE)
             done += len(read_all(manifest, manifest.items, decode))
         return done

@@ -13,6 +13,7 @@ from meljax.util.phrases import nearest
 
 COMMANDS = {
     "train": "train a classifier, or resume a run",
+    "inspect": "show what is understood of a data set",
     "predict": "predict the classes of recordings or images",
     "evaluate": "score a trained model on labeled files",
     "report": "write the page of one run, or compare several",

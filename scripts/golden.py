@@ -6,8 +6,9 @@ The old tree is COMMIT. The new tree is the working tree: all tracked files in t
 and the untracked files that git does not ignore. Each tree trains three small runs:
 configs/quick.py on the embedded voices, configs/cnn.py and configs/resnet.py on images. Each run is
 then used by predict, evaluate and export. The outputs of both trees are compared bit for bit, and
-so are the outputs of the exported models for the same inputs. Names in evaluate's JSON may change:
-a key that only one tree writes is a note, not a difference, and top-level strings are not compared.
+so are the outputs of the exported models for the same inputs. Names in evaluate's JSON and columns
+of predictions.csv may change: one that only one tree writes is a note, not a difference. Top-level
+strings of the JSON are not compared.
 
 Both trees use the same package versions: the script makes two virtual environments, and installs
 the new tree with the versions of the old one. With --python PATH it makes none; PATH is then an
@@ -20,6 +21,7 @@ arguments. The script itself needs numpy and pillow.
 """
 
 import argparse
+import csv
 import dataclasses
 import io
 import itertools
@@ -259,7 +261,7 @@ def read(file: Path) -> Any:
         return [str(array.dtype), array.tolist()]
     text = file.read_bytes().decode("utf-8", "surrogateescape")
     if file.suffix == ".csv":
-        return [line.split(",") for line in text.split("\n")]
+        return list(csv.DictReader(io.StringIO(text)))
     if file.suffix == ".json":
         scores = json.loads(text)
         if missing := [key for key in NEEDED if key not in scores]:
@@ -290,7 +292,7 @@ def compare(name: str, run: str, old_folder: Path, new_folder: Path) -> bool:
     old, new, alone = read(old_folder / name), read(new_folder / name), set()
     found = list(differences(old, new, "", alone))
     for place in sorted(alone):
-        if name == "evaluate.json":
+        if name in ("evaluate.json", "predictions.csv"):
             say(f"note: {run} {name}: only one side has {place}")
         else:
             found.append(f"{place}: only one side has it")

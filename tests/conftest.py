@@ -205,5 +205,3 @@ def assert_same(one, other) -> None:
     assert other.warnings == one.warnings
     for a, b in zip(one.arrays, other.arrays, strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(one.floors or (), other.floors or (), strict=True):
-        np.testing.assert_array_equal(a, b)

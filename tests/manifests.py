@@ -1,15 +1,16 @@
-"""Helpers for tests of folders and CSVs."""
+"""Helpers for tests of folders and tables."""
 
 import pytest
 
+from meljax.config import DataConfig
 from meljax.data.manifest import Manifest
 from meljax.data.sources import read_manifest
 from meljax.util.errors import UserError
 
 
-def read(path: str, label: str = "label", group: str = "group") -> Manifest:
-    """Returns the manifest of a folder or CSV."""
-    return read_manifest(path, "", label, group)
+def read(path: str, label: str = "label", group: str = "group", **keys: str | bool) -> Manifest:
+    """Returns the manifest of a folder or table; `keys` are further fields of `DataConfig`."""
+    return read_manifest(DataConfig(path=path, label=label, group=group, **keys))
 
 
 def error_message(*args: str, **kwargs: str) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from meljax.data import batches
-from meljax.features.windows import floor_color
 from meljax.util.errors import UserError
 
 SHARDING = jax.sharding.SingleDeviceSharding(jax.devices("cpu")[0])
@@ -32,7 +31,7 @@ def test_a_set_that_cannot_be_indexed_is_refused():
     # Broadcast, so that it need not exist.
     long = np.broadcast_to(np.int16(0), 2**30)
     with pytest.raises(UserError, match="too large"):
-        batches.make_device_set([long, long], None, np.array([0, 1]), 4, SHARDING)
+        batches.make_device_set([long, long], np.array([0, 1]), 4, SHARDING)
 
 
 def test_single_windows_are_cut_as_from_whole_items():
@@ -41,8 +40,8 @@ def test_single_windows_are_cut_as_from_whole_items():
     ]
     recordings = [np.arange(1, n + 1, dtype=np.int16) for n in (5, 20, 8)]
     places = [(0, -2), (1, 0), (1, 12), (1, 7), (2, 0)]
-    for items, floors in ((images, [floor_color(image) for image in images]), (recordings, None)):
-        whole = batches.make_device_set(items, floors, np.zeros(3, int), 8, SHARDING)
+    for items in (images, recordings):
+        whole = batches.make_device_set(items, np.zeros(3, int), 8, SHARDING)
         pieces = [(items[index], start) for index, start in places]
         single, starts = batches.make_window_set(pieces, 7, 8, SHARDING)
         index, start = (jnp.array(each) for each in zip(*places, strict=True))

@@ -75,8 +75,7 @@ def dataset(names, splits):
         splits=tuple(split for split in splits for _ in range(splits[split])),
         digests=("",) * len(items),
         arrays=arrays,
-        floors=None,
-        ignored=0,
+        left_out={},
         skipped=(),
         warnings=(),
     )
@@ -110,7 +109,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
         assert back.macro_f1 == scores.macro_f1
         assert back.accuracy_interval == scores.accuracy_interval
         assert back.macro_f1_interval == scores.macro_f1_interval
-    assert read.scores[2].paths[:2] == ("test0.wav", "test1.wav")
+    assert read.scores[2].paths[:2] == (("test0.wav", "", ""), ("test1.wav", "", ""))
     assert read.history == results.history
     assert read.calibration.temperature == 1
 
@@ -483,9 +482,9 @@ DAMAGES = {
     "a cell less": lambda rows: [*rows[:-1], rows[-1][:-1]],
     "no number": lambda rows: [*rows[:-1], [*rows[-1][:-1], "x"]],
     "nan": lambda rows: [*rows[:-1], [*rows[-1][:-1], "nan"]],
-    "another class": lambda rows: [*rows[:-1], [*rows[-1][:4], "eve", *rows[-1][5:]]],
+    "another class": lambda rows: [*rows[:-1], [*rows[-1][:6], "eve", *rows[-1][7:]]],
     "other classes": lambda rows: [[*rows[0][:-1], "p:eve"], *rows[1:]],
-    "another prediction": lambda rows: [*rows[:-1], [*rows[-1][:5], "ann", *rows[-1][6:]]],
+    "another prediction": lambda rows: [*rows[:-1], [*rows[-1][:7], "ann", *rows[-1][8:]]],
     "another split": lambda rows: [rows[0], *([*r[:2], "train", *r[3:]] for r in rows[1:])],
     "other weights": lambda rows: [rows[0], *(["mean", *r[1:]] for r in rows[1:])],
     "no last epoch": lambda rows: [rows[0], *(r for r in rows[1:] if r[0] == "best")],

@@ -31,7 +31,7 @@ def test_configs_are_the_original_recipe(name):
 @pytest.mark.parametrize("key", config.KEYS)
 def test_every_key_refuses_values_that_are_not_allowed(key):
     default = config.KEYS[key].default
-    not_allowed = {str: 3, int: -3, float: math.nan}[type(default)]
+    not_allowed = {str: 3, int: -3, float: math.nan, bool: 1}[type(default)]
     with pytest.raises(UserError, match=f"^{key} must be .*, not {not_allowed}$"):
         config.from_flat({key: not_allowed})
 
@@ -94,10 +94,11 @@ def test_flat_settings_are_read_back():
     assert config.from_flat(config.flat(settings)) == settings
 
 
-def test_only_two_keys_may_differ_when_a_run_resumes():
+def test_only_epochs_and_places_may_differ_when_a_run_resumes():
     resume = {name: field.metadata["resume"] for name, field in config.KEYS.items()}
     differing = {name: rule for name, rule in resume.items() if rule != "same"}
-    assert differing == {"data.tfds_dir": "free", "train.epochs": "more"}
+    places = dict.fromkeys(("data.path", "data.root", "data.tfds_dir"), "free")
+    assert differing == places | {"train.epochs": "free"}
 
 
 @pytest.mark.parametrize(
@@ -128,3 +129,16 @@ def test_numbers_at_their_limits_are_accepted():
         "train.seed": 0,
     }
     assert config.flat(config.from_flat(limits)).items() >= limits.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("TRUE", True), ("false", False), ("False", False)]
+)
+def test_true_and_false_are_read_from_text(text, value):
+    assert keys.parse_value("data.allow_split_names", text) is value
+
+
+@pytest.mark.parametrize("text", ["yes", "1", ""])
+def test_other_texts_are_not_true_or_false(text):
+    with pytest.raises(UserError, match="must be true or false"):
+        keys.parse_value("data.allow_split_names", text)

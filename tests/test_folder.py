@@ -16,7 +16,7 @@ def test_classes_are_the_sub_folders_and_files_may_be_at_any_depth(touch):
         Item("b/1.wav", "b"),
         Item("b/deep/er/2.flac", "b"),
     )
-    assert (manifest.kind, manifest.ignored, manifest.bad) == ("audio", 0, ())
+    assert (manifest.kind, manifest.left_out, manifest.bad) == ("audio", {}, ())
     assert all((Path(manifest.root) / path).is_file() for path in paths(manifest))
 
 
@@ -39,7 +39,13 @@ def test_other_files_are_ignored_and_counted(touch):
     folder = touch("a/1.wav", "b/1.wav", "__MACOSX/a/1.wav", ".git/a/1.wav", *junk)
     manifest = read(folder)
     assert paths(manifest) == ["a/1.wav", "b/1.wav"]
-    assert manifest.ignored == len(junk) + 2
+    assert manifest.left_out == {
+        "hidden": 4,
+        "no suffix": 1,
+        ".csv": 1,
+        ".wav": 1,
+        ".db": 1,
+    }
     assert manifest.bad == ()
 
 
@@ -100,22 +106,29 @@ def test_without_val_the_split_of_training_files_is_open(touch):
 def test_a_lone_train_folder_is_not_a_class(touch):
     manifest = read(touch("train/a/1.wav", "train/b/1.wav", "train/loose.wav"))
     assert {(item.label, item.split) for item in manifest.items} == {("a", ""), ("b", "")}
-    assert manifest.ignored == 1
+    assert sum(manifest.left_out.values()) == 1
+
+
+@pytest.mark.parametrize("files", [("train/1.png", "bus/1.png"), ("train/deep/1.png", "bus/1.png")])
+def test_a_class_may_be_called_train(touch, files):
+    manifest = read(touch(*files))
+    assert {(item.label, item.split) for item in manifest.items} == {("train", ""), ("bus", "")}
+    assert manifest.notes == ("'train' is a class, as no folder beside it looks like a split",)
 
 
 @pytest.mark.parametrize(
     ("files", "labels"),
     [
-        (("train/1.png", "bus/1.png"), {"train", "bus"}),
-        (("train/deep/1.png", "bus/1.png"), {"train", "bus"}),
         (("train/1.png", "test/1.png"), {"train", "test"}),
         (("val/a/1.png", "test/a/1.png"), {"val", "test"}),
     ],
 )
-def test_classes_may_be_called_train_and_test(touch, files, labels):
-    manifest = read(touch(*files))
+def test_names_of_splits_are_classes_only_if_that_is_allowed(touch, files, labels):
+    assert "splits" in error_message(touch(*files))
+    manifest = read(touch(*files), allow_split_names=True)
     assert {item.label for item in manifest.items} == labels
     assert {item.split for item in manifest.items} == {""}
+    assert "data.allow_split_names" in manifest.notes[0]
 
 
 def test_two_folders_for_one_split_are_refused(touch):
@@ -140,9 +153,11 @@ def test_a_split_without_class_folders_is_refused(touch):
     ("files", "words"),
     [
         (("1.wav", "2.wav"), "2 files directly, e.g. '1.wav'; expected one sub-folder per class"),
+        (("1.wav", "a/1.wav"), "one class only, 'a'"),
         (("a/1.wav",), "one class only, 'a'"),
         (("a/1.wav", "b/notes.txt"), "one class only, 'a'"),
-        (("all/a/1.wav", "all/b/1.wav"), "did you mean"),
+        (("all/a/1.wav", "all/b/1.wav", "all/2.wav"), "did you mean"),
+        (("all/a/1.wav", "all/b/1.wav", "c/1.m4a"), "did you mean"),
         (("a/1.m4a", "b/1.m4a"), "2 other files, e.g. 'a/1.m4a'"),
         (("a/1.wav", "b/1.wav", "b/x.png"), "1 image (e.g. 'b/x.png') with 2 recordings"),
     ],
@@ -157,7 +172,7 @@ def test_other_paths_have_an_error_message(touch, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no recordings or images" in error_message(str(tmp_path / "empty"))
     assert "does not exist" in error_message(str(tmp_path / "missing"))
-    assert "neither a folder nor a .csv" in error_message(os.path.join(touch("set.zip"), "set.zip"))
+    assert "is neither a folder nor a" in error_message(os.path.join(touch("set.zip"), "set.zip"))
     assert "data.path is empty" in error_message("")
 
 

@@ -102,7 +102,7 @@ def test_the_bootstrap_interval_has_the_right_coverage():
     covered = 0
     for seed in range(200):
         confusion = rng.multinomial(200, cells.ravel()).reshape(2, 2)
-        lower, upper = statistics.bootstrap_macro_f1(confusion, 400, seed)
+        lower, upper = statistics.bootstrap_macro_f1(confusion, (), 400, seed)
         covered += lower <= truth <= upper
     assert 180 <= covered <= 199
 
@@ -113,7 +113,7 @@ def test_without_mistakes_there_is_no_bootstrap_interval():
 
 def test_the_bootstrap_of_many_classes_is_computed_in_parts():
     confusion = np.diag(np.full(300, 3)) + np.eye(300, k=1, dtype=int)
-    lower, upper = statistics.bootstrap_macro_f1(confusion, 200)
+    lower, upper = statistics.bootstrap_macro_f1(confusion, (), 200)
     assert lower < float(metrics.macro_f1(confusion)) < upper + 0.05
 
 

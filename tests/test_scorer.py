@@ -211,8 +211,7 @@ def make_dataset(lengths: list[int], splits: list[str]) -> Dataset:
         splits=tuple(splits),
         digests=("",) * len(items),
         arrays=tuple(clips),
-        floors=None,
-        ignored=0,
+        left_out={},
         skipped=(),
         warnings=(),
     )

@@ -38,7 +38,7 @@ def make_data(task: Task, items: int = 21) -> DeviceSet:
         for i in range(items)
     ]
     labels = np.arange(items) % CLASSES
-    return make_device_set(clips, None, labels, 1600, replicated(task.mesh))
+    return make_device_set(clips, labels, 1600, replicated(task.mesh))
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import pytest
 from conftest import CACHE, assert_same, command, once, small_config, trained
 
 from meljax.commands import build_tfds, evaluate, train
+from meljax.config import DataConfig
 from meljax.data.dataset import load
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import build as tfds_build
@@ -216,7 +217,7 @@ def test_a_set_is_built_again_only_if_something_changed(recordings, tmp_path, ca
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
     assert rebuilt("--description", "what it is")
-    assert not read_manifest("tfds:voices", str(out), "label", "group").bad
+    assert not read_manifest(DataConfig(path="tfds:voices", tfds_dir=str(out))).bad
 
 
 def test_another_label_group_or_split_is_a_change(recordings, tmp_path, capsys):
@@ -471,7 +472,7 @@ def test_too_few_usable_files_are_not_written(recordings, tmp_path, capsys):
 
 def test_changed_content_is_noticed(own):
     """The file format does not detect this damage if another program rewrote the set."""
-    manifest = read_manifest("tfds:recordings", str(own.parent.parent), "label", "group")
+    manifest = read_manifest(DataConfig(path="tfds:recordings", tfds_dir=str(own.parent.parent)))
     example = examples._example
 
     def exchanged(table, index):

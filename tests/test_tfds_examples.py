@@ -13,6 +13,7 @@ from conftest import CACHE, ROOT, command, small_config
 from PIL import Image
 
 from meljax import config as config_lib
+from meljax.config import DataConfig
 from meljax.data.dataset import download_set, load, resolve_set
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog, examples
@@ -83,7 +84,8 @@ def make(root: Path, name: str, examples: dict[str, list[dict]], features: dict,
 
 
 def read(root: Path, name: str, label="label", group="group", training=True):
-    return read_manifest(f"tfds:{name}", str(root), label, group, training)
+    data = DataConfig(path=f"tfds:{name}", tfds_dir=str(root), label=label, group=group)
+    return read_manifest(data, training)
 
 
 @pytest.fixture
@@ -290,7 +292,7 @@ def test_a_run_keeps_the_version_it_began_with(versions):
     sized = small_config(data__path="tfds:sized", data__tfds_dir=str(versions))
     began = {"data.path": "tfds:sized/big:1.0.0", "data.tfds_dir": ""}
     assert resolve_set(sized, began).data.path == "tfds:sized/big:1.0.0"
-    folder = small_config(data__path="voices")
+    folder = small_config(data__path=str(versions))
     assert resolve_set(folder, {}) is folder
 
 
@@ -327,7 +329,7 @@ def test_a_set_to_be_downloaded_is_resolved_without_downloading(tmp_path, monkey
         return catalog.Name("mnist", "", "3.0.1")
 
     monkeypatch.setattr(catalog, "_download", download)
-    config = small_config(data__path="tfds:mnist", data__tfds_dir=str(tmp_path))
+    config = small_config(data__path="tfds:mnist", data__tfds_dir=str(versions))
     resolved = resolve_set(config, {})
     assert resolved == config
     assert not made

@@ -23,6 +23,7 @@ from meljax.evaluation import metrics
 from meljax.main import main
 from meljax.reports import run_page
 from meljax.runs.directory import CHECKPOINTS
+from meljax.runs.info import require_info
 from meljax.training import loop
 from meljax.util import devices
 from meljax.workflows import finish, train
@@ -49,7 +50,7 @@ def test_a_run_writes_all_files(audio_run):
     info = json.loads((audio_run / "config.json").read_text())
     assert info["config"]["train.epochs"] == 3
     assert info["data"]["files"] == {"train": 38, "val": 4, "test": 0}
-    assert info["data"]["ignored"] == 2
+    assert sum(info["data"]["left_out"].values()) == 2
     assert len(info["sessions"]) == 1
     assert info["sessions"][0]["device_count"] == 4
     assert info["sessions"][0].keys() == {"device_kind", "platform", "device_count", "versions"}
@@ -132,6 +133,43 @@ def test_more_epochs_continue_a_finished_run(audio_run, recordings, tmp_path):
     assert main(command("cnn", recordings, whole, train__epochs=5)) == 0
     assert history(longer)[:3] == history(audio_run)
     assert history(longer) == history(whole)
+
+
+def test_fewer_epochs_end_at_the_last_trained_one_with_its_report(
+    audio_run, recordings, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(audio_run, run)
+    assert main(command("cnn", recordings, run, train__epochs=2)) == 0
+    assert "finished at epoch 3" in capsys.readouterr().out
+    (run / "report.html").unlink()
+    assert main(command("cnn", recordings, run, train__epochs=1)) == 0
+    out = capsys.readouterr().out
+    assert "3 epochs are trained already, not 1: ending at epoch 3" in out
+    assert "last epoch (3)" in out
+    assert (run / "report.html").is_file()
+    assert history(run) == history(audio_run)
+    assert require_info(run).config["train.epochs"] == 3
+
+
+def test_data_that_moved_are_recognized_by_their_contents(audio_run, recordings, tmp_path, capsys):
+    run, moved = tmp_path / "run", tmp_path / "elsewhere" / "birds"
+    shutil.copytree(audio_run, run)
+    shutil.copytree(recordings, moved)
+    assert main(command("cnn", moved, run, train__epochs=4)) == 0
+    assert history(run)[:3] == history(audio_run)
+    assert require_info(run).config["data.path"] == str(moved)
+    shutil.rmtree(moved / "voice2")
+    assert main(command("cnn", moved, run, train__epochs=5)) == 2
+    assert "the data changed" in capsys.readouterr().err
+
+
+def test_a_mistyped_path_is_reported_before_other_settings(audio_run, tmp_path, capsys):
+    arguments = command("cnn", tmp_path / "nowhere", audio_run, train__seed=9)
+    assert main(arguments) == 2
+    answer = capsys.readouterr().err
+    assert "nowhere' does not exist" in answer
+    assert "train.seed" not in answer
 
 
 def test_changed_data_are_refused(audio_run, recordings, tmp_path, capsys):

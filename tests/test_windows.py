@@ -39,7 +39,7 @@ def test_random_starts_reach_every_valid_position():
 
 def recordings() -> tuple[batches.DeviceSet, list[np.ndarray]]:
     items = [np.arange(1, n + 1, dtype=np.int16) + 100 * n for n in (7, 3, 5)]
-    return batches.make_device_set(items, None, np.array([0, 1, 1]), 6, PLACE), items
+    return batches.make_device_set(items, np.array([0, 1, 1]), 6, PLACE), items
 
 
 def cut(data, index, start, window=6):
@@ -69,9 +69,9 @@ def test_windows_can_extend_beyond_the_first_and_last_item():
 
 
 def test_images_are_padded_with_their_floor():
-    items = [np.full((n, 3, 2), n, np.uint8) for n in (2, 4)]
-    floors = [np.array([9, 8], np.uint8), np.array([7, 6], np.uint8)]
-    data = batches.make_device_set(items, floors, np.array([0, 1]), 4, PLACE)
+    items = [np.full((n, 3, 2), 99, np.uint8) for n in (2, 4)]
+    items[0][1, 2], items[1][0, 0] = [9, 8], [7, 6]
+    data = batches.make_device_set(items, np.array([0, 1]), 4, PLACE)
     out = cut(data, [0], [-1], window=4)
     np.testing.assert_array_equal(out[0, [0, 3]], np.broadcast_to([9, 8], (2, 3, 2)))
     np.testing.assert_array_equal(out[0, 1:3], items[0])
@@ -83,8 +83,7 @@ def test_a_window_set_equals_an_item_set():
     clips = [rng.integers(-9, 9, n).astype(np.int16) for n in (3, 20)]
     images = [rng.integers(0, 9, (n, 2, 3)).astype(np.uint8) for n in (3, 20)]
     for items in (clips, images):
-        floors = None if items is clips else [windows.floor_color(image) for image in items]
-        resident = batches.make_device_set(items, floors, np.array([0, 1]), 7, PLACE)
+        resident = batches.make_device_set(items, np.array([0, 1]), 7, PLACE)
         places = [(0, -2), (0, -1), (1, 0), (1, 13)]
         pieces = [(items[item], start) for item, start in places]
         stream, start = batches.make_window_set(pieces, 5, 7, PLACE)

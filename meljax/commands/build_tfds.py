@@ -20,7 +20,10 @@ from meljax.config import from_flat
 from meljax.util import console
 from meljax.util.console import Parser
 
-KEYS = ("data.path", "data.tfds_dir", "data.label", "data.group", "data.on_bad_file")
+KEYS = (
+    *("data.path", "data.tfds_dir", "data.root", "data.label", "data.group", "data.file_column"),
+    *("data.split_column", "data.pattern", "data.allow_split_names", "data.on_bad_file"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

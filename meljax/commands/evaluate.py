@@ -14,7 +14,11 @@ from meljax.commands.keys import add_keys, given_keys
 from meljax.util import console
 from meljax.util.console import Parser, path
 
-KEYS = ("data.path", "data.tfds_dir", "data.label")
+KEYS = (
+    *("data.path", "data.tfds_dir", "data.root", "data.label", "data.file_column"),
+    *("data.split_column", "data.start_column", "data.end_column", "data.pattern"),
+    "data.allow_split_names",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,15 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse(argv)
         from meljax.workflows.evaluate import evaluate
 
-        given = given_keys(parser, arguments)
-        unusable = evaluate(
-            arguments.run,
-            data=given.get("data.path"),
-            tfds_dir=given.get("data.tfds_dir"),
-            label=given.get("data.label"),
-            split=arguments.split,
-            json_file=arguments.json,
-        )
-        return 1 if unusable else 0
+        keys = given_keys(parser, arguments)
+        return 1 if evaluate(arguments.run, keys, arguments.split, arguments.json) else 0
 
     return console.run(run)

@@ -8,6 +8,7 @@ from meljax.config.keys import MaskConfig as MaskConfig
 from meljax.config.keys import MelConfig as MelConfig
 from meljax.config.keys import ModelConfig as ModelConfig
 from meljax.config.keys import TrainConfig as TrainConfig
+from meljax.config.keys import Value as Value
 from meljax.config.keys import default_config as default_config
 from meljax.config.keys import flat as flat
 from meljax.config.keys import from_flat as from_flat

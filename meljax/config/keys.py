@@ -17,14 +17,17 @@ from typing import Any, Literal
 
 from meljax.util.errors import UserError
 
-Resume = Literal["same", "free", "more"]
-"""How a key may change when a run resumes: not at all, to any value, or to a larger number."""
+Value = str | int | float | bool
+"""The value of a key."""
+
+Resume = Literal["same", "free"]
+"""How a key may differ when a run resumes: not at all, or in any way."""
 
 _COMPARISONS = {"≥": operator.ge, ">": operator.gt, "≤": operator.le, "<": operator.lt}
 
 
 def _key(
-    default: str | int | float,
+    default: Value,
     doc: str,
     allowed: str,
     check: Callable[[Any], bool],
@@ -37,6 +40,10 @@ def _key(
 
 def _text(default: str, doc: str, allowed: str = "text", resume: Resume = "same") -> Any:
     return _key(default, doc, allowed, lambda value: "\0" not in value, resume)
+
+
+def _flag(default: bool, doc: str) -> Any:
+    return _key(default, doc, "true or false", lambda value: True)
 
 
 def _choice(default: str, doc: str, *choices: str) -> Any:
@@ -60,17 +67,50 @@ class DataConfig:
 
     path: str = _text(
         "",
-        "folder with one sub-folder per class, a CSV file, or a TFDS set as "
+        "folder with one sub-folder per class, a table (CSV, TSV, JSONL), or a TFDS set as "
         "tfds:NAME[/CONFIG][:VERSION]; empty: the embedded synthetic voices",
+        resume="free",
     )
     tfds_dir: str = _text("", "folder of TFDS sets; empty: the default of TFDS", resume="free")
-    label: str = _text("label", "CSV column or TFDS feature that holds the class")
+    root: str = _text("", "folder of a table's files; empty: the table's folder", resume="free")
+    label: str = _text("label", "column of a table or TFDS feature that holds the class")
     group: str = _text(
         "group",
-        "CSV column or TFDS feature; items that share a value stay in the same split; empty: none",
+        "column or TFDS feature; items that share a value stay in the same split; empty: none",
+    )
+    file_column: str = _text(
+        "", "column with the file; empty: the first of path, file, filename, file_name, filepath, …"
+    )
+    split_column: str = _text("", "column with the split; empty: 'split', if there is one")
+    start_column: str = _text(
+        "",
+        "column with the start of a segment in its recording, in seconds; empty: 'start', used "
+        "only if a file has several rows",
+    )
+    end_column: str = _text(
+        "", "column with the end of a segment, in seconds; empty: 'end', like data.start_column"
+    )
+    pattern: str = _text(
+        "",
+        "regular expression for names of files, with the groups label and optionally group and "
+        "split; matches the whole name without suffix, or the relative path if it contains '/'",
+    )
+    holdout: str = _text(
+        "", "groups of the validation split, separated by commas; empty: by data.val_fraction"
     )
     val_fraction: float = _number(
         0.1, "share of the items held out for validation if no split is given", "> 0 and < 1"
+    )
+    small_classes: str = _choice(
+        "stop",
+        "classes with too few files for both splits: stop, keep them in training without scoring "
+        "them, or skip them",
+        "stop",
+        "keep",
+        "skip",
+    )
+    allow_split_names: bool = _flag(
+        False, "learn classes whose names look like splits or folds, such as fold1"
     )
     image_size: int = _number(
         0,
@@ -149,7 +189,7 @@ class ModelConfig:
 class TrainConfig:
     """Optimization with Adam."""
 
-    epochs: int = _number(500, "passes over the training set", "≥ 1 and < 2147483648", "more")
+    epochs: int = _number(500, "passes over the training set", "≥ 1 and < 2147483648", "free")
     batch_size: int = _number(12, "items per step, over all devices", "≥ 1 and ≤ 65536")
     learning_rate: float = _number(1e-4, "Adam's learning rate", "> 0")
     lr_decay: float = _number(
@@ -215,7 +255,7 @@ def from_flat(values: Mapping[str, Any]) -> Config:
     return config
 
 
-def flat(config: Config) -> dict[str, str | int | float]:
+def flat(config: Config) -> dict[str, Value]:
     """Returns `{'data.path': value, ...}`, in the order of `KEYS`."""
     return {name: operator.attrgetter(name)(config) for name in KEYS}
 
@@ -231,11 +271,12 @@ def check_name(name: str) -> None:
     raise UserError(f"unknown key {name}{hint}")
 
 
-def parse_value(name: str, text: str) -> str | int | float:
-    """Parses `text` as a value of the key `name`; raises `UserError` if it is not allowed."""
+def parse_value(name: str, text: str) -> Value:
+    """Returns the value of the key `name` that `text` stands for; raises `UserError` if none."""
+    kind = type(KEYS[name].default)
     try:
-        value = type(KEYS[name].default)(text)
-    except ValueError:
+        value = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
+    except (ValueError, KeyError):
         raise _not_allowed(name, text) from None
     return _checked(name, value)
 

@@ -8,7 +8,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Int, Key, Shaped
 
 from meljax.features.windows import cut, floor_color
 from meljax.util.errors import UserError
@@ -41,7 +41,6 @@ class DeviceSet:
 
 def make_device_set(
     items: Sequence[Shaped[np.ndarray, "_ ..."]],
-    floors: Sequence[UInt8[np.ndarray, " channel"]] | None,
     labels: Int[np.ndarray, " items"],
     window: int,
     sharding: jax.sharding.Sharding,
@@ -50,7 +49,6 @@ def make_device_set(
 
     Args:
       items: int16 [samples] or uint8 [columns, height, channel] each.
-      floors: padding color of each image; `None` for recordings, which are padded with 0.
       window: maximum length of a window.
 
     Raises:
@@ -64,7 +62,8 @@ def make_device_set(
             f"the set is too large: {size:,} samples or columns in all; "
             "at most 2,147,483,647 fit on a device"
         )
-    floor = np.zeros(len(items), np.int16) if floors is None else np.stack(floors)
+    images = items[0].ndim == 3  # silence is 0 in recordings, the darkest color in images
+    floor = np.stack([floor_color(item) if images else np.int16(0) for item in items])
     margin = np.zeros((window, *items[0].shape[1:]), items[0].dtype)
     buffer = np.concatenate([margin, *items, margin])
     arrays = (buffer, offset.astype(np.int32), length, labels.astype(np.int32), floor)

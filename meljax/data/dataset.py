@@ -3,28 +3,32 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Int, Shaped
 
-from meljax.config import Config
+from meljax.config import Config, DataConfig
 from meljax.data import decoded_cache, synthetic
+from meljax.data.classes import describe_small, suspicious_classes
 from meljax.data.decode import decoder
 from meljax.data.decoded_cache import CachedItem
 from meljax.data.manifest import Bad, Item, Manifest, Split, check_enough_left, check_none_bad
-from meljax.data.sources import read_manifest
-from meljax.data.split import conflicting_duplicates, leaks, split_items
+from meljax.data.sources import check_exists, read_manifest
+from meljax.data.split import conflicting_duplicates, leaks, small_classes, split_items
 from meljax.data.tfds import catalog
 from meljax.features.frontend import Kind
-from meljax.features.windows import floor_color
 from meljax.util.devices import cores
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.parallel import map_ahead
+from meljax.util.phrases import count
 from meljax.util.progress import track
 from meljax.util.version import DECODING, versions
+
+SEGMENT_SLACK = 0.05
+"""Seconds by which a segment may end after its file: annotations are rounded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,10 +41,12 @@ class Dataset:
     splits: tuple[Split, ...]  # of each item
     digests: tuple[str, ...]  # sha256 of each item's file, hexadecimal
     arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]  # decoded items; see `decoder.Decoder`
-    floors: tuple[UInt8[np.ndarray, " channel"], ...] | None = None  # padding color of each image
-    ignored: int = 0  # number of files of other kinds
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)  # other files, by kind
     skipped: tuple[Bad, ...] = ()  # unusable files
     warnings: tuple[str, ...] = ()  # one line each
+    notes: tuple[str, ...] = ()  # how the layout was understood, one line each
+    split_rule: str = ""  # how the splits were decided
+    unscored: tuple[str, ...] = ()  # classes that are trained on, but too small to be scored
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of the items in `split`."""
@@ -55,12 +61,12 @@ class Dataset:
     def fingerprint(self) -> str:
         """The sha256 of the paths, labels, groups, splits and contents of all items."""
         rows = zip(self.items, self.splits, self.digests, strict=True)
-        text = "\n".join(f"{i.path}\0{i.label}\0{i.group}\0{s}\0{d}" for i, s, d in rows)
-        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+        text = "\n".join(f"{i.name}\0{i.label}\0{i.group}\0{s}\0{d}" for i, s, d in rows)
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def resolve_set(config: Config, recorded: Mapping[str, Any]) -> Config:
-    """Returns `config` with the version and folder of a local TFDS set filled in.
+    """Returns `config` with the version and folder of a local TFDS set filled in, if it names one.
 
     A set that must be downloaded keeps its name; see `download_set`.
 
@@ -69,10 +75,12 @@ def resolve_set(config: Config, recorded: Mapping[str, Any]) -> Config:
       recorded: flat settings of the run to resume, whose version is kept; empty for a new run.
 
     Raises:
-      UserError: there is no such set.
+      UserError: there is no such set, folder or file.
     """
     path, tfds_dir = config.data.path, config.data.tfds_dir
     if not catalog.is_name(path):
+        if path:
+            check_exists(path)
         return config
     before = recorded.get("data.path", "")
     if before == path or before.startswith((path + ":", path + "/")):
@@ -110,22 +118,54 @@ def load(config: Config, cache: Path) -> Dataset:
 
 def _make_dataset(
     config: Config,
-    items: tuple[Item, ...],
-    digests: tuple[str, ...],
+    items: Sequence[Item],
+    digests: Sequence[str],
+    arrays: Sequence[Shaped[np.ndarray, "_ ..."]],
     warnings: tuple[str, ...] = (),
     **attributes: Any,
 ) -> Dataset:
     """Splits the items and adds warnings about them; `attributes` are the set's other ones."""
-    splits = tuple(split_items(items, digests, config.data.val_fraction, config.train.seed))
-    warnings = (*warnings, *conflicting_duplicates(items, digests), *leaks(items, digests, splits))
+    small = small_classes(items, digests)
+    unit = "file" if all(item.start is None for item in items) else "segment"
+    words = describe_small(small, unit)
+    skipped = _decide_small(small, words, config.data)
+    kept = [i for i, item in enumerate(items) if item.label not in skipped]
+    items, digests = tuple(items[i] for i in kept), tuple(digests[i] for i in kept)
+    if len({item.label for item in items}) < 2:
+        raise UserError(f"after skipping small classes, fewer than two are left: {words}")
+    splits, rule, unscored = split_items(items, digests, config.data, config.train.seed)
+    if small:
+        how = "skipped" if skipped else "trained on, but not scored"
+        warnings = (*warnings, f"classes too small to split, {how}: {words}")
     return Dataset(
         classes=tuple(sorted({item.label for item in items})),
         items=items,
-        splits=splits,
+        splits=tuple(splits),
         digests=digests,
-        warnings=warnings,
+        arrays=tuple(arrays[i] for i in kept),
+        warnings=(
+            *warnings,
+            *suspicious_classes(items),
+            *conflicting_duplicates(items, digests),
+            *leaks(items, digests, splits),
+        ),
+        split_rule=rule,
+        unscored=unscored,
         **attributes,
     )
+
+
+def _decide_small(small: Collection[str], words: str, data: DataConfig) -> set[str]:
+    """Returns the classes to skip; raises `UserError` with `words` if small ones are not wanted."""
+    if data.holdout:
+        return set()
+    if small and data.small_classes == "stop":
+        raise UserError(
+            f"classes too small for both train and val: {words}; add files (a group is a value of "
+            "data.group, a recording or identical files), or set data.small_classes to 'keep' "
+            "(trained on, not scored) or 'skip'"
+        )
+    return set(small) if data.small_classes == "skip" else set()
 
 
 def _load_voices(config: Config, cache: Path) -> Dataset:
@@ -141,12 +181,12 @@ def _load_voices(config: Config, cache: Path) -> Dataset:
         )
     voices = synthetic.load(cache)
     items = tuple(map(Item, voices.names, voices.labels))
-    return _make_dataset(config, items, voices.digests, kind="audio", arrays=voices.clips)
+    return _make_dataset(config, items, voices.digests, voices.clips, kind="audio")
 
 
 def _load_manifest(config: Config, cache: Path) -> Dataset:
     data = config.data
-    manifest = read_manifest(data.path, data.tfds_dir, data.label, data.group)
+    manifest = read_manifest(data)
     if manifest.kind == "image" and data.image_size and data.window:
         raise UserError(
             "data.window does not apply to resized images, which are used whole; set "
@@ -157,25 +197,23 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
     if data.on_bad_file == "stop":
         check_none_bad(manifest, bad, "data.on_bad_file=skip")
     good = [(i, r) for i, r in zip(manifest.items, results, strict=True) if not isinstance(r, Bad)]
-    items = tuple(item for item, _ in good)
+    items = [item for item, _ in good]
     check_enough_left(manifest, items, bad)
-    arrays = tuple(content.value for _, content in good)
-    floors = None
+    arrays = _cut_all(items, [content.value for _, content in good], config.mel.sample_rate)
     if manifest.kind == "image":
         if len({array.shape[2] for array in arrays}) > 1:  # gray and RGB images
-            arrays = tuple(decoder.with_channels(array, 3) for array in arrays)
+            arrays = [decoder.with_channels(array, 3) for array in arrays]
         _check_heights(items, arrays)
-        floors = tuple(floor_color(array) for array in arrays)
     return _make_dataset(
         config,
         items,
-        tuple(content.digest for _, content in good),
+        [content.digest for _, content in good],
+        arrays,
         manifest.warnings,
         kind=manifest.kind,
-        arrays=arrays,
-        floors=floors,
-        ignored=manifest.ignored,
+        left_out=manifest.left_out,
         skipped=bad,
+        notes=manifest.notes,
     )
 
 
@@ -194,27 +232,27 @@ def _read_cached(config: Config, manifest: Manifest, cache: Path) -> list[Conten
         name = os.path.abspath(os.path.expanduser(data.path))
     settings = f"{manifest.kind} {data.image_size} {rate} {versions(DECODING)}"
     file = decoded_cache.cache_file(cache, name, settings)
+    files = list({item.path: item for item in manifest.items}.values())  # segments share a file
     # Stamps are taken before reading, so that a file changed meanwhile is read again next time.
-    stamps = {item.path: manifest.stamp(item) for item in manifest.items}
+    stamps = {item.path: manifest.stamp(item) for item in files}
     kept = {
         path: each
         for path, each in decoded_cache.load(file).items()
         if each.stamp and each.stamp == stamps.get(path)
     }
-    rest = [item for item in manifest.items if item.path not in kept]
+    rest = [item for item in files if item.path not in kept]
     decode = decoder.make_decoder(manifest.kind, data.image_size, rate)
-    results = dict(zip(rest, read_all(manifest, rest, decode), strict=True))
+    read = zip(rest, read_all(manifest, rest, decode), strict=True)
+    results = {item.path: result for item, result in read}
     new = {
-        item.path: CachedItem(stamps[item.path], *result)
-        for item, result in results.items()
-        if stamps[item.path] and not isinstance(result, Bad)
+        path: CachedItem(stamps[path], *result)
+        for path, result in results.items()
+        if stamps[path] and not isinstance(result, Bad)
     }
     if new:
         decoded_cache.save(file, kept | new)
-    return [
-        Content(*kept[item.path][1:]) if item.path in kept else results[item]
-        for item in manifest.items
-    ]
+    results |= {path: Content(*each[1:]) for path, each in kept.items()}
+    return [results[item.path] for item in manifest.items]
 
 
 def read_all(
@@ -236,7 +274,42 @@ def read_all(
     return list(track(map_ahead(read, items, workers, 2 * workers), len(items), what))
 
 
-def _check_heights(items: tuple[Item, ...], arrays: tuple[np.ndarray, ...]) -> None:
+def cut_segment(
+    item: Item, array: Shaped[np.ndarray, "_ ..."], rate: int
+) -> Shaped[np.ndarray, "_ ..."]:
+    """Returns the part of a decoded file that its item names, at `rate` samples per second.
+
+    Raises:
+      BadFileError: the segment is empty or ends more than `SEGMENT_SLACK` seconds after the file.
+    """
+    if item.start is None:
+        return array
+    part = array[round(item.start * rate) : round(item.end * rate)]
+    if item.end > len(array) / rate + SEGMENT_SLACK or not len(part):
+        raise BadFileError(f"outside of the recording, which has {len(array) / rate:.2f} s")
+    return part
+
+
+def _cut_all(
+    items: Sequence[Item], arrays: Sequence[Shaped[np.ndarray, "_ ..."]], rate: int
+) -> list[Shaped[np.ndarray, "_ ..."]]:
+    """Returns `cut_segment` of each item; raises `UserError` that lists all wrong segments."""
+    parts, wrong = [], []
+    for item, array in zip(items, arrays, strict=True):
+        try:
+            parts.append(cut_segment(item, array, rate))
+        except BadFileError as error:
+            wrong.append(f"{item.name}: {error}")
+    if wrong:
+        raise UserError(
+            f"{count(len(wrong), 'segment')} outside of the recording (listed above); correct the "
+            "columns data.start_column and data.end_column, which are in seconds",
+            wrong,
+        )
+    return parts
+
+
+def _check_heights(items: Sequence[Item], arrays: Sequence[np.ndarray]) -> None:
     first = {}
     for item, array in zip(items, arrays, strict=True):
         first.setdefault(array.shape[1], item.path)

@@ -1,103 +1,57 @@
-"""Reads a folder whose sub-folders are classes, or splits that hold class folders."""
+"""Reads a folder: its classes are sub-folders, or in the names of the files by `data.pattern`."""
 
-import itertools
-import os
-from collections.abc import Iterable, Iterator
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
+from meljax.config import DataConfig
+from meljax.data import near_tables
+from meljax.data.file_tree import Tree, join, read_tree
+from meljax.data.file_tree import walk as walk
+from meljax.data.layout import LayoutError, find_layout, is_background, owners
 from meljax.data.manifest import (
     KIND_OF_SUFFIX,
-    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
     common_kind,
     file_manifest,
-    kind_of,
+    kind_name,
     noun,
 )
-from meljax.features.frontend import Kind
+from meljax.data.pattern import labeled_by_pattern, proposed_pattern
+from meljax.data.split_lists import read_split_lists
+from meljax.data.split_names import not_classes
 from meljax.util.errors import UserError
+from meljax.util.phrases import count
 
 
-def scan_folder(root: Path, label: str, group: str, training: bool) -> Manifest:
+def scan_folder(root: Path, data: DataConfig, training: bool) -> Manifest:
     """Returns the manifest of a folder; see `sources.read_manifest`."""
-    _check_settings(root, label, group)
-    splits = _given_splits(root, training)
-    depth = 2 if splits else 1  # the class is the first or the second part of a path
-    items, loose, others, bad = [], [], [], []
-    for path, found in walk(str(root)):
-        parts = path.split("/")
-        if found == "missing":
-            bad.append(Bad(path, "no such file"))
-        elif found == "other":
-            others.append(path)
-        elif len(parts) <= depth:
-            loose.append(path)
-        else:
-            items.append(Item(path, parts[depth - 1], split=splits.get(parts[0], "")))
-    for split in splits or [""]:
-        if not any(item.path.startswith(split) for item in items):
-            raise _nothing_found(root, split, loose, others)
-    kind = common_kind(root, items)
-    filled = {"/".join(item.path.split("/")[:depth]) for item in items}
-    folders = _subfolders(root)
-    if splits:
-        folders = [f"{split}/{name}" for split in splits for name in _subfolders(root / split)]
-    empty = (folder for folder in folders if folder not in filled)
-    bad.extend(Bad(folder, f"class folder holds no {noun(kind)}") for folder in empty)
-    if training:
-        _check_depth(root, filled)
-    return file_manifest(root, root, kind, items, len(loose) + len(others), bad, training)
-
-
-def walk(
-    folder: str, prefix: str = "", above: tuple = (), unreadable: list[OSError] | None = None
-) -> Iterator[tuple[str, Kind | Literal["missing", "other"]]]:
-    """Yields (path, kind) of every file below `folder`, following links.
-
-    'missing' is a dangling link to a recording or image, 'other' any other file or a hidden folder.
-
-    Args:
-      prefix: prepended to each path.
-      above: for internal use: the parent folders, to detect cycles of links.
-      unreadable: collects the errors of unreadable folders; `None`: they are raised.
-    """
+    tree = read_tree(str(root))
+    tables = near_tables.near_tables(root, tree)
     try:
-        status = os.stat(folder)
-        here = (status.st_dev, status.st_ino)
-        if here in above:
-            return
-        with os.scandir(folder) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        if unreadable is None:
+        _check_settings(root, data)
+        scan = _scan_names if data.pattern else _scan_classes
+        manifest = scan(root, tree, data, training)
+    except UserError as error:
+        if data.pattern or "did you mean" in str(error):
             raise
-        unreadable.append(error)
-        return
-    for entry in ordered:
-        path = prefix + entry.name
-        kind = kind_of(entry.name)
-        if _hidden(entry.name):
-            yield path, "other"
-        elif os.path.isdir(entry.path):  # False, not an error, for a link to itself
-            yield from walk(entry.path, path + "/", (*above, here), unreadable)
-        elif kind and os.path.isfile(entry.path):
-            yield path, kind
-        else:
-            yield path, "missing" if kind and entry.is_symlink() else "other"
+        raise UserError(f"{error}{near_tables.hint(root, tables)}", error.details) from error
+    used = "the names of the files" if data.pattern else "the folders"
+    notes = (*manifest.notes, *near_tables.note(tables, used))
+    return dataclasses.replace(manifest, notes=notes)
 
 
-def _check_settings(root: Path, label: str, group: str) -> None:
-    """Raises `UserError` if the settings are for a CSV, or the folder is a TFDS set."""
-    for key, value in (("data.label", label), ("data.group", group or "group")):
+def _check_settings(root: Path, data: DataConfig) -> None:
+    """Raises `UserError` if the settings are for a table, or the folder is a TFDS set."""
+    for key, value in (("data.label", data.label), ("data.group", data.group or "group")):
         if key != f"data.{value}":
-            tables = sorted(str(file) for file in root.glob("*.csv"))
-            hint = f"; did you mean data.path={tables[0]!r}?" if tables else ""
             raise UserError(
-                f"{key}={value!r} names a column of a CSV, but data.path {str(root)!r} is a "
-                f"folder{hint}"
+                f"{key}={value!r} names a column of a table, but data.path {str(root)!r} is a "
+                "folder"
             )
     if (root / "dataset_info.json").is_file():
         raise UserError(
@@ -106,53 +60,96 @@ def _check_settings(root: Path, label: str, group: str) -> None:
         )
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name))
-
-
-def _given_splits(root: Path, training: bool) -> dict[str, str]:
-    """Returns the split of each folder; {} if the folders are classes."""
-    folders = _subfolders(root)
-    splits = {folder: SPLIT_OF_NAME.get(folder.lower(), "") for folder in folders}
-    train = [folder for folder, split in splits.items() if split == "train"]
-    if not train or not all(splits.values()) or not any(_subfolders(root / name) for name in train):
-        return {}
-    for first, second in itertools.combinations(folders, 2):
-        if splits[first] == splits[second]:
-            raise UserError(
-                f"data.path: {str(root)!r} has two folders for one split, {first!r} and "
-                f"{second!r}; merge them"
-            )
-    if training and "val" not in splits.values():
-        splits[train[0]] = ""
-    return splits
-
-
-def _nothing_found(root: Path, split: str, loose: list[str], others: list[str]) -> UserError:
-    where = f"data.path: {str(root / split)!r}"
-    if loose := [path for path in loose if path.startswith(split)]:
-        return UserError(
-            f"{where} holds {len(loose)} files directly, e.g. {loose[0]!r}; "
-            "expected one sub-folder per class"
-        )
-    others = [path for path in others if path.startswith(split)]
-    seen = f" (found {len(others)} other files, e.g. {others[0]!r})" if others else ""
-    return UserError(
-        f"{where} holds no recordings or images{seen}; expected one sub-folder per class with "
-        f"{' '.join(KIND_OF_SUFFIX)} files"
-    )
-
-
-def _check_depth(root: Path, filled: Iterable[str]) -> None:
-    """Raises `UserError` if there is one class and it holds folders, which are probably classes."""
-    only, *more = sorted(filled)
-    if not more and _subfolders(root / only):
+def _scan_names(root: Path, tree: Tree, data: DataConfig, training: bool) -> Manifest:
+    """Returns the manifest with labels from the names of the files."""
+    background = [path for path in tree.files if any(map(is_background, path.split("/")[:-1]))]
+    files = sorted(set(tree.files) - set(background))
+    if not files:
+        raise _nothing_found(root, tree)
+    items = labeled_by_pattern(data.pattern, files, training)
+    found = not_classes({item.label for item in items})
+    if found and not data.allow_split_names:
         raise UserError(
-            f"data.path: {str(root)!r} holds files in one sub-folder only, {only!r}; "
-            f"expected one sub-folder per class; did you mean {str(root / only)!r}?"
+            f"data.pattern finds labels that are splits or folds, not classes: "
+            f"{', '.join(map(repr, found[:5]))}; change the pattern, or set "
+            "data.allow_split_names=true"
         )
+    aside = dict.fromkeys(background, "background")
+    notes = [f"{count(len(background), 'file')} of background left out"] if background else []
+    return _manifest(root, tree, items, aside, [], notes, training)
+
+
+def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> Manifest:
+    """Returns the manifest with labels from the folders."""
+    if not tree.files:
+        raise _nothing_found(root, tree)
+    try:
+        layout = find_layout(tree, data.allow_split_names, training)
+    except LayoutError as error:
+        raise _explained(root, tree, error) from error
+    items, aside = [], {}
+    folders = {*layout.classes, *layout.aside}
+    for path, folder in zip(tree.files, owners(tree.files, folders), strict=True):
+        if folder in layout.classes:
+            label, split = layout.classes[folder]
+            items.append(Item(path, label, split=split))
+        elif folder:
+            aside[path] = layout.aside[folder]
+    if not items:
+        raise _nothing_found(root, tree)
+    lists = read_split_lists(root, tree, layout.train, {item.path: item.split for item in items})
+    if lists.split_of:
+        rest = "train" if "val" in lists.split_of.values() or not training else ""
+        items = [
+            dataclasses.replace(item, split=lists.split_of.get(item.path, item.split or rest))
+            for item in items
+        ]
+    loose = len(tree.files) - len(items) - len(aside)
+    notes = [*layout.notes, *lists.notes]
+    if loose:
+        notes.append(f"{count(loose, 'file')} outside of the class folders left out")
+    manifest = _manifest(root, tree, items, aside, layout.empty, notes, training)
+    return dataclasses.replace(manifest, warnings=tuple(lists.warnings))
+
+
+def _manifest(
+    root: Path,
+    tree: Tree,
+    items: Sequence[Item],
+    aside: dict[str, str],
+    empty: Sequence[str],
+    notes: Sequence[str],
+    training: bool,
+) -> Manifest:
+    """Returns the manifest; all other files of the tree are counted as left out.
+
+    `aside`: 'background' or 'unlabeled' by path; `empty`: class folders without items.
+    """
+    kind = common_kind(root, items)
+    taken = {item.path for item in items}
+    left_out = Counter(f"{what} {noun(kind)}" for what in aside.values())
+    loose = (path for path in tree.files if path not in taken and path not in aside)
+    left_out.update(map(kind_name, (*loose, *tree.others)))
+    bad = [Bad(path, "no such file") for path in tree.missing]
+    bad += [Bad(folder, f"class folder holds no {noun(kind)}") for folder in empty]
+    return file_manifest(root, root, kind, items, left_out, bad, training, notes)
+
+
+def _explained(root: Path, tree: Tree, error: LayoutError) -> UserError:
+    """Returns the error with the folder's name and an example of data.pattern."""
+    example = ""
+    if error.needs:
+        folder = f"{re.escape(join(error.base, ''))}(?P<{error.needs}>[^/]+)/"
+        example = proposed_pattern(tree.files, "" if error.needs == "label" else folder)
+    if error.instead:
+        example = f"; did you mean {str(root / error.instead)!r}?"
+    return UserError(f"data.path: {str(root / error.base)!r} {error}{example}", error.details)
+
+
+def _nothing_found(root: Path, tree: Tree) -> UserError:
+    others = tree.others + tree.missing
+    seen = f" (found {len(others):,} other files, e.g. {others[0]!r})" if others else ""
+    return UserError(
+        f"data.path: {str(root)!r} holds no recordings or images{seen}; expected one sub-folder "
+        f"per class with {' '.join(KIND_OF_SUFFIX)} files"
+    )

@@ -3,11 +3,12 @@
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from meljax.data.split_names import SPLIT_OF_NAME as SPLIT_OF_NAME
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.phrases import nearest, on_one_line
@@ -20,14 +21,7 @@ KIND_OF_SUFFIX: dict[str, Kind] = {
     **dict.fromkeys((".aif", ".aiff", ".aifc"), "audio"),
 }
 
-SPLIT_OF_NAME = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-"""Split by the lower-case name of a folder, value of a CSV, or TFDS split."""
+SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")
 
 TIMESTAMP_RESOLUTION_NS = 2_000_000_000
 """Two writes within this time may get the same time stamp on some file systems."""
@@ -37,10 +31,17 @@ TIMESTAMP_RESOLUTION_NS = 2_000_000_000
 class Item:
     """One recording or image of a manifest."""
 
-    path: str  # with '/'; relative to the manifest's root unless a CSV gives an absolute path
+    path: str  # with '/'; relative to the manifest's root, or absolute if it is so in a table
     label: str  # name of its class
     group: str = ""  # items of one group stay in one split; '': no group
     split: Split | Literal[""] = ""  # the given split; '': not decided yet
+    start: float | None = None  # of a segment of the recording, in seconds; `None`: the whole file
+    end: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The unique name of the item: its path, and the seconds of a segment."""
+        return self.path if self.start is None else f"{self.path} [{self.start:g}–{self.end:g} s]"
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,18 @@ class Bad:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The items of a folder, CSV or TFDS set."""
+    """The items of a folder, table or TFDS set."""
 
     source: str  # path or name of the set, for messages
     root: str  # folder that the items' paths are relative to; '' for a TFDS set
     kind: Kind  # of all items
-    items: tuple[Item, ...]  # sorted by path
-    ignored: int  # number of files of other kinds; a hidden folder counts as one
+    items: tuple[Item, ...]  # sorted by path and start
+    left_out: Mapping[str, int]  # number of other files and hidden folders by kind; see `kind_name`
     bad: tuple[Bad, ...]  # files and class folders that cannot be used, sorted by path
     read: Callable[[Item], bytes]  # returns an item's bytes; raises `BadFileError`
     stamp: Callable[[Item], str]  # changes with an item's content; '' if a change could be missed
     warnings: tuple[str, ...] = ()  # one line each
+    notes: tuple[str, ...] = ()  # how the layout was understood, one line each
 
 
 def file_manifest(
@@ -75,12 +77,13 @@ def file_manifest(
     root: Path,
     kind: Kind,
     items: Iterable[Item],
-    ignored: int,
+    left_out: Mapping[str, int],
     bad: Iterable[Bad],
     training: bool,
+    notes: Iterable[str] = (),
 ) -> Manifest:
-    """Returns the manifest of files; with `training`, calls `check_classes`."""
-    items = tuple(sorted(items, key=lambda item: item.path))
+    """Returns the manifest of files; `training`: checks that the classes can be trained on."""
+    items = tuple(sorted(items, key=lambda item: (item.path, item.start or 0)))
     if training:
         check_classes(str(source), items)
     return Manifest(
@@ -88,10 +91,11 @@ def file_manifest(
         root=str(root),
         kind=kind,
         items=items,
-        ignored=ignored,
+        left_out=left_out,
         bad=tuple(sorted(bad, key=lambda each: each.path)),
         read=lambda item: read_file(str(root / item.path)),
         stamp=lambda item: file_stamp(str(root / item.path)),
+        notes=tuple(notes),
     )
 
 
@@ -126,6 +130,19 @@ def file_stamp(path: str) -> str:
 def kind_of(path: str) -> Kind | None:
     """Returns the kind of a file by its suffix; `None` if it is neither recording nor image."""
     return KIND_OF_SUFFIX.get(os.path.splitext(path)[1].lower())
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a file or folder is hidden, or made by an operating system."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def kind_name(path: str) -> str:
+    """Returns how files that are left out are counted: '.txt', 'no suffix' or 'hidden'."""
+    name = os.path.basename(path)
+    if is_hidden(name):
+        return "hidden"
+    return os.path.splitext(name)[1].lower() or "no suffix"
 
 
 def noun(kind: Kind, count: int = 2) -> str:

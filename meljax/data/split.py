@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from meljax.config import DataConfig
 from meljax.data.manifest import Item, Split
 from meljax.util.errors import UserError
+from meljax.util.phrases import nearest
 
 MAX_STARTS = 100
 """Maximum number of starting points of the search for a split."""
@@ -20,33 +22,106 @@ class _Unit(NamedTuple):
     class_counts: Mapping[str, int]
 
 
+class Splits(NamedTuple):
+    """The split of every item, the rule that gave it, and classes that are only trained on."""
+
+    splits: list[Split]
+    rule: str
+    unscored: tuple[str, ...] = ()
+
+
 def split_items(
-    items: Sequence[Item], digests: Sequence[str], val_fraction: float, seed: int
-) -> list[Split]:
+    items: Sequence[Item], digests: Sequence[str], data: DataConfig, seed: int
+) -> Splits:
     """Returns the split of every item; items that have one keep it.
 
-    Items that share a group or a digest stay together. Every class gets at least one item in train
-    and in val, and about `val_fraction` of its items in val; over all classes these are
-    `round(val_fraction * n)` items if the groups allow it. The order of the items does not matter.
-    If any item is in val already, all splits are returned as they are.
+    If any item is in val already, all splits are returned as they are. With `data.holdout`, the
+    items of these groups are in val. Otherwise items that share a group or a digest stay together.
+    Every class gets at least one item in train and in val, and about `data.val_fraction` of its
+    items in val; over all classes these are `round(val_fraction * n)` items if the groups allow it.
+    The order of the items does not matter.
 
-    `digests` identify the contents of the items; `seed` selects one of the possible splits.
+    `digests` identify the contents of the files; `seed` selects one of the possible splits. Classes
+    that are too small for both splits must have been skipped, unless `data.small_classes` is
+    'keep', which leaves them in train.
 
     Raises:
-      UserError: a class cannot be in both train and val.
+      UserError: a class cannot be in both train and val, or `data.holdout` does not fit.
     """
     splits = [item.split for item in items]
+    if data.holdout:
+        return Splits(
+            _hold_out(items, splits, data.holdout), f"groups held out: {data.holdout.strip()}"
+        )
     if "val" in splits or "" not in splits:
-        return splits
+        return Splits(splits, "as given")
     undecided = [index for index, split in enumerate(splits) if not split]
     units = _units(items, digests, undecided)
-    _check_units(units)
-    units = sorted(units, key=lambda unit: _rank(seed, min(items[i].path for i in unit.members)))
-    targets = _targets(Counter(items[index].label for index in undecided), val_fraction)
+    small = small_classes(items, digests)
+    labels = (items[index].label for index in undecided)
+    targets = _targets(Counter(name for name in labels if name not in small), data.val_fraction)
+    units = sorted(units, key=lambda unit: _rank(seed, min(items[i].name for i in unit.members)))
     chosen = {index for unit in _search(units, targets) for index in unit.members}
     for index in undecided:
         splits[index] = "val" if index in chosen else "train"
-    return splits
+    if "val" not in splits:
+        raise UserError(
+            "nothing can be held out for validation, because each class has one group only (a "
+            "value of data.group, a recording or identical files); add others"
+        )
+    together = ", groups kept together" if any(item.group for item in items) else ""
+    rule = f"{data.val_fraction:.3g} of each class for validation, seed {seed}{together}"
+    return Splits(splits, rule, tuple(sorted(small)))
+
+
+def small_classes(items: Sequence[Item], digests: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Returns the classes that cannot be in train and val, with numbers of files and groups.
+
+    They have a single group, where files with the same bytes count as one group. There are none if
+    the splits are given.
+    """
+    undecided = [index for index, item in enumerate(items) if not item.split]
+    if any(item.split == "val" for item in items):
+        return {}
+    files, groups = Counter(), Counter()
+    for unit in _units(items, digests, undecided):
+        files.update(unit.class_counts)
+        groups.update(unit.class_counts.keys())
+    return {label: (files[label], n) for label, n in groups.items() if n < 2}
+
+
+def _hold_out(items: Sequence[Item], splits: Sequence[str], holdout: str) -> list[Split]:
+    """Returns val for the items of the groups that `holdout` names; see `split_items`."""
+    wanted = {name.strip() for name in holdout.split(",")} - {""}
+    groups = {item.group for item in items} - {""}
+    if "val" in splits:
+        raise UserError("data.holdout: the data give a validation split already; leave out one")
+    if not groups:
+        raise UserError("data.holdout needs groups: name their column with data.group")
+    if unknown := sorted(wanted - groups):
+        some = ", ".join(map(repr, sorted(groups)[:8])) + (", …" if len(groups) > 8 else "")
+        raise UserError(
+            f"data.holdout: there is no group {unknown[0]!r}{nearest(unknown[0], groups)}; the "
+            f"groups are {some}"
+        )
+    decided = [
+        split or ("val" if item.group in wanted else "train")
+        for item, split in zip(items, splits, strict=True)
+    ]
+    labels = {
+        side: {item.label for item, split in zip(items, decided, strict=True) if split == side}
+        for side in ("train", "val")
+    }
+    if wanted and not labels["val"]:
+        raise UserError("data.holdout: all items of these groups are in the test split")
+    if not labels["train"] or not wanted:
+        raise UserError("data.holdout must name some of the groups, not none and not all")
+    if lost := sorted(labels["val"] - labels["train"]):
+        raise UserError(
+            f"data.holdout: class {lost[0]!r} occurs only in the groups that are held out, so it "
+            "cannot be learned; hold out other groups"
+        )
+    return decided
 
 
 def leaks(items: Sequence[Item], digests: Sequence[str], splits: Sequence[Split]) -> list[str]:
@@ -74,9 +149,12 @@ def leaks(items: Sequence[Item], digests: Sequence[str], splits: Sequence[Split]
 def conflicting_duplicates(items: Sequence[Item], digests: Sequence[str]) -> list[str]:
     """Returns a warning for each set of byte-identical files with different labels."""
     warnings = []
-    for indices in _by_key(digests, items):
+    # Segments of a file have its digest, but different contents.
+    pairs = zip(items, digests, strict=True)
+    keys = (digest and f"{digest} {item.start} {item.end}" for item, digest in pairs)
+    for indices in _by_key(keys, items):
         if len({items[index].label for index in indices}) > 1:
-            files = (f"{items[index].path!r} ({items[index].label!r})" for index in indices)
+            files = (f"{items[index].name!r} ({items[index].label!r})" for index in indices)
             warnings.append(f"byte-identical files with different labels: {', '.join(files)}")
     return warnings
 
@@ -84,7 +162,7 @@ def conflicting_duplicates(items: Sequence[Item], digests: Sequence[str]) -> lis
 def _by_key(keys: Iterable[str], items: Sequence[Item]) -> list[list[int]]:
     """Returns the item indices by key, without the key ''; in the order of the items' paths."""
     sets = defaultdict(list)
-    for index, key in sorted(enumerate(keys), key=lambda pair: items[pair[0]].path):
+    for index, key in sorted(enumerate(keys), key=lambda pair: items[pair[0]].name):
         if key:
             sets[key].append(index)
     return list(sets.values())
@@ -116,16 +194,6 @@ def _units(items: Sequence[Item], digests: Sequence[str], among: Sequence[int]) 
         _Unit(tuple(indices), Counter(items[index].label for index in indices))
         for indices in members.values()
     ]
-
-
-def _check_units(units: Iterable[_Unit]) -> None:
-    files, units_with = Counter(), Counter()
-    for unit in units:
-        files.update(unit.class_counts)
-        units_with.update(unit.class_counts.keys())
-    for label in sorted(units_with):
-        if units_with[label] < 2:
-            raise _unsplittable(label, files[label], units_with[label])
 
 
 def _unsplittable(label: str, files: int, units: int) -> UserError:

@@ -1,5 +1,6 @@
 """Loss, accuracy and macro-F1, summed over a set and divided once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax
@@ -114,13 +115,14 @@ def class_scores(
 
 
 def macro_f1(
-    confusion: Int[np.ndarray, "*batch classes classes"],
+    confusion: Int[np.ndarray, "*batch classes classes"], unscored: Sequence[int] = ()
 ) -> Float[np.ndarray, "*batch"] | float:
-    """Returns the mean F1 of the classes that occur as label or prediction.
+    """Returns the mean F1 of the classes that occur as label or prediction, without `unscored`.
 
-    Equal to `sklearn.metrics.f1_score(y_true, y_pred, average='macro')`.
+    Equal to `sklearn.metrics.f1_score(y_true, y_pred, average='macro')` if all are scored.
     """
     occurs = (confusion.sum(-1) + confusion.sum(-2)) > 0
+    occurs[..., list(unscored)] = False
     f1 = class_scores(confusion)[2]
     return (f1 * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1)
 

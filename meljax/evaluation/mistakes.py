@@ -21,7 +21,7 @@ class Mistake:
     """An item whose prediction was wrong.
 
     Attributes:
-      path: path of the item.
+      path: path of the item, with the seconds of a segment.
       label: true class.
       prediction: predicted class.
       probability: probability of the predicted class.
@@ -66,7 +66,7 @@ def worst_mistakes(
     item = dataset.indices(scores.split)
     return [
         Mistake(
-            path=dataset.items[item[i]].path,
+            path=dataset.items[item[i]].name,
             label=dataset.items[item[i]].label,
             prediction=dataset.classes[predictions[i]],
             probability=float(confidence[i]),

@@ -136,20 +136,16 @@ def file_source(
     path: str,
     model: Model,
     content: Callable[[], bytes],
-    check: Callable[[bytes], None] = lambda data: None,
 ) -> Source:
     """Returns the source of a file, decoded into the form that `model` takes.
 
-    `content` returns the file's bytes, and `check` is called with them. Both may raise
-    `BadFileError`.
+    `content` returns the file's bytes or raises `BadFileError`.
     """
     frontend = model.frontend
     decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
 
     def read() -> Shaped[np.ndarray, "_ ..."]:
-        data = content()
-        check(data)
-        return decoder.fit(decode(data), frontend)
+        return decoder.fit(decode(content()), frontend)
 
     return Source(path, read)
 

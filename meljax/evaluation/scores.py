@@ -23,6 +23,7 @@ class Scores:
       epoch: number of the epoch, from 1.
       chosen: whether the epoch was chosen for its validation score.
       labels: true class of each item.
+      unscored: classes that macro-F1 leaves out, because they are only trained on.
       probabilities: calibrated probabilities of each item; a field or property of subclasses.
     """
 
@@ -30,6 +31,7 @@ class Scores:
     epoch: int
     chosen: bool
     labels: Int[np.ndarray, " items"]
+    unscored: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
 
     @property
     def predictions(self) -> Int[np.ndarray, " items"]:
@@ -61,12 +63,12 @@ class Scores:
     @property
     def macro_f1(self) -> float:
         """Returns the mean of the classes' F1."""
-        return float(metrics.macro_f1(self.confusion))
+        return float(metrics.macro_f1(self.confusion, self.unscored))
 
     @functools.cached_property
     def macro_f1_interval(self) -> tuple[float, float] | None:
         """Returns the 95 % bootstrap interval of macro-F1; `None` if there are no mistakes."""
-        return statistics.bootstrap_macro_f1(self.confusion)
+        return statistics.bootstrap_macro_f1(self.confusion, self.unscored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +103,9 @@ class Scored(Scores):
 
 @dataclasses.dataclass(frozen=True)
 class Predicted(Scores):
-    """Scores read from `predictions.csv`, with the items' paths."""
+    """Scores as `predictions.csv` holds them; `paths` are (path, start, end) of the items."""
 
-    paths: tuple[str, ...]
+    paths: tuple[tuple[str, str, str], ...]
     probabilities: Float[np.ndarray, "items classes"]
 
 
@@ -115,6 +117,7 @@ def score_weights(
     epoch: int,
     chosen: bool,
     temperature: float | None,
+    unscored: tuple[int, ...] = (),
 ) -> Scored:
     """Returns the scores of a model on the split `data`.
 
@@ -127,4 +130,4 @@ def score_weights(
     item, labels = item[item != PADDING], np.asarray(data.label)
     if temperature is None:
         temperature = calibration.fit_temperature(logits, item, labels)
-    return Scored(split, epoch, chosen, labels, logits, item, temperature)
+    return Scored(split, epoch, chosen, labels, logits, item, temperature, unscored=unscored)

@@ -1,5 +1,6 @@
 """95 % intervals and McNemar's test."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,16 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def bootstrap_macro_f1(
-    confusion: Int[np.ndarray, "classes classes"], resamples: int = 2000, seed: int = 0
+    confusion: Int[np.ndarray, "classes classes"],
+    unscored: Sequence[int] = (),
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
 
-    It is `None` if there are no mistakes, because no resample would contain one. Resampling all
-    items with replacement is a multinomial draw from the cells of the confusion matrix.
+    Classes in `unscored` do not count. The interval is `None` if there are no mistakes, because no
+    resample would contain one. Resampling all items with replacement is a multinomial draw from the
+    cells of the confusion matrix.
     """
     total = int(confusion.sum())
     if np.trace(confusion) == total:
@@ -37,7 +42,7 @@ def bootstrap_macro_f1(
     for part in np.array_split(drawn, max(1, resamples * confusion.size // 4_000_000)):
         matrices = np.zeros((len(part), confusion.size), np.int64)
         matrices[:, cells] = part
-        scores.append(macro_f1(matrices.reshape(-1, *confusion.shape)))
+        scores.append(macro_f1(matrices.reshape(-1, *confusion.shape), unscored))
     lower, upper = np.percentile(np.concatenate(scores), [2.5, 97.5])
     return float(lower), float(upper)
 

@@ -14,7 +14,7 @@ from meljax.config import KEYS
 from meljax.evaluation import calibration
 from meljax.evaluation.scores import Scored
 from meljax.models.registry import NETWORKS
-from meljax.reports import figures, html_page
+from meljax.reports import data_summary, figures, html_page
 from meljax.reports.class_scores import confused_pairs, per_class, worst_first
 from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT
 from meljax.runs.history import column
@@ -66,6 +66,8 @@ def page(results: RunResults, links: Mapping[str, str]) -> str:
         mistakes=_numbered("mistake", results.mistakes),
         masks=_numbered("masks", results.mask_examples),
         longest_seconds=LONGEST_SECONDS,
+        lengths=data_summary.lengths(info.data),
+        left_out=data_summary.left_out(info.data),
         settings=KEYS,
         links=links,
     )

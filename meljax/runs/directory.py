@@ -41,8 +41,8 @@ def create(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
     write_info(workdir, info)
     rows = zip(dataset.items, dataset.splits, dataset.digests, strict=True)
     lines = [
-        csv_line(["path", "label", "group", "split", "sha256"]),
-        *(csv_line([i.path, i.label, i.group, split, digest]) for i, split, digest in rows),
+        csv_line(["path", "start", "end", "label", "group", "split", "sha256"]),
+        *(csv_line([i.path, i.start, i.end, i.label, i.group, s, digest]) for i, s, digest in rows),
     ]
     write_atomically(workdir / SPLIT, "".join(f"{line}\n" for line in lines))
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 import os
+from collections import Counter
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from meljax import config as config_lib
-from meljax.config import Config
+from meljax.config import Config, Value
 from meljax.data.dataset import Dataset
+from meljax.data.manifest import noun
 from meljax.data.tfds import catalog
-from meljax.features.frontend import Kind
+from meljax.features.frontend import Frontend, Kind
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
@@ -20,16 +23,23 @@ from meljax.util.typed_json import from_json, to_json
 from meljax.util.version import COMPUTING, versions
 
 CONFIG = "config.json"
+SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """The data set of a run.
+    """The data set of a run, and how it was understood.
 
     Attributes:
       classes: names, in the order of the labels.
+      unscored: classes that are trained on, but too small to be scored.
       files: number of items per split.
-      ignored: number of files of other kinds.
+      class_counts: number of items of each class in train, val and test.
+      split_rule: how the splits were decided.
+      window: length of the network's input, and where it comes from.
+      lengths: the shortest, median and longest item, in seconds or columns.
+      notes: how the layout was understood, one line each.
+      left_out: number of files of other kinds, by kind.
       skipped: 'path: reason' of each unusable file.
       warnings: one line each.
       fingerprint: identifies paths, labels, groups, splits and contents of all items.
@@ -37,8 +47,14 @@ class DataInfo:
 
     kind: Kind
     classes: tuple[str, ...]
+    unscored: tuple[str, ...]
     files: dict[str, int]
-    ignored: int
+    class_counts: dict[str, tuple[int, ...]]
+    split_rule: str
+    window: str
+    lengths: tuple[float, ...]
+    notes: tuple[str, ...]
+    left_out: dict[str, int]
     skipped: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
@@ -65,7 +81,7 @@ class RunInfo:
       finished: number of epochs when the run was last completed; 0: never.
     """
 
-    config: dict[str, str | int | float]
+    config: dict[str, Value]
     weights: WeightsOrigin
     parameters: int
     data: DataInfo
@@ -103,7 +119,7 @@ class RunInfo:
 
 def describe_run(
     config: Config,
-    dataset: Dataset,
+    data: DataInfo,
     weights: WeightsOrigin,
     parameters: int,
     before: RunInfo | None,
@@ -121,24 +137,53 @@ def describe_run(
         config=absolute_settings(config),
         weights=weights,
         parameters=parameters,
-        data=DataInfo(
-            kind=dataset.kind,
-            classes=dataset.classes,
-            files={split: len(dataset.indices(split)) for split in ("train", "val", "test")},
-            ignored=dataset.ignored,
-            skipped=tuple(map(str, dataset.skipped)),
-            warnings=dataset.warnings,
-            fingerprint=dataset.fingerprint,
-        ),
+        data=data,
         sessions=(*(each for each in earlier if each != session), session),
     )
 
 
-def absolute_settings(config: Config) -> dict[str, str | int | float]:
+def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataInfo:
+    """Returns what was understood of the data."""
+    pairs = zip(dataset.items, dataset.splits, strict=True)
+    counts = Counter((item.label, split) for item, split in pairs)
+    unit = config.mel.sample_rate if dataset.kind == "audio" else 1
+    lengths = np.array([len(array) for array in dataset.arrays]) / unit
+    return DataInfo(
+        kind=dataset.kind,
+        classes=dataset.classes,
+        unscored=dataset.unscored,
+        files={split: dataset.splits.count(split) for split in SPLITS},
+        class_counts={
+            name: tuple(counts[name, split] for split in SPLITS) for name in dataset.classes
+        },
+        split_rule=dataset.split_rule,
+        window=_window(config, frontend),
+        lengths=tuple(float(f(lengths)) for f in (np.min, np.median, np.max)),
+        notes=dataset.notes,
+        left_out=dict(dataset.left_out),
+        skipped=tuple(map(str, dataset.skipped)),
+        warnings=dataset.warnings,
+        fingerprint=dataset.fingerprint,
+    )
+
+
+def _window(config: Config, frontend: Frontend) -> str:
+    """Returns the length of the network's input in words."""
+    if frontend.kind == "image" and frontend.image_size:
+        return f"whole images, resized to {frontend.image_size} × {frontend.image_size}"
+    length = f"{frontend.window:,} columns"
+    if frontend.kind == "audio":
+        length = f"{frontend.window / frontend.mel.sample_rate:.2f} s"
+    if config.data.window:
+        return f"{length}, set by data.window"
+    return f"{length}, the median length of the training {noun(frontend.kind)}"
+
+
+def absolute_settings(config: Config) -> dict[str, Value]:
     """Returns the settings by key, with absolute paths, which any working directory can use."""
     values = config_lib.flat(config)
     names = {"", "auto", "imagenet", "scratch"}  # these values of the keys below are not paths
-    for key in ("data.path", "data.tfds_dir", "model.init"):
+    for key in ("data.path", "data.root", "data.tfds_dir", "model.init"):
         if values[key] not in names and not catalog.is_name(values[key]):
             values[key] = os.path.abspath(os.path.expanduser(values[key]))
     return values

@@ -1,6 +1,7 @@
 """Loads a trained model from its run."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,8 @@ from meljax.util.errors import UserError
 class TrainedModel(NamedTuple):
     """The model of a run's best epoch.
 
-    It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits.
+    It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits; `unscored`
+    are classes without validation files.
     """
 
     config: Config
@@ -28,6 +30,7 @@ class TrainedModel(NamedTuple):
     step: int
     epoch: int
     temperature: float
+    unscored: tuple[int, ...] = ()
 
 
 def load_model(run: Path) -> TrainedModel:
@@ -36,7 +39,7 @@ def load_model(run: Path) -> TrainedModel:
     Raises:
       UserError: the directory holds no run, or no epoch of the run is finished.
     """
-    require_info(run)
+    info = require_info(run)
     if not (run / CHECKPOINTS).is_dir():
         raise UserError(f"{run} holds no {CHECKPOINTS}: it has not finished an epoch")
     with contextlib.closing(Checkpoints(run / CHECKPOINTS, read_only=True)) as checkpoints:
@@ -50,9 +53,11 @@ def load_model(run: Path) -> TrainedModel:
         weights, meta = checkpoints.restore_best(like)
     variables = {name: weights[name] for name in ("params", "batch_stats")}
     return TrainedModel(
-        config=config,
+        # The data may have moved since the checkpoint was written.
+        config=dataclasses.replace(config, data=info.settings().data),
         model=Model(network, meta.frontend, meta.classes, mesh, variables),
         step=int(weights["step"]),
         epoch=meta.epoch,
         temperature=read_temperature(run, meta.epoch),
+        unscored=tuple(map(meta.classes.index, info.data.unscored)),
     )

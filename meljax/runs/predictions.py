@@ -19,7 +19,8 @@ from meljax.util.progress import warn
 from meljax.util.table import csv_line
 from meljax.util.typed_json import from_json, to_json
 
-COLUMNS = ("weights", "epoch", "split", "path", "label", "prediction", "probability")
+COLUMNS = ("weights", "epoch", "split", "path", "start", "end")
+COLUMNS += ("label", "prediction", "probability")
 """Columns of `predictions.csv` before the probabilities of the classes."""
 
 
@@ -44,8 +45,9 @@ class Calibration:
 def write_predictions(workdir: Path, results: RunResults, dataset: Dataset) -> None:
     """Writes `predictions.csv`: predictions of the last and the best weights for held-out files.
 
-    A row per file: weights ('last', 'best'), epoch, split, path, label, prediction, probability,
-    and the calibrated probability of every class, at full precision.
+    A row per item: weights ('last', 'best'), epoch, split, path, start and end of a segment (s),
+    label, prediction, probability, and the calibrated probability of every class, at full
+    precision.
     """
     lines = [csv_line([*COLUMNS, *(f"p:{name}" for name in results.classes)])]
     for scored in results.scores:
@@ -54,7 +56,8 @@ def write_predictions(workdir: Path, results: RunResults, dataset: Dataset) -> N
         for item, row in zip(items, scored.probabilities.tolist(), strict=True):
             highest = max(row)
             prediction = results.classes[row.index(highest)]
-            lines.append(csv_line([*weights, item.path, item.label, prediction, highest, *row]))
+            known = [*weights, item.path, item.start, item.end, item.label]
+            lines.append(csv_line([*known, prediction, highest, *row]))
     write_atomically(workdir / PREDICTIONS, "".join(f"{line}\n" for line in lines))
 
 
@@ -74,7 +77,8 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
         if header != [*COLUMNS, *(f"p:{name}" for name in classes)]:
             raise ValueError
         groups = itertools.groupby(rows, lambda row: tuple(row[:3]))
-        scores = [_predicted(*key, list(group), classes) for key, group in groups]
+        unscored = tuple(classes[name] for name in info.data.unscored)
+        scores = [_predicted(*key, list(group), classes, unscored) for key, group in groups]
         if (scores[0].chosen, scores[0].split) != (False, "val"):
             raise ValueError
         if any(len(each.labels) != info.data.files[each.split] for each in scores):
@@ -87,18 +91,24 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
 
 
 def _predicted(
-    weights: str, epoch: str, split: str, rows: list[list[str]], classes: dict[str, int]
+    weights: str,
+    epoch: str,
+    split: str,
+    rows: list[list[str]],
+    classes: dict[str, int],
+    unscored: tuple[int, ...],
 ) -> Predicted:
     """Returns the rows of one split and weights; raises `ValueError` or `KeyError` if damaged."""
-    paths, labels, predictions = zip(*(row[3:6] for row in rows), strict=True)
-    probabilities = np.array([[float(value) for value in row[7:]] for row in rows])
+    paths, starts, ends, labels, predictions = zip(*(row[3:8] for row in rows), strict=True)
+    probabilities = np.array([[float(value) for value in row[9:]] for row in rows])
     predicted = Predicted(
         split=split,
         epoch=int(epoch),
         chosen={"last": False, "best": True}[weights],
-        paths=paths,
+        paths=tuple(zip(paths, starts, ends, strict=True)),
         labels=np.array([classes[label] for label in labels]),
         probabilities=probabilities,
+        unscored=unscored,
     )
     sums_to_one = np.isclose(probabilities.sum(-1), 1).all()  # False for NaN and infinity
     if [classes[p] for p in predictions] != predicted.predictions.tolist() or not sums_to_one:

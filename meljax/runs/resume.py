@@ -12,16 +12,15 @@ from meljax.util.errors import UserError
 def check_resume(workdir: Path, info: RunInfo, config: Config) -> None:
     """Raises `UserError`, which names the keys that differ, unless `config` may resume the run.
 
-    `resume` in a key's declaration says how it may differ: 'same' (not at all), 'free' (any
-    value) or 'more' (a larger value).
+    `resume` in a key's declaration says whether it may differ. Data may have moved: their contents
+    are checked by `check_same_data`.
     """
     now = absolute_settings(config)
-    changed = []
-    for key in sorted(now):
-        rule = KEYS[key].metadata["resume"]
-        may_differ = rule == "free" or (rule == "more" and now[key] > info.config[key])
-        if now[key] != info.config[key] and not may_differ:
-            changed.append(f"{key} (was {info.config[key]!r}, now {now[key]!r})")
+    changed = [
+        f"{key} (was {info.config[key]!r}, now {value!r})"
+        for key, value in sorted(now.items())
+        if value != info.config[key] and KEYS[key].metadata["resume"] == "same"
+    ]
     if changed:
         raise UserError(
             f"the run in {workdir} was started with other settings: {', '.join(changed)}; "

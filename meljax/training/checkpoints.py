@@ -12,7 +12,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from meljax.config import MelConfig
+from meljax.config import MelConfig, Value
 from meljax.evaluation.metrics import Row, rank
 from meljax.features.frontend import Frontend
 from meljax.training.state import TrainState
@@ -43,7 +43,7 @@ class Meta:
     """
 
     epoch: int
-    config: dict[str, str | int | float]
+    config: dict[str, Value]
     classes: tuple[str, ...]
     frontend: Frontend
     versions: dict[str, str]

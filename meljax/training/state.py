@@ -21,7 +21,8 @@ from meljax.util.devices import replicated
 class Task(NamedTuple):
     """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
 
-    `classes` are names in the order of the logits; `mesh` holds all devices.
+    `classes` are names in the order of the logits; `mesh` holds all devices; `unscored` are classes
+    that are trained on, but have no validation items.
     """
 
     network: nn.Module
@@ -30,6 +31,7 @@ class Task(NamedTuple):
     optimizer: optax.GradientTransformation
     classes: tuple[str, ...]
     mesh: Mesh
+    unscored: tuple[int, ...] = ()
 
 
 @flax.struct.dataclass

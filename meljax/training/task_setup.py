@@ -19,11 +19,20 @@ def make_task(config: Config, dataset: Dataset) -> Task:
     Raises:
       UserError: the window or the mel bands do not fit the data.
     """
+    frontend = make_frontend(config, dataset)
+    network = build(config.model, len(dataset.classes))
+    optimizer = make_optimizer(config.train, len(dataset.indices("train")))
+    unscored = tuple(map(dataset.classes.index, dataset.unscored))
+    return Task(network, frontend, config.mask, optimizer, dataset.classes, make_mesh(), unscored)
+
+
+def make_frontend(config: Config, dataset: Dataset) -> Frontend:
+    """Returns the front end of a data set; raises the `UserError`s of `make_task`."""
     audio = dataset.kind == "audio"
     if audio:
         _check_bands(config.mel)
     _, height, channels = (0, 0, 1) if audio else dataset.arrays[0].shape
-    frontend = Frontend(
+    return Frontend(
         kind=dataset.kind,
         window=_window(config, dataset),
         height=height,
@@ -31,9 +40,6 @@ def make_task(config: Config, dataset: Dataset) -> Task:
         image_size=config.data.image_size,
         mel=config.mel,
     )
-    network = build(config.model, len(dataset.classes))
-    optimizer = make_optimizer(config.train, len(dataset.indices("train")))
-    return Task(network, frontend, config.mask, optimizer, dataset.classes, make_mesh())
 
 
 def _window(config: Config, dataset: Dataset) -> int:
@@ -74,7 +80,6 @@ def make_device_sets(task: Task, dataset: Dataset) -> dict[Split, DeviceSet]:
         if index := dataset.indices(split):
             sets[split] = make_device_set(
                 [dataset.arrays[i] for i in index],
-                dataset.floors and [dataset.floors[i] for i in index],
                 dataset.labels(index),
                 task.frontend.window,
                 replicated(task.mesh),

@@ -48,8 +48,8 @@ def build_tfds(data: DataConfig, name: str, version: str, description: str = "")
     """
     full_name, root = catalog.Name(name, "", version), catalog.root_of(data.tfds_dir)
     _check_arguments(data.path, full_name, description)
-    manifest = read_manifest(data.path, "", data.label, data.group)
-    _check_labels(manifest)
+    manifest = read_manifest(data)
+    _check_items(manifest)
     build.check_place(full_name, root, Path(data.path))
     hashed = read_all(manifest, manifest.items, lambda data: None)
     identity = _identity(manifest, hashed, description, data.on_bad_file)
@@ -70,7 +70,8 @@ def build_tfds(data: DataConfig, name: str, version: str, description: str = "")
     default = f"{len(good)} {noun(manifest.kind, len(good))} of {len(classes)} classes."
     build.write_set(full_name, root, manifest, good, description or default, info)
     say(
-        f"built {build.summary(full_name, root)}; ignored {manifest.ignored} other files or folders"
+        f"built {build.summary(full_name, root)}; ignored {sum(manifest.left_out.values())} other "
+        "files or folders"
     )
     where = f" --data.tfds_dir={shlex.quote(data.tfds_dir)}" if data.tfds_dir else ""
     say(f"to train on it: meljax train {full_name} --config cnn{where}")
@@ -91,8 +92,13 @@ def _check_arguments(source: str, name: catalog.Name, description: str) -> None:
         raise UserError(f"--description must be Unicode text, not {description!r}")
 
 
-def _check_labels(manifest: Manifest) -> None:
-    """Raises `UserError` for a class name that TFDS cannot store as a line of a text file."""
+def _check_items(manifest: Manifest) -> None:
+    """Raises `UserError` for segments, and for a class that TFDS cannot store as a line of text."""
+    if any(item.start is not None for item in manifest.items):
+        raise UserError(
+            f"{manifest.source} lists segments, but an example of a TFDS set is a whole file; cut "
+            "the recordings first"
+        )
     for label in sorted({item.label for item in manifest.items}):
         if [label] != label.strip().splitlines() or "\0" in label or not _is_unicode(label):
             raise UserError(f"the class {label!r} cannot be written to a TFDS set; rename it")

@@ -1,21 +1,27 @@
 """Scores a trained model on labeled files."""
 
 import csv
+import dataclasses
+import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
+from meljax.config import Value
 from meljax.data import synthetic
-from meljax.data.manifest import Bad, noun, read_file
+from meljax.data.dataset import cut_segment
+from meljax.data.decode import decoder
+from meljax.data.manifest import Bad, Item, Manifest, noun
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
-from meljax.evaluation.scorer import ScoredItem, Source, file_source, score_stream
+from meljax.evaluation.forward import Model
+from meljax.evaluation.scorer import ScoredItem, Source, score_stream
 from meljax.evaluation.scores import Scored
 from meljax.reports import evaluation_text
 from meljax.runs.directory import SPLIT
@@ -27,25 +33,33 @@ from meljax.util.phrases import nearest
 from meljax.util.progress import say, track, warn
 from meljax.util.table import read_csv
 
+MOVABLE = ("data.root", "data.tfds_dir")
+"""Keys that may be given for the run's own files."""
+
 
 class Labeled(NamedTuple):
-    """Sources with their classes, a description, and files that cannot be used.
+    """Items to score.
 
-    `digests` is the sha256 of each file by its source's path; some are added when a file is read.
+    Attributes:
+      sources: the items.
+      labels: class of each item.
+      description: of the data, in words.
+      files: path of the file of each source, by the source's path.
+      digests: sha256 of each file by its path, at the latest when it was read.
+      bad: files that cannot be used.
     """
 
     sources: list[Source]
     labels: list[str]
     description: str
+    files: dict[str, str]
     digests: dict[str, str]
     bad: tuple[Bad, ...] = ()
 
 
 def evaluate(
     run: Path,
-    data: str | None = None,
-    tfds_dir: str | None = None,
-    label: str | None = None,
+    keys: Mapping[str, Value],
     split: str | None = None,
     json_file: Path | None = None,
 ) -> int:
@@ -53,27 +67,28 @@ def evaluate(
 
     Args:
       run: directory of a run.
-      data: folder, CSV or 'tfds:NAME'; `None`: the run's own files.
-      tfds_dir: folder of TFDS sets; `None`: as in training.
-      label: CSV column or TFDS feature with the class; `None`: as in training.
-      split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all files of `data`.
-      json_file: JSON file for all scores.
+      keys: keys of the data group, such as 'data.path'; without a path, the run's own files are
+        scored. Others are by default those of the run.
+      split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all of other data.
+      json_file: file for all numbers.
 
     Raises:
       UserError: there is no model or no file to score, or `json_file` cannot be written.
     """
-    if label and data is None:
-        raise UserError("data.label names a column of DATA; give DATA too, or leave out data.label")
+    others = keys.get("data.path") is not None
+    if not others and (stray := [key for key in keys if key not in MOVABLE]):
+        raise UserError(f"{stray[0]} is for other data; name them as DATA, or leave it out")
     devices.set_up()
     trained = load_model(run)
-    rows = _read_split(run, needed=data is None)
-    tfds_dir = tfds_dir or trained.config.data.tfds_dir
-    if data is None:
-        split = split or "val"
-        labeled = own_files(run, trained, rows, split, tfds_dir)
+    rows = _read_split(run, needed=not others)
+    given = {key.removeprefix("data."): value for key, value in keys.items()}
+    if others:
+        labeled = _other_files(trained, given, split)
     else:
-        labeled = _other_files(data, trained, split, label, tfds_dir)
-    scored, used, bad = score(trained, labeled, split or "all")
+        split = split or "val"
+        labeled = own_files(run, trained, rows, split, given)
+    unscored = () if others else trained.unscored
+    scored, used, bad = score(trained, labeled, split or "all", unscored)
     bad = [*labeled.bad, *bad]
     known = {row["sha256"] for row in rows if row["split"] == "train"}
     results = evaluation_text.Evaluation(
@@ -82,12 +97,12 @@ def evaluate(
         classes=trained.model.classes,
         scored=scored,
         files=used,
-        trained_on=sum(labeled.digests.get(path) in known for path, _ in used),
+        trained_on=sum(labeled.digests.get(labeled.files[path]) in known for path, _ in used),
         bad=bad,
     )
     numbers = evaluation_text.numbers(results)
     say(evaluation_text.text(results, numbers))
-    if data is None and split == "val":
+    if not others and split == "val":
         say("the epoch was chosen on these files: expect lower scores on new ones")
     if json_file:
         write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
@@ -95,7 +110,7 @@ def evaluate(
 
 
 def score(
-    trained: TrainedModel, labeled: Labeled, split: str
+    trained: TrainedModel, labeled: Labeled, split: str, unscored: tuple[int, ...]
 ) -> tuple[Scored, list[tuple[str, str]], list[Bad]]:
     """Returns the scores, (path, class) of each scored file, and the unusable files.
 
@@ -125,6 +140,7 @@ def score(
         item=np.repeat(np.arange(len(items)), [len(item.logits) for item in items]),
         labels=np.array([number[label] for _, label in used]),
         temperature=trained.temperature,
+        unscored=unscored,
     )
     return scored, used, bad
 
@@ -143,101 +159,126 @@ def _read_split(run: Path, needed: bool) -> list[dict[str, str]]:
     return []
 
 
-# The run's own files
-
-
 def own_files(
-    run: Path, trained: TrainedModel, rows: Sequence[dict[str, str]], split: str, tfds_dir: str
+    run: Path,
+    trained: TrainedModel,
+    rows: Sequence[dict[str, str]],
+    split: str,
+    moved: Mapping[str, Value],
 ) -> Labeled:
     """Returns the files of `split` in the run's `split.csv` (`rows`); changed ones are unusable.
 
+    `moved` are the keys of `MOVABLE` that are not as in the run.
+
     Raises:
-      UserError: the run has no such split.
+      UserError: the run has no such split, or the data do not exist.
     """
     rows = [row for row in rows if row["split"] == split]
     if not rows:
         raise UserError(f"{run} has no {split} files; its {SPLIT} lists the splits")
-    path = trained.config.data.path
-    description = f"{path or 'the embedded voices'}, {split}"
-    if not path:
+    data = dataclasses.replace(trained.config.data, **moved)
+    digests = {row["path"]: row["sha256"] for row in rows}
+    if data.path:
+        manifest = read_manifest(data, training=False)
+        items = {(item.path, item.start, item.end): item for item in manifest.items}
+
+        def check(path: str, content: bytes) -> None:
+            if hashlib.sha256(content).hexdigest() != digests[path]:
+                raise BadFileError("changed since the model was trained")
+
+        decoded = _reader(manifest, trained.model, check)
+        sources = [_row_source(row, items, manifest.root, decoded, trained.model) for row in rows]
+    else:
         made = synthetic.load(cache_dir())
         clips = dict(zip(made.names, made.clips, strict=True))
         sources = [Source(row["path"], partial(clips.__getitem__, row["path"])) for row in rows]
-    else:
-        if catalog.is_name(path):
-            root, content = "", _set_reader(trained, tfds_dir)
-        else:
-            root, content = path if os.path.isdir(path) else os.path.dirname(path), read_file
-        sources = [
-            file_source(name, trained.model, partial(content, name), _unchanged(row["sha256"]))
-            for row in rows
-            for name in [os.path.join(root, row["path"])]
-        ]
-    digests = {source.path: row["sha256"] for source, row in zip(sources, rows, strict=True)}
-    return Labeled(sources, [row["label"] for row in rows], description, digests)
+    files = {source.path: row["path"] for source, row in zip(sources, rows, strict=True)}
+    description = f"{data.path or 'the embedded voices'}, {split}"
+    return Labeled(sources, [row["label"] for row in rows], description, files, digests)
 
 
-def _set_reader(trained: TrainedModel, tfds_dir: str) -> Callable[[str], bytes]:
-    """Returns a function that reads an example of the model's TFDS set, given its path."""
-    data = trained.config.data
-    manifest = read_manifest(data.path, tfds_dir, data.label, data.group, training=False)
+def _row_source(
+    row: dict[str, str],
+    items: Mapping[tuple[str, float | None, float | None], Item],
+    root: str,
+    decoded: Callable[[str], np.ndarray],
+    model: Model,
+) -> Source:
+    """Returns the source of a row of `split.csv`."""
+    start, end = (float(row[name]) if row[name] else None for name in ("start", "end"))
+    item = items.get((row["path"], start, end))
+    if item:
+        return _item_source(item, root, decoded, model)
+
+    def missing() -> NoReturn:
+        raise BadFileError("no such file" if root else "no longer there, or damaged")
+
+    return Source(os.path.join(root, row["path"]), missing)
+
+
+def _reader(
+    manifest: Manifest, model: Model, check: Callable[[str, bytes], None]
+) -> Callable[[str], np.ndarray]:
+    """Returns a function that decodes the file at an item's path, after `check`ing its content.
+
+    The last files are kept, because segments of a file follow each other.
+    """
     items = {item.path: item for item in manifest.items}
+    frontend = model.frontend
+    decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
 
-    def read(path: str) -> bytes:
-        if path not in items:
-            raise BadFileError("no longer there, or damaged")
-        return manifest.read(items[path])
+    @functools.lru_cache(maxsize=devices.cores() + 1)
+    def decoded(path: str) -> np.ndarray:
+        content = manifest.read(items[path])
+        check(path, content)
+        return decoder.fit(decode(content), frontend)
 
-    return read
-
-
-def _unchanged(digest: str) -> Callable[[bytes], None]:
-    """Returns a check that raises `BadFileError` unless the content has the sha256 `digest`."""
-
-    def check(data: bytes) -> None:
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise BadFileError("changed since the model was trained")
-
-    return check
+    return decoded
 
 
-# Other files
+def _item_source(
+    item: Item, root: str, decoded: Callable[[str], np.ndarray], model: Model
+) -> Source:
+    rate = model.frontend.mel.sample_rate
+    name = os.path.join(root, item.name)
+    return Source(name, lambda: cut_segment(item, decoded(item.path), rate))
 
 
-def _other_files(
-    data: str, trained: TrainedModel, split: str | None, label: str | None, tfds_dir: str
-) -> Labeled:
-    """Returns the files of `data`; raises `UserError` if the model does not fit them."""
-    label = label or trained.config.data.label
-    if os.path.isdir(os.path.expanduser(data)):
-        label = "label"  # the sub-folder
-    if catalog.is_name(data):
-        data = str(catalog.find_or_download(data, tfds_dir))
-    manifest = read_manifest(data, tfds_dir, label, group="", training=False)
+def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str | None) -> Labeled:
+    """Returns the files of other data; raises `UserError` if the model does not fit them."""
+    path = str(given["path"])
+    data = dataclasses.replace(trained.config.data, root="", group="", holdout="")
+    if os.path.isdir(os.path.expanduser(path)):
+        data = dataclasses.replace(data, label="label")  # the sub-folder
+    data = dataclasses.replace(data, **given)
+    if catalog.is_name(path):
+        data = dataclasses.replace(data, path=str(catalog.find_or_download(path, data.tfds_dir)))
+    manifest = read_manifest(data, training=False)
     kind = trained.model.frontend.kind
     if manifest.kind != kind:
         raise UserError(
-            f"data.path: {data!r} holds {noun(manifest.kind)}, but the model was trained on "
+            f"data.path: {path!r} holds {noun(manifest.kind)}, but the model was trained on "
             f"{noun(kind)}"
         )
     items = [item for item in manifest.items if split in (None, item.split)]
     if not items:
-        raise UserError(f"data.path: {data!r} has no split {split!r}")
-    _check_classes(data, sorted({item.label for item in items}), trained.model.classes)
+        raise UserError(f"data.path: {path!r} has no split {split!r}")
+    _check_classes(path, sorted({item.label for item in items}), trained.model.classes)
+    for line in manifest.notes:
+        say(f"note: {line}")
     for line in (*manifest.warnings, *(f"{bad}; skipped" for bad in manifest.bad)):
         warn(line)
     digests: dict[str, str] = {}
-    sources = []
-    for item in items:
-        path = os.path.join(manifest.root, item.path)
 
-        def note(content: bytes, path: str = path) -> None:
-            digests[path] = hashlib.sha256(content).hexdigest()
+    def note(path: str, content: bytes) -> None:
+        digests[path] = hashlib.sha256(content).hexdigest()
 
-        content = partial(manifest.read, item)
-        sources.append(file_source(path, trained.model, content, note))
-    description = data if split is None else f"{data}, {split}"
-    return Labeled(sources, [item.label for item in items], description, digests, manifest.bad)
+    decoded = _reader(manifest, trained.model, note)
+    sources = [_item_source(item, manifest.root, decoded, trained.model) for item in items]
+    files = {source.path: item.path for source, item in zip(sources, items, strict=True)}
+    labels = [item.label for item in items]
+    description = data.path if split is None else f"{data.path}, {split}"
+    return Labeled(sources, labels, description, files, digests, manifest.bad)
 
 
 def _check_classes(data: str, found: Sequence[str], classes: Sequence[str]) -> None:

@@ -76,6 +76,7 @@ def _score_held_out(
                 epoch=epoch,
                 chosen=chosen,
                 temperature=scores["val"].temperature if scores else None,
+                unscored=session.task.unscored,
             )
     return scores
 
@@ -95,6 +96,6 @@ def examples_of(
     items = [dataset.items[train[i]] for i in index]
     clean, masked = jax.device_get(masked_images(task, data, index, masks_key))
     return [
-        MaskExample(item.path, item.label, before, after)
+        MaskExample(item.name, item.label, before, after)
         for item, before, after in zip(items, clean, masked, strict=True)
     ]

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 from meljax.config import Config
-from meljax.data.dataset import Dataset, download_set, load, resolve_set
-from meljax.data.manifest import noun
+from meljax.data.dataset import download_set, load, resolve_set
 from meljax.evaluation.metrics import Metrics, Row
 from meljax.models import registry
 from meljax.models.pretrained.initial_weights import (
@@ -19,10 +18,17 @@ from meljax.models.pretrained.initial_weights import (
     check_weights_file,
     initial_variables,
 )
-from meljax.reports import summary
+from meljax.reports import data_summary, summary
 from meljax.runs.directory import CHECKPOINTS, REPORT, create, locked
 from meljax.runs.history import append_history, cut_history, read_history
-from meljax.runs.info import RunInfo, describe_run, read_info, write_info
+from meljax.runs.info import (
+    DataInfo,
+    RunInfo,
+    describe_data,
+    describe_run,
+    read_info,
+    write_info,
+)
 from meljax.runs.results import RunResults
 from meljax.runs.resume import check_resume, check_same_data, is_finished
 from meljax.runs.session import Session
@@ -56,7 +62,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     if info:
         check_resume(workdir, info, config)
         if is_finished(workdir, info, config):
-            say(f"finished at epoch {config.train.epochs}; report: {workdir / REPORT}")
+            say(f"finished at epoch {info.finished}; report: {workdir / REPORT}")
             return
     else:
         check_weights_file(config.model)
@@ -66,18 +72,21 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     if info:
         check_same_data(workdir, info, dataset)
     task = make_task(config, dataset)
+    data = describe_data(config, dataset, task.frontend)
+    say(data_summary.text(data))
     # If the weights cannot be downloaded or read, this fails before anything is written.
     start = None if info else _first_state(config, task)
     with locked(workdir, info):
         if start:
-            # config.json comes first: a directory that has files but no config.json is refused.
-            create(workdir, _describe(config, dataset, start, before=None), dataset)
+            # Written first: a directory with other files but no record is not a run.
+            create(workdir, _describe(config, data, start, before=None), dataset)
         with contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints:
             start = start or _saved_state(config, task, info, checkpoints)
+            config = _with_trained_epochs(config, start.epochs)
             session = Session(
                 config=config,
                 workdir=workdir,
-                info=_describe(config, dataset, start, before=info),
+                info=_describe(config, data, start, before=info),
                 dataset=dataset,
                 task=task,
                 sets=make_device_sets(task, dataset),
@@ -113,9 +122,17 @@ def _saved_state(config: Config, task: Task, info: RunInfo, checkpoints: Checkpo
     return _Start(state, info.weights, meta.epoch)
 
 
-def _describe(config: Config, dataset: Dataset, start: _Start, before: RunInfo | None) -> RunInfo:
+def _with_trained_epochs(config: Config, done: int) -> Config:
+    """Returns `config` with at least the `done` epochs that are already trained."""
+    if config.train.epochs >= done:
+        return config
+    say(f"{done} epochs are trained already, not {config.train.epochs}: ending at epoch {done}")
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=done))
+
+
+def _describe(config: Config, data: DataInfo, start: _Start, before: RunInfo | None) -> RunInfo:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
-    return describe_run(config, dataset, start.weights, parameters, before)
+    return describe_run(config, data, start.weights, parameters, before)
 
 
 def _run(session: Session, state: TrainState, done: int, resumed: bool) -> RunResults:
@@ -132,14 +149,8 @@ def _run(session: Session, state: TrainState, done: int, resumed: bool) -> RunRe
 
 
 def _announce(session: Session, resumed: bool, done: int) -> None:
-    """Prints data, model, device and warnings."""
-    info, files = session.info, session.info.data.files
-    counts = ", ".join(f"{count} {split}" for split, count in files.items() if count)
-    kind = noun(session.dataset.kind)
-    say(
-        f"data: {len(session.dataset.classes)} classes, {sum(files.values())} {kind} "
-        f"({counts}); {session.dataset.ignored} other files or folders ignored"
-    )
+    """Prints model, device and warnings."""
+    info = session.info
     weights = "" if info.lacks_pretraining else f", initial weights: {info.weights.describe()}"
     say(f"model: {session.config.model.name}{weights}")
     say(f"device: {info.session.device_count} × {info.session.device_kind}")

@@ -11,7 +11,6 @@ import soundfile
 from jaxtyping import Shaped
 
 from meljax.data.manifest import (
-    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
@@ -19,6 +18,7 @@ from meljax.data.manifest import (
     check_groups,
     file_stamp,
 )
+from meljax.data.split_names import SPLIT_OF_NAME
 from meljax.data.tfds import build_info, catalog
 from meljax.data.tfds.build_info import BuildInfo, Signature
 from meljax.data.tfds.fields import Fields, as_text, choose_fields, holds_samples
@@ -84,7 +84,7 @@ def scan_set(path: str, tfds_dir: str, label: str, group: str, training: bool) -
         root="",
         kind=opened.fields.kind,
         items=tuple(sorted(row_of, key=lambda item: item.path)),
-        ignored=0,
+        left_out={},
         bad=tuple(bad),
         read=lambda item: _content(opened, tables[row_of[item].split], row_of[item]),
         stamp=lambda item: " ".join(stamps) if all(stamps) else "",

@@ -1,0 +1,123 @@
+"""Tables of labels inside or above a folder, to name them in messages."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from meljax.data.file_tree import Tree
+
+_SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
+TABLE_FOLDERS = ("meta", "metadata", "label", "labels", "annotation", "annotations", "csv", "doc")
+TABLE_FOLDERS += ("docs", "json", "txt", "xml")
+"""Folders that hold tables or texts, in lower case."""
+_LABEL_COLUMNS = ("class", "category", "species", "class_name", "classname", "target", "speaker")
+_OURS = frozenset(("predictions.csv", "split.csv"))  # results of meljax
+_LEVELS = 2
+_MOST = 20  # tables that are looked into in a folder above
+_READ = 262_144  # bytes at the start of a table
+
+
+class NearTable(NamedTuple):
+    """A table near a folder."""
+
+    path: str  # as the user may give it
+    columns: Sequence[str]
+    lists_files: bool  # whether it names a file of the folder
+    beside_files: bool  # whether its paths are relative to its own folder
+
+
+def near_tables(root: Path, tree: Tree) -> list[NearTable]:
+    """Returns the tables in `root`, and those above it that name one of its files.
+
+    Both are searched two levels deep or high, above also in folders such as 'metadata'. Tables that
+    name files come first.
+    """
+    inside = [os.path.normpath(root / path) for path in tree.others if path.count("/") <= _LEVELS]
+    above = list(_files_above(root))
+    paths = [os.path.normpath(path) for path in (*inside, *above) if _is_table(path)]
+    if not paths:
+        return []
+    names = {os.path.basename(path) for path in tree.files}
+    names |= {stem for name in names if not (stem := os.path.splitext(name)[0]).isdigit()}
+    tables = [_look_into(path, names) for path in paths]
+    tables = [each for each in tables if each.lists_files or each.path in inside]
+    tables = [each for each in tables if not _is_metadata(each) or each.path not in inside]
+    return sorted(tables, key=lambda each: not each.lists_files)
+
+
+def hint(root: Path, tables: Sequence[NearTable]) -> str:
+    """Returns the settings for the first of the tables, for an error message; '' if none."""
+    if not tables:
+        return ""
+    path, columns, lists_files, beside_files = tables[0]
+    keys = [f"data.path={path!r}"]
+    if lists_files and not beside_files:
+        keys.append(f"data.root={str(root)!r}")
+    label = next((name for name in _LABEL_COLUMNS if name in columns), "")
+    if "label" not in columns and label:
+        keys.append(f"data.label={label}")
+    return f"; did you mean {' '.join(keys)}?"
+
+
+def note(tables: Sequence[NearTable], used: str) -> list[str]:
+    """Returns a line that says that the tables were not read; `used`: where labels come from."""
+    if not tables:
+        return []
+    more = f" and {len(tables) - 1} more tables were" if len(tables) > 1 else " was"
+    return [f"labels come from {used}; {tables[0].path!r}{more} not read"]
+
+
+def _is_table(path: str) -> bool:
+    name = os.path.basename(path)
+    usual = name.lower().endswith(_SUFFIXES) and not name.startswith(".") and name not in _OURS
+    return usual and os.path.isfile(path)
+
+
+def _is_metadata(table: NearTable) -> bool:
+    """Returns whether it is Hugging Face's table, which is read whenever it is in the folder."""
+    stem = os.path.splitext(os.path.basename(table.path))[0]
+    return stem.lower() == "metadata" and "file_name" in table.columns
+
+
+def _files_above(root: Path) -> Iterator[str]:
+    here = str(root)
+    for _ in range(_LEVELS):
+        parent = os.path.normpath(os.path.join(here, ".."))
+        if os.path.abspath(parent) == os.path.abspath(here):  # the root of the file system
+            return
+        here = parent
+        yield from _tables_in(here)
+        for name in _names(here):
+            if name.lower() in TABLE_FOLDERS:
+                yield from _tables_in(os.path.join(here, name))
+
+
+def _names(folder: str) -> Sequence[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)
+    return ()
+
+
+def _tables_in(folder: str) -> list[str]:
+    names = sorted(name for name in _names(folder) if name.lower().endswith(_SUFFIXES))
+    return [os.path.join(folder, name) for name in names[:_MOST]]
+
+
+def _look_into(path: str, names: set[str]) -> NearTable:
+    """Reads the start of a table; `names`: of the folder's files, with and without suffix."""
+    text = ""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        text = file.read(_READ).decode("utf-8-sig", errors="replace")
+    first = text.partition("\n")[0]
+    columns = [column.strip(' \r"') for column in re.split("[,;\t|]", first)]
+    with contextlib.suppress(ValueError):
+        if isinstance(row := json.loads(first), dict):
+            columns = list(row)
+    fields = (field.replace("\\", "/") for field in re.split('[,;\t|"\r\n]+', text))
+    found = next((field for field in fields if field.rpartition("/")[2] in names), "")
+    beside = os.path.exists(os.path.join(os.path.dirname(path), found))
+    return NearTable(path, columns, bool(found), beside)

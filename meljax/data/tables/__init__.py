@@ -1,0 +1,1 @@
+"""Tables of files, Hugging Face metadata, and Raven and Audacity annotations as data sets."""
