@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from manifests import error_message, paths, read, splits
 
+from meljax.config import DataConfig
 from meljax.data.manifest import Bad, Item
+from meljax.data.sources import read_manifest
 
 RAVEN = (
     "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tAnnotation\n"
@@ -75,6 +77,7 @@ def test_notes_say_what_was_read_and_left_out(folder):
         "read 1 Raven selection table with 2 segments",
         "3 segments without label or duration left out",
         "1 recording without labeled segments left out",
+        f"2 of 2 files were found by searching for their names below {path!r}",
     )
 
 
@@ -185,3 +188,20 @@ def test_a_few_raven_tables_beside_class_folders_stop_the_run(touch):
     table = "Selection\tBegin Time (s)\tEnd Time (s)\tSpecies\n1\t0\t1\tx\n"
     (folder / "dog" / "1.Table.1.selections.txt").write_text(table)
     assert "holds class folders and a few Raven tables" in error_message(str(folder))
+
+
+def test_a_missing_recording_that_a_table_names_is_not_taken_for_another(touch):
+    folder = Path(touch("r1.wav", "r2.wav"))
+    header = "Selection\tBegin Time (s)\tEnd Time (s)\tBegin File\tSpecies\n"
+    rows = "1\t0\t1\tgone.wav\tx\n2\t1\t2\tr2.wav\ty\n"
+    (folder / "r1.Table.1.selections.txt").write_text(header + rows)
+    found = read_manifest(DataConfig(path=str(folder)), training=False)
+    assert [item.path for item in found.items] == ["r2.wav"]
+    assert found.bad == (Bad("gone.wav", "no such file"),)
+
+
+def test_a_mistyped_group_of_a_raven_table_is_an_error(touch):
+    folder = Path(touch("r1.wav"))
+    header = "Selection\tBegin Time (s)\tEnd Time (s)\tSite\tSpecies\n"
+    (folder / "r1.txt").write_text(header + "1\t0\t1\tnorth\tx\n2\t1\t2\tnorth\ty\n")
+    assert "data.group" in error_message(str(folder), group="Sites")

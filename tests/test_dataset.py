@@ -104,9 +104,14 @@ def test_the_fingerprint_depends_on_labels_and_groups(tmp_path):
     assert len(fingerprints) == 3
 
 
-def test_settings_for_files_are_refused_for_the_embedded_voices():
-    with pytest.raises(UserError, match=r"data\.label and data\.group"):
-        load(small_config(data__label="word", mel__sample_rate=16000), CACHE)
+@pytest.mark.parametrize("key", ["label", "group", "pattern", "root", "split_column"])
+def test_settings_for_files_are_refused_for_the_embedded_voices(key):
+    keys = {f"data__{key}": "word"}
+    with pytest.raises(UserError, match=rf"data\.{key} is for files"):
+        load(small_config(mel__sample_rate=16000, **keys), CACHE)
+
+
+def test_the_embedded_voices_have_one_sample_rate():
     with pytest.raises(UserError, match=r"mel\.sample_rate must be 16000"):
         load(small_config(), CACHE)
 

@@ -11,7 +11,13 @@ import pytest
 
 from meljax.config import DataConfig
 from meljax.data.manifest import Item
-from meljax.data.split import conflicting_duplicates, leaks, small_classes, split_items
+from meljax.data.split import (
+    conflicting_duplicates,
+    leaks,
+    small_classes,
+    split_items,
+    unused_split_folders,
+)
 from meljax.util.errors import UserError
 
 
@@ -322,3 +328,11 @@ def test_copies_with_different_labels_are_reported():
 def test_file_names_that_are_not_utf8_can_be_split():
     items = [Item(f"{label}/\udcff{i}.wav", label) for label in "ab" for i in range(4)]
     assert split(items, alone(items), 0.25, seed=0).count("val") == 2
+
+
+def test_folders_named_like_splits_that_are_not_used_are_warned_of():
+    items = [Item(f"{split}/{i}.wav", "ab"[i]) for split in ("train", "Test") for i in range(2)]
+    (warning,) = unused_split_folders(items)
+    assert "('Test', 'train')" in warning
+    assert unused_split_folders(items[:2]) == []
+    assert unused_split_folders([dataclasses.replace(i, split="val") for i in items]) == []

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from manifests import error_message, paths, read, splits
 
+from meljax.config import DataConfig
 from meljax.data.manifest import Bad, Item
+from meljax.data.sources import read_manifest
 from meljax.data.tables.labels import several_classes
 
 FILES = ("a.wav", "b.wav", "c.wav", "d.wav")
@@ -384,3 +386,24 @@ def test_rows_of_one_file_share_a_given_split(table):
     rows = ["a.wav,0,1,x,train", "a.wav,1,2,y,val", "b.wav,0,1,y,train"]
     message = error_message(table("\n".join(["path,start,end,label,split", *rows])))
     assert all(word in message for word in ("line 3", "line 2", "'a.wav'", "one split"))
+
+
+def test_two_missing_files_are_not_taken_for_one_of_their_name(touch):
+    folder = touch("c/rec.wav", "c/other.wav")
+    table = os.path.join(folder, "calls.csv")
+    with open(table, "w") as file:
+        file.write("path,start,end,label\na/rec.wav,0,1,x\nb/rec.wav,1,2,y\nother.wav,0,1,x\n")
+    assert [bad.path for bad in read_manifest(DataConfig(path=table), training=False).bad] == [
+        "a/rec.wav",
+        "b/rec.wav",
+    ]
+
+
+@pytest.mark.parametrize("name", ["set", "subset", "Partition"])
+def test_a_column_of_splits_that_is_not_used_is_noted(touch, name):
+    table = os.path.join(touch("1.wav", "2.wav", "3.wav", "4.wav"), "list.csv")
+    rows = ["1.wav,x,train", "2.wav,y,train", "3.wav,x,test", "4.wav,y,test"]
+    with open(table, "w") as file:
+        file.write(f"path,label,{name}\n" + "\n".join(rows) + "\n")
+    assert f"set data.split_column={name}" in read(table).notes[0]
+    assert {item.split for item in read(table, split_column=name).items} == {"", "test"}

@@ -17,7 +17,13 @@ from meljax.data.decode import decoder
 from meljax.data.decoded_cache import CachedItem
 from meljax.data.manifest import Bad, Item, Manifest, Split, check_enough_left, check_none_bad
 from meljax.data.sources import check_exists, read_manifest
-from meljax.data.split import conflicting_duplicates, leaks, small_classes, split_items
+from meljax.data.split import (
+    conflicting_duplicates,
+    leaks,
+    small_classes,
+    split_items,
+    unused_split_folders,
+)
 from meljax.data.tfds import catalog
 from meljax.features.frontend import Kind
 from meljax.util.devices import cores
@@ -27,6 +33,11 @@ from meljax.util.phrases import count
 from meljax.util.progress import track
 from meljax.util.version import DECODING, versions
 
+FILE_KEYS = (
+    *("label", "group", "root", "file_column", "split_column", "start_column", "end_column"),
+    "pattern",
+)
+"""Keys of the data group that do not apply to the embedded voices."""
 SEGMENT_SLACK = 0.05
 """Seconds by which a segment may end after its file: annotations are rounded."""
 
@@ -145,6 +156,7 @@ def _make_dataset(
         arrays=tuple(arrays[i] for i in kept),
         warnings=(
             *warnings,
+            *unused_split_folders(items),
             *suspicious_classes(items),
             *conflicting_duplicates(items, digests),
             *leaks(items, digests, splits),
@@ -174,11 +186,13 @@ def _load_voices(config: Config, cache: Path) -> Dataset:
             f"mel.sample_rate must be {synthetic.SAMPLE_RATE} for the embedded voices "
             f"(data.path is empty), not {config.mel.sample_rate}"
         )
-    if config.data.label != "label" or config.data.group not in ("", "group"):
-        raise UserError(
-            "data.label and data.group name columns of a CSV or features of a TFDS set, but "
-            "data.path is empty, which selects the embedded voices"
-        )
+    default = DataConfig(group=config.data.group and "group")
+    for key in FILE_KEYS:
+        if getattr(config.data, key) != getattr(default, key):
+            raise UserError(
+                f"data.{key} is for files and sets, but data.path is empty, which selects the "
+                "embedded voices"
+            )
     voices = synthetic.load(cache)
     items = tuple(map(Item, voices.names, voices.labels))
     return _make_dataset(config, items, voices.digests, voices.clips, kind="audio")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from meljax.config import DataConfig
 from meljax.data.manifest import Item, Split
+from meljax.data.split_names import split_of
 from meljax.util.errors import UserError
 from meljax.util.phrases import nearest
 
@@ -122,6 +123,19 @@ def _hold_out(items: Sequence[Item], splits: Sequence[str], holdout: str) -> lis
             "cannot be learned; hold out other groups"
         )
     return decided
+
+
+def unused_split_folders(items: Sequence[Item]) -> list[str]:
+    """Returns a warning if no item has a split, but their folders are named like splits."""
+    if any(item.split for item in items):
+        return []
+    names = {name for item in items for name in item.path.split("/")[:-1] if split_of(name)}
+    if len({split_of(name) for name in names}) < 2:
+        return []
+    return [
+        f"files are in folders named like splits ({', '.join(map(repr, sorted(names)[:5]))}), "
+        "which are not used as splits here"
+    ]
 
 
 def leaks(items: Sequence[Item], digests: Sequence[str], splits: Sequence[Split]) -> list[str]:

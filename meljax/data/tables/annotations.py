@@ -162,7 +162,11 @@ def _rows(
 ) -> list[Row]:
     """Returns the segments with a label and a duration; adds the lines of others to `dropped`."""
     names = ("Selection", "Begin Path", "Begin File", "File Offset (s)", group)
-    columns = [find_column(table, "data.path", name, optional=True) for name in names]
+    keys = ("data.path",) * 4 + ("data.group",)
+    columns = [
+        find_column(table, key, name, optional=name in ("", "group") or key != "data.group")
+        for key, name in zip(keys, names, strict=True)
+    ]
     start, end = (find_column(table, "data.path", name) for name in _TIMES)
     stem = os.path.join(above, table.file.stem)
     stems = [name for name in (stem, _ENDING.sub("", stem)) if os.path.basename(name)]
@@ -186,14 +190,18 @@ def _rows(
 def _recording(
     given: Sequence[str], stems: Sequence[str], finder: Finder, found: dict[str, Found]
 ) -> str:
-    """Returns the path of the recording that the first possible name leads to, or else a name."""
-    for cell in (*given, *stems):
+    """Returns the path of the recording that the first possible name leads to, or else a name.
+
+    The name of the annotation file counts only if there is no name in it: a recording that is named
+    but missing must not be mistaken for another one.
+    """
+    for cell in given or stems:
         if cell not in found:
             found[cell] = finder.find(cell)
         paths = found[cell].paths
         if len(paths) == 1:
-            found[paths[0]] = Found(paths)
+            found.setdefault(paths[0], found[cell]._replace(short=False))
             return paths[0]
         if paths:
             return cell
-    return (*stems, *given)[-1]
+    return (given or stems)[-1]

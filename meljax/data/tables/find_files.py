@@ -62,7 +62,8 @@ class Finder:
     def find_all(self, cells: Iterable[str]) -> dict[str, Found]:
         """Returns what each cell names.
 
-        A file that another cell names directly is not what a search by name looks for.
+        A file that another cell names directly is not what a search by name looks for, nor is one
+        that two different names lead to.
         """
         found = {cell: self._direct(cell) for cell in dict.fromkeys(cells)}
         listed = {path for each in found.values() for path in each.paths}
@@ -71,6 +72,12 @@ class Finder:
                 other = self._search(cell)
                 taken = other.searched and all(path in listed for path in other.paths)
                 found[cell] = Found(()) if taken else other
+        names = defaultdict(set)
+        for cell, each in found.items():
+            names[tuple(each.paths)].add(os.path.normpath(normal(_as_path(cell))))
+        for cell, each in found.items():
+            if each.searched and len(names[tuple(each.paths)]) > 1:
+                found[cell] = Found(())
         return found
 
     def find(self, cell: str) -> Found:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from meljax.config import DataConfig
 from meljax.data.manifest import Manifest
+from meljax.data.split_names import split_of
 from meljax.data.tables.columns import Columns, find_column, find_columns
 from meljax.data.tables.find_files import Finder, Found, files_root, is_url
 from meljax.data.tables.read_table import Table, read_table
@@ -56,8 +57,19 @@ def read_rows(
         files = {found[cell].paths[0] if found[cell].paths else cell for cell in cells}
         columns, more = _default_segments(table, columns, files)
         notes += more
+    notes += _unused_splits(table, columns)
     pairs = zip(table.rows, cells, strict=True)
     return [_row(table, *row, columns, cell) for row, cell in pairs], notes
+
+
+def _unused_splits(table: Table, columns: Columns) -> list[str]:
+    """Returns a note for each unused column whose values are all words for splits."""
+    notes = []
+    for index, name in enumerate(table.header):
+        values = {cells[index] for _, cells in table.rows[:1000] if index < len(cells)}
+        if index not in columns and len(values) > 1 and all(map(split_of, values)):
+            notes.append(f"column {name!r} has splits; to use them, set data.split_column={name}")
+    return notes
 
 
 def _default_segments(
