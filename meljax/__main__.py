@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "score a trained model on labeled files",
     "report": "write the page of one run, or compare several",
     "export": "write a trained model as StableHLO, ONNX or PyTorch weights",
-    "build-tfds": "make a TFDS set from a folder or CSV",
+    "build-tfds": "make a TFDS set from a folder or table",
     "convert-weights": "convert and check ResNet-18 weights",
 }
 """Each command and what it does."""

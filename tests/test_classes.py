@@ -112,3 +112,13 @@ def test_skipping_every_small_class_is_refused(rare):
         shutil.rmtree(rare / name)
     with pytest.raises(UserError, match="fewer than two are left"):
         read(rare, data__small_classes="skip")
+
+
+def test_held_out_groups_need_no_two_groups_of_a_class(recordings):
+    table = recordings.parent / "held.csv"
+    rows = [f"{recordings}/voice{c}/{i:02}.wav,{c},g{i % 2}" for c in range(2) for i in range(6)]
+    rows.append(f"{recordings}/voice2/00.wav,2,g0")
+    table.write_text("path,label,group\n" + "\n".join(rows) + "\n")
+    found = read(table, data__holdout="g1")
+    assert [found.splits.count(split) for split in ("train", "val")] == [7, 6]
+    assert not any("too small" in line for line in found.warnings)

@@ -159,7 +159,7 @@ def test_the_default_directory_is_named_after_data_and_settings(
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "table.csv").touch()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("HOME", str(tmp_path / "ann"))
     assert str(train.parse(arguments)[1]) == workdir
 
 

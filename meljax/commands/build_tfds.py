@@ -1,9 +1,9 @@
-"""Builds a TFDS set from a folder or CSV, without TensorFlow:
+"""Builds a TFDS set from a folder or table, without TensorFlow:
 
     meljax build-tfds DATA --name NAME [--version VERSION] [--description TEXT] [--KEY=VALUE ...]
 
 DATA is a folder with one sub-folder per class, a folder with such folders train/, val/ and test/,
-or a CSV. The set is written to <data.tfds_dir>/NAME/VERSION in array_record format. An example
+or a table. The set is written to <data.tfds_dir>/NAME/VERSION in array_record format. An example
 holds the bytes of the image or recording, its class (`label`), its `group`, which stays in one
 split, and the `path` and `sha256` of its file. Any program can read the set with
 tensorflow-datasets. Training on it gives the same weights as training on DATA:
@@ -29,7 +29,7 @@ KEYS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(__doc__)
-    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder or a CSV")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder or a table")
     parser.add_argument("--name", required=True, help="name of the set, e.g. voices_2")
     parser.add_argument("--version", default="1.0.0", help="default: 1.0.0")
     parser.add_argument("--description", metavar="TEXT", default="", help="text stored in the set")

@@ -2,10 +2,10 @@
 
     meljax evaluate RUN [DATA] [--split SPLIT] [--json FILE] [--KEY=VALUE ...]
 
-DATA is a folder, CSV or TFDS set with the layout of training data; without it, the run's own files
-are scored. SPLIT is train, val or test; the default is val for the run's own files, and all files
-for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are listed
-and skipped, and the exit code is then 1.
+DATA is a folder, table or TFDS set with the layout of training data; without it, the run's own
+files are scored. SPLIT is train, val or test; the default is val for the run's own files, and all
+files for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are
+listed and skipped, and the exit code is then 1.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code (1: there were unusable files)."""
     parser = Parser(__doc__)
     parser.add_argument("run", metavar="RUN", type=path, help="directory of a run")
-    parser.add_argument("data", metavar="DATA", nargs="?", help="folder, CSV or tfds:NAME")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="folder, table or tfds:NAME")
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
     parser.add_argument("--json", metavar="FILE", type=path, help="write all scores as JSON")
     add_keys(parser, KEYS, "keys, by default those of the run", hidden=["data.path"])

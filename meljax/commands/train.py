@@ -2,7 +2,7 @@
 
     meljax train [DATA] [--config CONFIG] [--workdir DIR] [--KEY=VALUE ...]
 
-DATA is a folder with one sub-folder per class, a CSV, or a TFDS set as tfds:NAME; without it, the
+DATA is a folder with one sub-folder per class, a table, or a TFDS set as tfds:NAME; without it, the
 embedded synthetic voices are used. CONFIG is quick (the default), cnn, resnet, or a Python file of
 settings. DIR is by default runs/<name of the data>-<name of the settings>. A key is given by its
 full name or its last part, --train.epochs=20 or --epochs 20. To resume a run that was stopped, run

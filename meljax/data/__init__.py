@@ -1,1 +1,1 @@
-"""Reads a folder, CSV, TFDS set or the embedded voices; returns labeled, split arrays."""
+"""Reads a folder, table, TFDS set or the embedded voices; returns labeled, split arrays."""

@@ -30,7 +30,7 @@ def suspicious_classes(items: Iterable[Item]) -> list[str]:
 
 
 def _alike(files: Mapping[str, int], key: Callable[[str], str]) -> str:
-    """Returns the classes that share a key, with their numbers of files; '' if there are none."""
+    """Names the classes that have the same key, with their numbers of files; '' without any."""
     sets = defaultdict(list)
     for name in sorted(files):
         if key(name):

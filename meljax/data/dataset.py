@@ -1,4 +1,4 @@
-"""Loads a folder, CSV, TFDS set or the embedded voices as labeled, split arrays."""
+"""Loads a folder, table, TFDS set or the embedded voices as labeled, split arrays."""
 
 import dataclasses
 import hashlib
@@ -136,7 +136,8 @@ def _make_dataset(
     **attributes: Any,
 ) -> Dataset:
     """Splits the items and adds warnings about them; `attributes` are the set's other ones."""
-    small = small_classes(items, digests)
+    # Groups that are held out decide the splits, whatever the sizes of the classes.
+    small = {} if config.data.holdout else small_classes(items, digests)
     unit = "file" if all(item.start is None for item in items) else "segment"
     words = describe_small(small, unit)
     skipped = _decide_small(small, words, config.data)
@@ -169,8 +170,6 @@ def _make_dataset(
 
 def _decide_small(small: Collection[str], words: str, data: DataConfig) -> set[str]:
     """Returns the classes to skip; raises `UserError` with `words` if small ones are not wanted."""
-    if data.holdout:
-        return set()
     if small and data.small_classes == "stop":
         raise UserError(
             f"classes too small for both train and val: {words}; add files (a group is a value of "

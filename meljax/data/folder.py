@@ -9,7 +9,6 @@ from pathlib import Path
 from meljax.config import DataConfig
 from meljax.data import near_tables
 from meljax.data.file_tree import Tree, join, read_tree
-from meljax.data.file_tree import walk as walk
 from meljax.data.layout import LayoutError, find_layout, is_background, owners
 from meljax.data.manifest import (
     KIND_OF_SUFFIX,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from meljax.data.split_names import SPLIT_OF_NAME as SPLIT_OF_NAME
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.phrases import nearest, on_one_line

@@ -58,7 +58,7 @@ def split_items(
         return Splits(splits, "as given")
     undecided = [index for index, split in enumerate(splits) if not split]
     units = _units(items, digests, undecided)
-    small = small_classes(items, digests)
+    small = _small(units)
     labels = (items[index].label for index in undecided)
     targets = _targets(Counter(name for name in labels if name not in small), data.val_fraction)
     units = sorted(units, key=lambda unit: _rank(seed, min(items[i].name for i in unit.members)))
@@ -78,14 +78,19 @@ def split_items(
 def small_classes(items: Sequence[Item], digests: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Returns the classes that cannot be in train and val, with numbers of files and groups.
 
-    They have a single group, where files with the same bytes count as one group. There are none if
-    the splits are given.
+    All their files are in one group; identical files count as one group too. If a validation split
+    is given, no class is too small.
     """
     undecided = [index for index, item in enumerate(items) if not item.split]
     if any(item.split == "val" for item in items):
         return {}
+    return _small(_units(items, digests, undecided))
+
+
+def _small(units: Iterable[_Unit]) -> dict[str, tuple[int, int]]:
+    """Returns the numbers of files and units of the classes with one unit."""
     files, groups = Counter(), Counter()
-    for unit in _units(items, digests, undecided):
+    for unit in units:
         files.update(unit.class_counts)
         groups.update(unit.class_counts.keys())
     return {label: (files[label], n) for label, n in groups.items() if n < 2}

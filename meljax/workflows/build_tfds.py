@@ -1,4 +1,4 @@
-"""Builds a TFDS set from a folder or CSV: checks the source, decodes every file, writes the set."""
+"""Builds a TFDS set from a folder or table: checks it, decodes every file, writes the set."""
 
 import dataclasses
 import hashlib
@@ -79,7 +79,7 @@ def build_tfds(data: DataConfig, name: str, version: str, description: str = "")
 
 def _check_arguments(source: str, name: catalog.Name, description: str) -> None:
     if catalog.is_name(source):
-        raise UserError(f"data.path: {source} is a TFDS set already; name a folder or a CSV")
+        raise UserError(f"data.path: {source} is a TFDS set already; name a folder or a table")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name.name):
         raise UserError(
             f"--name must be letters (a-z), digits and _, starting with a letter, not {name.name!r}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from meljax.data.folder import walk
+from meljax.data.file_tree import walk
 from meljax.data.manifest import Bad, kind_of, noun, read_file
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model

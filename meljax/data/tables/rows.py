@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.manifest import (
-    SPLIT_OF_NAME,
     Bad,
     Item,
     Manifest,
@@ -15,7 +14,7 @@ from meljax.data.manifest import (
     file_manifest,
     kind_of,
 )
-from meljax.data.split_names import split_of
+from meljax.data.split_names import SPLIT_OF_NAME, split_of
 from meljax.data.tables.find_files import Finder, Found, is_url
 from meljax.data.tables.labels import several_classes
 from meljax.data.tables.read_table import Table
