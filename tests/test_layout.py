@@ -344,13 +344,64 @@ def test_a_copy_of_the_set_inside_it_is_no_class(touch):
     assert "'copy', with folders named like the classes beside it" in error_message(touch(*files))
 
 
-def test_folders_of_the_same_names_inside_classes_are_noted(touch):
-    files = [
-        f"{s}/{c}/{i}.wav" for s in ("session1b", "session2b") for c in ("ox", "cow") for i in "12"
-    ]
-    (note,) = read(touch(*files)).notes
-    assert "folders of the same names ('cow', 'ox')" in note
-    assert "data.pattern=" in note
+@pytest.mark.parametrize(
+    ("above", "classes"),
+    [
+        (("session1", "session2"), ("ox", "cow")),
+        (("anna", "ben"), ("0", "1")),
+        (("audio", "augmented"), ("ox", "cow")),
+        (("set/raw", "set/clean"), ("ox", "cow")),
+        (("train/audio", "train/augmented", "test/audio"), ("ox", "cow")),
+    ],
+)
+def test_folders_of_the_same_names_stop_the_run(touch, above, classes):
+    files = [f"{a}/{c}/{i}.wav" for a in above for c in classes for i in "12"]
+    folder = touch(*files)
+    message = error_message(folder)
+    assert "either may be the classes" in message
+    for labels in (classes, {each.split("/")[-1] for each in above}):
+        _, _, message = message.partition("data.pattern='")
+        pattern = message.partition("'")[0]
+        assert {item.label for item in read(folder, pattern=pattern).items} == {*labels}
+
+
+@pytest.mark.parametrize(
+    "parts", ["s1 s2", "day_01 day_02", "2023-01 2023-02", "original augmented"]
+)
+def test_numbered_folders_inside_classes_are_parts_of_them(touch, parts):
+    folder = touch(
+        *(f"{c}/{p}/{i}.wav" for c in ("ox", "cow") for p in parts.split() for i in "12")
+    )
+    manifest = read(folder)
+    assert {item.label for item in manifest.items} == {"ox", "cow"}
+    (note,) = manifest.notes
+    pattern = note.partition("data.pattern='")[2].strip("'")
+    assert {i.group for i in read(folder, pattern=pattern).items} == {*parts.split()}
+
+
+@pytest.mark.parametrize("above", ["2sec norm", "2sec/2seconds norm/norm"])
+def test_versions_with_splits_of_their_own_stop_the_run(touch, above):
+    splits = [f"{a}/{split}" for a in above.split() for split in ("training", "testing")]
+    folder = touch(*(f"{s}/{c}/{i}.wav" for s in splits for c in ("fake", "real") for i in "12"))
+    assert "splits" in error_message(folder)
+    labels = {item.label for item in read(folder, allow_split_names=True).items}
+    assert labels == {each.split("/")[0] for each in above.split()}
+
+
+def test_one_class_in_all_splits_stops_the_run(touch):
+    names = [f"{c}_{i}.wav" for c in ("ox", "cow") for i in "12"]
+    folder = touch(*(f"{split}/flac/{name}" for split in ("train", "dev") for name in names))
+    message = error_message(folder)
+    assert "one class only, 'flac'" in message
+    pattern = message.partition("data.pattern='")[2].partition("'")[0]
+    assert summary(read(folder, pattern=pattern)) == "train: cow 2 ox 2, val: cow 2 ox 2"
+
+
+def test_a_test_class_in_other_letters_is_no_unlabeled_folder(touch):
+    files = [*below("train", files=FOUR), "test/Cat/1"]
+    assert "class 'Cat' in test but not in train" in error_message(
+        touch(*(f"{f}.wav" for f in files))
+    )
 
 
 @pytest.mark.parametrize("system", ["$RECYCLE.BIN", "@eaDir", "System Volume Information"])

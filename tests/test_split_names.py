@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from meljax.data.split_names import looks_like_split, not_classes, split_of, splits_of
+from meljax.data.split_names import are_parts, looks_like_split, not_classes, split_of, splits_of
 
 SPLITS = {
     "train": "train Train TRAIN training Training TRAINING trainset TrainSet train_set "
@@ -118,3 +118,66 @@ def test_names_that_differ_in_the_split_only_are_splits():
         "esc50_test": "test",
     }
     assert splits_of(["steam_train", "train", "fold1"]) == {"train": "train"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("eğitim doğrulama", "train val"),
+        ("dane_treningowe dane_testowe", "train test"),
+        ("träning testning", "train test"),
+        ("Lerndaten Prüfdaten", "train test"),
+        ("addestramento valutazione", "train test"),
+        ("latihan validasi uji", "train val test"),
+        ("huấn_luyện kiểm_tra", "train test"),
+        ("تدريب اختبار", "train test"),
+        ("प्रशिक्षण सत्यापन परीक्षण", "train val test"),
+        ("ชุดฝึก ชุดทดสอบ", "train test"),
+        ("学習用 検証用 評価用", "train val test"),
+        ("тренировка валидация тестирование", "train val test"),
+        ("trn tst", "train test"),
+        ("tr cv tt", "train val test"),
+    ],
+)
+def test_splits_in_other_languages_and_short(names, expected):
+    names = names.split()
+    assert splits_of(names) == dict(zip(names, expected.split(), strict=True))
+    assert not_classes(names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("xtrain xtest other", "xtest xtrain"),
+        ("cat cat-test dog dog-test", "cat-test dog-test"),
+        ("a b test_a test_b", "test_a test_b"),
+    ],
+)
+def test_names_that_differ_from_others_by_a_split(names, found):
+    assert not_classes(names.split()) == found.split()
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["tr en te", "te en", "train_horn horn bell", "trainer tester", "interval carnival", "va ts"],
+)
+def test_similar_names_of_classes(names):
+    assert not_classes(names.split()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ("s1 s2", True),
+        ("Session_01 Session_02", True),
+        ("2023-01 2023-02", True),
+        ("wav mp3", True),
+        ("original augmented", True),
+        ("fold1 fold2", True),
+        ("1 2", False),
+        ("male female", False),
+        ("cat1 dog1", False),
+    ],
+)
+def test_names_of_parts(names, parts):
+    assert are_parts(names.split()) == parts

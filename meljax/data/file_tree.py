@@ -35,11 +35,14 @@ def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def read_tree(root: str) -> Tree:
-    """Returns the tree below `root`; raises `OSError` if a folder cannot be read."""
+def read_tree(root: str, unreadable: list[OSError] | None = None) -> Tree:
+    """Returns the tree below `root`.
+
+    `unreadable` collects the errors of folders that cannot be read; `None`: they are raised.
+    """
     files, missing, others, subfolders = [], [], [], []
     lists = {"missing": missing, "other": others}
-    for path, kind in walk(root, folders=subfolders):
+    for path, kind in walk(root, unreadable=unreadable, folders=subfolders):
         lists.get(kind, files).append(path)
     folders = defaultdict(list)
     for folder in subfolders:

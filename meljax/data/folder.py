@@ -8,7 +8,7 @@ from pathlib import Path
 
 from meljax.config import DataConfig
 from meljax.data import near_tables
-from meljax.data.file_tree import Tree, join, read_tree
+from meljax.data.file_tree import Tree, join
 from meljax.data.layout import LayoutError, find_layout, is_background, owners
 from meljax.data.manifest import (
     KIND_OF_SUFFIX,
@@ -27,9 +27,8 @@ from meljax.util.errors import UserError
 from meljax.util.phrases import count
 
 
-def scan_folder(root: Path, data: DataConfig, training: bool) -> Manifest:
+def scan_folder(root: Path, tree: Tree, data: DataConfig, training: bool) -> Manifest:
     """Returns the manifest of a folder; see `sources.read_manifest`."""
-    tree = read_tree(str(root))
     tables = near_tables.near_tables(root, tree)
     try:
         _check_settings(root, data)

@@ -1,12 +1,13 @@
 """What the folders of a data set are: classes, splits, wrappers, or none of these."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from meljax.data.file_tree import Tree, join
 from meljax.data.near_tables import TABLE_FOLDERS
-from meljax.data.split_names import not_classes, split_of, splits_of
+from meljax.data.split_names import are_parts, not_classes, split_of, splits_of
 from meljax.util.errors import UserError
 from meljax.util.phrases import count
 
@@ -96,15 +97,20 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
         _add_classes(tree, layout, base, "")
     _set_background_aside(tree, layout)
     _check_names(tree, layout, allow_split_names)
-    _check_nested(tree, layout)
-    if training and len(names) == 1 and list(layout.classes) == [join(base, names[0])]:
-        _check_single_class(tree, layout, names[0])
+    _check_copies(tree, layout)
+    if not allow_split_names:
+        _check_splits_inside(tree, layout)
+    _check_same_folders(tree, layout)
+    labels = {label for label, _ in layout.classes.values()}
+    if training and len(labels) == 1:
+        _check_single_class(tree, layout, *labels)
 
 
 def _check_single_class(tree: Tree, layout: Layout, name: str) -> None:
     """Raises `LayoutError`: one class is not enough, and folders in it are probably classes."""
     folder = join(layout.base, name)
-    if _inner(tree, folder):
+    alone = list(layout.classes) == [folder]
+    if alone and _inner(tree, folder):
         raise LayoutError(
             f"holds files in one sub-folder only, {name!r}; expected one sub-folder per class",
             instead=folder,
@@ -112,7 +118,7 @@ def _check_single_class(tree: Tree, layout: Layout, name: str) -> None:
     raise LayoutError(
         f"has files of one class only, {name!r}; expected at least two class folders, a table, or "
         "labels in the names",
-        "label",
+        "label" if alone else "split",
     )
 
 
@@ -165,7 +171,10 @@ def _add_split_folders(
         )
     names_of = {split: [n for n in splits if splits[n] == split] for split in splits.values()}
     if twice := next((each for each in names_of.values() if len(each) > 1), None):
-        raise LayoutError(f"has {len(twice)} folders for one split, {_listed(twice)}; merge them")
+        raise LayoutError(
+            f"has {len(twice)} folders for one split, {_listed(twice)}; keep one, or put all of "
+            "their classes into one"
+        )
     if training and "train" not in names_of:
         raise LayoutError(
             f"has splits ({_listed(splits)}) but none for training; add a folder 'train'"
@@ -182,7 +191,8 @@ def _add_split_folder(tree: Tree, layout: Layout, name: str, split: str) -> None
     known = {label for label, _ in layout.classes.values()}
     folder = _enter(tree, top, split, known)
     inner = _inner(tree, folder)
-    flat = not inner or bool(len(inner) == 1 and known and not known & set(inner))
+    alike = {label.casefold() for label in known} & {each.casefold() for each in inner}
+    flat = not inner or bool(len(inner) == 1 and known and not alike)
     if flat and split == "test" and not _inner(tree, join(folder, "".join(inner[:1]))):
         layout.aside[top] = "unlabeled"
         layout.notes.append(
@@ -250,7 +260,7 @@ def _add_splits_below(
         for inner, split in splits.items():
             layout.classes[join(join(layout.base, name), inner)] = (name, split)
         if len(set(splits.values())) < len(splits):
-            raise LayoutError(f"has two folders for one split in class {name!r}; merge them")
+            raise LayoutError(f"has two folders for one split in class {name!r}; keep one")
     layout.empty += _empty_classes(tree, layout.base)
     found = sorted({inner for splits in below.values() for inner in splits})
     layout.notes.append(f"splits: folders {_listed(found)} inside the classes")
@@ -297,27 +307,55 @@ def _check_names(tree: Tree, layout: Layout, allow_split_names: bool) -> None:
     )
 
 
-def _check_nested(tree: Tree, layout: Layout) -> None:
-    """Raises `LayoutError` if a class holds folders named like other classes, as a copy does.
-
-    Adds a note if classes hold folders of the same names, which may be the real classes.
-    """
+def _check_copies(tree: Tree, layout: Layout) -> None:
+    """Raises `LayoutError` if a class holds folders named like other classes, as a copy does."""
     labels = {label for label, _ in layout.classes.values()}
-    inner = {folder: set(_inner(tree, folder)) for folder in layout.classes}
-    for folder, names in inner.items():
-        own = layout.classes[folder][0]
-        if len(copies := sorted(names & (labels - {own}))) > 1:
+    for folder, (label, _) in layout.classes.items():
+        if len(copies := sorted({*_inner(tree, folder)} & (labels - {label}))) > 1:
             raise LayoutError(
                 f"holds {folder!r}, with folders named like the classes beside it "
                 f"({_listed(copies)}); move that out of the folder, or name it in data.path"
             )
-    deep = [names for names in inner.values() if len(names) > 1]
-    shared = set.intersection(*deep) if len(deep) > 1 else set()
-    if len(shared) > 1 and 2 * len(deep) >= len(inner):
+
+
+def _check_splits_inside(tree: Tree, layout: Layout) -> None:
+    """Raises `LayoutError` if there are folders for splits somewhere in a class."""
+    parents = [folder for folder in tree.folders if folder]
+    for parent, owner in zip(parents, owners(parents, layout.classes, inside=False), strict=True):
+        splits = splits_of(_inner(tree, parent)) if owner is not None else {}
+        if len(set(splits.values())) > 1:
+            raise LayoutError(
+                f"would have the class {layout.classes[owner][0]!r}, but {parent!r} in it holds "
+                f"splits ({_listed(splits)}); name a folder that holds splits in data.path, or set "
+                "data.allow_split_names=true to take the splits for ordinary parts of the classes"
+            )
+
+
+def _check_same_folders(tree: Tree, layout: Layout) -> None:
+    """Raises `LayoutError` if the classes hold folders of the same names: these may be the classes.
+
+    If those are numbered, as 'day1', they are parts of the classes, and a note says so.
+    """
+    inner = {f: {*_inner(tree, f)} for f, (label, _) in layout.classes.items() if _inner(tree, f)}
+    deep = {folder: names for folder, names in inner.items() if len(names) > 1}
+    outer = sorted({layout.classes[folder][0] for folder in deep})
+    shared = sorted(set.intersection(*deep.values())) if deep else []
+    if len(shared) < 2 or len(outer) < 2 or 2 * len(deep) < len(layout.classes):
+        return
+    given = "(?P<split>[^/]+)/" if any(split for _, split in layout.classes.values()) else ""
+    start = re.escape(join(layout.base, "")) + given
+    if are_parts(shared) and not are_parts(outer):
         layout.notes.append(
-            f"the classes hold folders of the same names ({_listed(sorted(shared))}); if those are "
-            "the classes, set data.pattern='(?P<group>[^/]+)/(?P<label>[^/]+)/.+'"
+            f"the folders {_listed(shared)} are parts of the classes; to keep each in one split, "
+            f"set data.pattern='{start}(?P<label>[^/]+)/(?P<group>[^/]+)/.+'"
         )
+        return
+    raise LayoutError(
+        f"has folders of the same names ({_listed(shared)}) inside the folders {_listed(outer)}, "
+        f"and either may be the classes: for the inner ones, set "
+        f"data.pattern='{start}(?P<group>[^/]+)/(?P<label>[^/]+)/.+'; for the outer ones, "
+        f"data.pattern='{start}(?P<label>[^/]+)/.+'"
+    )
 
 
 def _check_single(tree: Tree, layout: Layout, name: str, where: dict[str, str]) -> None:
@@ -348,8 +386,10 @@ def _example(tree: Tree, folder: str) -> str:
     return next(path for path in tree.files if path.startswith(join(folder, "")))
 
 
-def owners(files: Iterable[str], folders: Collection[str]) -> Iterator[str | None]:
-    """Yields the innermost of `folders` that each file is in; `None` if it is in none."""
+def owners(
+    paths: Iterable[str], folders: Collection[str], inside: bool = True
+) -> Iterator[str | None]:
+    """Yields the innermost of `folders` that each path is in, or is unless `inside`; or `None`."""
     known: dict[str, str | None] = {"": None}
 
     def owner(folder: str) -> str | None:
@@ -357,5 +397,5 @@ def owners(files: Iterable[str], folders: Collection[str]) -> Iterator[str | Non
             known[folder] = folder if folder in folders else owner(folder.rpartition("/")[0])
         return known[folder]
 
-    for path in files:
-        yield owner(path.rpartition("/")[0])
+    for path in paths:
+        yield owner(path.rpartition("/")[0] if inside else path)

@@ -63,12 +63,16 @@ def proposed_pattern(paths: Sequence[str], folder: str) -> str:
     stems = list(names(paths, whole=False))
     bodies = [*(_by_columns(stems, separator) for separator in "_-. "), *_BY_START]
     if folder:
-        bodies = [body.replace("?P<group>", "?:") for body in (r"(?P<label>[^/]+)/.+", *bodies)]
+        depth = folder.replace("[^/]", "").count("/")
+        deeper = "[^/]+/" * (min(path.count("/") for path in paths) - depth)
+        bodies = [deeper + body.replace("?P<group>", "?:") for body in bodies if body]
+        bodies.insert(0, r"(?P<label>[^/]+)/.+")
     for pattern in (folder + body for body in bodies if body):
         matches = [re.fullmatch(pattern, name) for name in names(paths, whole="/" in pattern)]
         if all(matches):
             labels = Counter(match["label"] for match in matches)
-            if len(labels) > 1 and min(labels.values()) > 1 and not not_classes(labels):
+            usable = not any("/" in label for label in labels) and not not_classes(labels)
+            if len(labels) > 1 and min(labels.values()) > 1 and usable:
                 first = ", ".join(map(repr, sorted(labels)[:3]))
                 found = f"{len(labels):,} classes: {first}" + (", …" if len(labels) > 3 else "")
                 return f"; for example, data.pattern='{pattern}' finds {found}"

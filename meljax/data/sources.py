@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 from meljax.config import DataConfig
+from meljax.data.file_tree import read_tree
 from meljax.data.folder import scan_folder
 from meljax.data.manifest import Manifest
 from meljax.data.tables import read_table
-from meljax.data.tables.annotations import scan_annotations
+from meljax.data.tables.annotations import scan_annotation_file, scan_annotation_folder
 from meljax.data.tables.metadata import scan_metadata
 from meljax.data.tables.scan_table import scan_table
 from meljax.data.tfds import catalog, examples
@@ -40,7 +41,7 @@ def read_manifest(data: DataConfig, training: bool = True) -> Manifest:
         if root.is_file() and root.suffix.lower() in read_table.SUFFIXES:
             if training:
                 _check_unused(data, ("pattern",), "table")
-            return scan_annotations(root, data, training) or scan_table(root, data, training)
+            return scan_annotation_file(root, data, training) or scan_table(root, data, training)
         check_exists(path)
     except OSError as error:
         raise UserError(
@@ -65,13 +66,14 @@ def _no_data(path: str, problem: str) -> UserError:
 
 def _scan_folder(folder: Path, data: DataConfig, training: bool) -> Manifest:
     """Returns the manifest of a folder: by annotations, metadata, or class folders."""
+    tree = read_tree(str(folder))
     if not data.pattern:
-        for scan in (scan_annotations, scan_metadata):
-            if manifest := scan(folder, data, training):
+        for scan in (scan_annotation_folder, scan_metadata):
+            if manifest := scan(folder, tree, data, training):
                 return manifest
     if training:
         _check_unused(data, _TABLE_KEYS, "folder")
-    return scan_folder(folder, data, training)
+    return scan_folder(folder, tree, data, training)
 
 
 def _check_unused(data: DataConfig, keys: tuple[str, ...], what: str) -> None:

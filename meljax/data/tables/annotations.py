@@ -1,12 +1,14 @@
 """Reads Raven selection tables and Audacity label files: labeled segments of recordings."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meljax.config import DataConfig
-from meljax.data.manifest import Manifest, is_hidden, kind_of
+from meljax.data.file_tree import Tree
+from meljax.data.manifest import Manifest, kind_of
 from meljax.data.split_names import split_of
 from meljax.data.tables.columns import find_column, listed
 from meljax.data.tables.find_files import Finder, Found, files_root
@@ -30,26 +32,57 @@ _ENDING = re.compile(
 """What names of annotation files have after the name of the recording."""
 
 _SNIFFED = 20
-"""Number of other text files after which a folder is not searched for annotations any more."""
+"""Number of other text files after which a folder is not searched for annotations any more.
+
+Those that are named like a recording come first.
+"""
 
 
-def scan_annotations(path: Path, data: DataConfig, training: bool) -> Manifest | None:
-    """Returns the manifest of an annotation file or a folder of them; `None` if it is neither.
+def scan_annotation_file(file: Path, data: DataConfig, training: bool) -> Manifest | None:
+    """Returns the manifest of an annotation file; `None` if it is none.
 
     A recording is found by the name in the annotations, or by the name of the file. Time without
     a label is not used.
     """
-    folder = path if path.is_dir() else path.parent
-    kinds = _below(path) if path.is_dir() else {path.name: _kind(path, named=True)}
-    if not any(kinds.values()) or data.file_column or data.start_column or data.end_column:
+    kinds = {file.name: _kind(file, named=True)}
+    if not kinds[file.name] or _is_for_tables(data):
         return None
-    finder, found = Finder(files_root(data, folder)), {}
-    rows, dropped, sizes, labels = [], [], {}, {}
+    finder = Finder(files_root(data, file.parent))
+    return _scan(file, file.parent, kinds, finder, data, training)
+
+
+def scan_annotation_folder(
+    folder: Path, tree: Tree, data: DataConfig, training: bool
+) -> Manifest | None:
+    """Returns the manifest of a folder with annotation files; `None` if it has none."""
+    kinds = _annotations(folder, tree)
+    if not kinds or _is_for_tables(data):
+        return None
+    finder = Finder(files_root(data, folder), None if data.root else tree)
+    return _scan(folder, folder, kinds, finder, data, training)
+
+
+def _is_for_tables(data: DataConfig) -> bool:
+    return bool(data.file_column or data.start_column or data.end_column)
+
+
+def _scan(
+    source: Path,
+    folder: Path,
+    kinds: Mapping[str, str],
+    finder: Finder,
+    data: DataConfig,
+    training: bool,
+) -> Manifest:
+    """Returns the manifest of annotation files, given the kind of each by its path."""
+    found, rows, dropped, sizes, labels = {}, [], [], {}, {}
+    keys = data if training else dataclasses.replace(data, split_column="")
     for name, kind in kinds.items():
         table = read_table(folder / name) if kind == _RAVEN else _audacity(folder / name)
-        label = _label_column(table, data.label if kind == _RAVEN else "label")
+        given = data.label if kind == _RAVEN or (training and _RAVEN not in kinds.values()) else ""
+        label = _label_column(table, given or "label")
         labels |= {table.header[label]: None} if kind == _RAVEN else {}
-        these = _rows(os.path.dirname(name), table, label, data.group, finder, found, dropped)
+        these = _rows(os.path.dirname(name), table, label, keys, finder, found, dropped)
         sizes.setdefault(kind, []).append(len(these))
         rows += these
     notes = [f"column {name!r} of Raven tables holds the classes" for name in labels]
@@ -57,18 +90,18 @@ def scan_annotations(path: Path, data: DataConfig, training: bool) -> Manifest |
     if dropped:
         notes.append(f"{count(len(dropped), 'segment')} without label or duration left out")
     if not rows:
-        raise UserError(f"data.path: {str(path)!r} has no labeled segments; {'; '.join(notes)}")
+        raise UserError(f"data.path: {str(source)!r} has no labeled segments; {'; '.join(notes)}")
     left_out = {}
-    if path.is_dir():
+    if source == folder:
         used = {each for row in rows for each in found[row.cell].paths}
         left_out = finder.left_out(used, kinds)
-        unused = sum(kind == "audio" and each not in used for each, kind in finder.walked())
+        unused = sum(kind_of(each) == "audio" and each not in used for each in finder.tree.files)
         notes += [f"{count(unused, 'recording')} without labeled segments left out"] * bool(unused)
-        rows = [row._replace(split=folder_split(row.cell)) for row in rows]
-    return manifest_of(path, rows, finder, found, training, data.group, notes, left_out)
+        rows = [row._replace(split=row.split or folder_split(row.cell)) for row in rows]
+    return manifest_of(source, rows, finder, found, training, data.group, notes, left_out)
 
 
-def _below(folder: Path) -> dict[str, str]:
+def _annotations(folder: Path, tree: Tree) -> dict[str, str]:
     """Returns the kind of each annotation file in a folder; {} if its sub-folders are classes.
 
     They are classes if most recordings have no label file.
@@ -76,34 +109,40 @@ def _below(folder: Path) -> dict[str, str]:
     Raises:
       UserError: there are class folders and a few Raven tables.
     """
-    paths = []
-    for above, subfolders, names in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not is_hidden(name)]
-        prefix = "" if above == str(folder) else os.path.relpath(above, folder) + "/"
-        paths += [prefix + name for name in names]
-    texts = (path for path in paths if path.lower().endswith(_SUFFIXES))
+    recordings = [path for path in tree.files if kind_of(path) == "audio"]
+    stems = {os.path.splitext(os.path.basename(path))[0] for path in recordings}
+
+    def unlikely(path: str) -> bool:
+        name = os.path.basename(path)
+        return "selection" not in name.lower() and stems.isdisjoint(_stems(name))
+
+    texts = [path for path in tree.others if path.lower().endswith(_SUFFIXES)]
     kinds = {}
-    for number, path in enumerate(sorted(texts, key=lambda p: ("selection" not in p.lower(), p))):
+    for number, path in enumerate(sorted(texts, key=lambda path: (unlikely(path), path))):
         if kind := _kind(folder / path):
             kinds[path] = kind
         elif not kinds and number >= _SNIFFED:
             break
-    if not kinds:
-        return {}
-    recordings = [path for path in paths if kind_of(path) == "audio"]
+    kinds = dict(sorted(kinds.items()))
     parts = ([part for part in path.split("/")[:-1] if not split_of(part)] for path in recordings)
     classes = {above[0] for above in parts if above}
-    if len(classes) > 1 and 2 * len(kinds) < len(recordings):
-        raven = [name for name, kind in kinds.items() if kind == _RAVEN]
-        if any(_names_recordings(folder / name) for name in raven):
-            return dict(sorted(kinds.items()))
-        if raven:
-            raise UserError(
-                f"data.path: {str(folder)!r} holds class folders and a few Raven tables, e.g. "
-                f"{raven[0]!r}; name a table to read it, or move the tables away"
-            )
-        return {}
-    return dict(sorted(kinds.items()))
+    if len(classes) < 2 or 2 * len(kinds) >= len(recordings):
+        return kinds
+    raven = [name for name, kind in kinds.items() if kind == _RAVEN]
+    if any(_names_recordings(folder / name) for name in raven):
+        return kinds
+    if raven:
+        raise UserError(
+            f"data.path: {str(folder)!r} holds class folders and a few Raven tables, e.g. "
+            f"{raven[0]!r}; name a table to read it, or move the tables away"
+        )
+    return {}
+
+
+def _stems(name: str) -> list[str]:
+    """Returns the stems of recordings that an annotation file of this name may belong to."""
+    stem = os.path.splitext(name)[0]
+    return [each for each in (stem, _ENDING.sub("", stem)) if os.path.basename(each)]
 
 
 def _names_recordings(file: Path) -> bool:
@@ -155,24 +194,23 @@ def _rows(
     above: str,
     table: Table,
     label: int,
-    group: str,
+    data: DataConfig,
     finder: Finder,
     found: dict[str, Found],
     dropped: list[int],
 ) -> list[Row]:
     """Returns the segments with a label and a duration; adds the lines of others to `dropped`."""
-    names = ("Selection", "Begin Path", "Begin File", "File Offset (s)", group)
-    keys = ("data.path",) * 4 + ("data.group",)
-    columns = [
-        find_column(table, key, name, optional=name in ("", "group") or key != "data.group")
-        for key, name in zip(keys, names, strict=True)
-    ]
+    names = ("Selection", "Begin Path", "Begin File", "File Offset (s)")
+    columns = [find_column(table, "data.path", name, optional=True) for name in names]
+    default = data.group in ("", "group")
+    columns.append(find_column(table, "data.group", data.group, optional=default))
+    split = data.split_column or "split"
+    columns.append(find_column(table, "data.split_column", split, optional=not data.split_column))
     start, end = (find_column(table, "data.path", name) for name in _TIMES)
-    stem = os.path.join(above, table.file.stem)
-    stems = [name for name in (stem, _ENDING.sub("", stem)) if os.path.basename(name)]
+    stems = [os.path.join(above, stem) for stem in _stems(table.file.name)]
     rows = {}
     for number, cells in table.rows:
-        view, path, file, offset, group = ("" if i is None else cells[i] for i in columns)
+        view, path, file, offset, group, split = ("" if i is None else cells[i] for i in columns)
         first, last = segment(table, number, (start, cells[start]), (end, cells[end]))
         if offset and (path or file):  # times count from the first of several recordings
             at, _ = segment(table, number, (columns[3], offset), (columns[3], offset))
@@ -182,7 +220,7 @@ def _rows(
             continue
         given = [os.path.join(above, name) for name in (path, file) if name]
         cell = _recording(given, stems, finder, found)
-        row = Row(table, number, cell, cells[label], group, "", first, last)
+        row = Row(table, number, cell, cells[label], group, split, first, last)
         rows.setdefault((view, cell, first, last, cells[label]), row)  # once for all its views
     return list(rows.values())
 
@@ -197,7 +235,7 @@ def _recording(
     """
     for cell in given or stems:
         if cell not in found:
-            found[cell] = finder.find(cell)
+            found[cell] = finder.find(cell) if given else _beside(cell, finder)
         paths = found[cell].paths
         if len(paths) == 1:
             found.setdefault(paths[0], found[cell]._replace(short=False))
@@ -205,3 +243,16 @@ def _recording(
         if paths:
             return cell
     return (given or stems)[-1]
+
+
+def _beside(stem: str, finder: Finder) -> Found:
+    """Returns the recordings that the name of an annotation file leads to.
+
+    A file in a folder with recordings belongs to one of these.
+    """
+    found = finder.find(stem)
+    recordings = [path for path in found.paths if kind_of(path) == "audio"]
+    if found.searched and finder.tree.direct[os.path.dirname(stem)]:
+        recordings = []
+    problem = "no recording has this name; name the annotation file like its recording"
+    return found._replace(paths=recordings, problem=problem)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from meljax.config import DataConfig
-from meljax.data.file_tree import walk
+from meljax.data.file_tree import Tree, read_tree
 from meljax.data.manifest import kind_name, kind_of
 from meljax.util.errors import UserError
 
@@ -25,6 +25,7 @@ class Found(NamedTuple):
     paths: Sequence[str]  # relative to the folder if below it
     searched: bool = False  # not at the place that the cell names
     short: bool = False  # the cell has no suffix
+    problem: str = "no such file"  # if there are no paths
 
 
 def files_root(data: DataConfig, default: Path) -> Path:
@@ -49,13 +50,16 @@ def is_url(cell: str) -> bool:
 
 
 class Finder:
-    """Finds files below a folder, which is walked once, when a file is not where it should be."""
+    """Finds files below a folder.
 
-    def __init__(self, root: Path):
+    The folder is walked once, when a file is not where it should be; unless its `tree` is given.
+    """
+
+    def __init__(self, root: Path, tree: Tree | None = None):
         self.root = root
         self._base = os.path.abspath(root)
         self._listings: dict[str, tuple[str, set[str]]] = {}
-        self._walked: list[tuple[str, str]] | None = None
+        self._tree = tree
         self._paths: dict[str, list[str]] = defaultdict(list)
         self._names: dict[str, list[str]] = defaultdict(list)
 
@@ -85,22 +89,18 @@ class Finder:
         direct = self._direct(cell)
         return direct if direct.paths else self._search(cell)
 
-    def walked(self) -> list[tuple[str, str]]:
-        """Returns (path, kind) of every file below the folder; see `file_tree.walk`."""
-        if self._walked is None:
-            self._walked = list(walk(str(self.root), unreadable=[]))
-            for path, kind in self._walked:
-                if kind in ("audio", "image"):
-                    key = normal(path)
-                    for each in (key, os.path.splitext(key)[0] + ".*"):
-                        self._paths[each].append(path)
-                        self._names[os.path.basename(each)].append(path)
-        return self._walked
+    @property
+    def tree(self) -> Tree:
+        """The files below the folder."""
+        if self._tree is None:
+            self._tree = read_tree(str(self.root), unreadable=[])
+        return self._tree
 
     def left_out(self, used: Iterable[str], tables: Iterable[str]) -> dict[str, int]:
         """Returns the number of other files by kind; `tables` are not counted."""
         known = {*used, *tables}
-        return Counter(kind_name(path) for path, _ in self.walked() if path not in known)
+        every = (*self.tree.files, *self.tree.missing, *self.tree.others)
+        return Counter(kind_name(path) for path in every if path not in known)
 
     def _direct(self, cell: str) -> Found:
         folder, slash, name = _as_path(cell).rpartition("/")
@@ -125,11 +125,20 @@ class Finder:
             names.update(entry.name for entry in entries if entry.is_file())
         return prefix, names
 
+    def _index(self) -> None:
+        if self._paths:
+            return
+        for path in self.tree.files:
+            key = normal(path)
+            for each in (key, os.path.splitext(key)[0] + ".*"):
+                self._paths[each].append(path)
+                self._names[os.path.basename(each)].append(path)
+
     def _search(self, cell: str) -> Found:
         """Searches by path, then by name; '.*' stands for a missing suffix."""
         if is_url(cell):
             return Found(())
-        self.walked()
+        self._index()
         key = os.path.normpath(normal(_as_path(cell)))
         short = kind_of(key) is None
         key += ".*" * short

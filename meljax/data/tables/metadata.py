@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meljax.config import DataConfig
+from meljax.data.file_tree import Tree, join
 from meljax.data.folder import scan_folder
-from meljax.data.manifest import Manifest, kind_of
+from meljax.data.manifest import Manifest
 from meljax.data.split_names import split_of
 from meljax.data.tables.columns import listed
 from meljax.data.tables.find_files import Finder, files_root
@@ -20,22 +22,23 @@ from meljax.util.phrases import count
 _NAMES = ("metadata.csv", "metadata.jsonl")
 
 
-def scan_metadata(folder: Path, data: DataConfig, training: bool) -> Manifest | None:
+def scan_metadata(folder: Path, tree: Tree, data: DataConfig, training: bool) -> Manifest | None:
     """Returns the manifest of a folder with metadata; `None` if it has none.
 
     The metadata are at the root or in each split folder, and have a column file_name (or the one
     that `data.file_column` names). Without a column of labels, the labels are the class folders.
     """
-    tables = _tables(folder, data.file_column)
+    tables = _tables(folder, tree, data.file_column)
     if not tables:
         return None
-    finder, found, rows, notes = Finder(files_root(data, folder)), {}, [], []
+    finder = Finder(files_root(data, folder), None if data.root else tree)
+    found, rows, notes = {}, [], []
     for prefix, table in tables:
         keys = dataclasses.replace(data, file_column=_file_column(table, data.file_column))
         these, more = read_rows(table, keys, finder, found, prefix, data.label != "label")
         splits = (folder_split((*found[row.cell].paths, row.cell)[0]) for row in these)
         given = data.split_column or "split"
-        if prefix or given.lower() not in map(str.lower, table.header):
+        if folder_split(prefix) or given.lower() not in map(str.lower, table.header):
             these = [row._replace(split=s) for row, s in zip(these, splits, strict=True)]
         rows += these
         notes += more
@@ -43,41 +46,54 @@ def scan_metadata(folder: Path, data: DataConfig, training: bool) -> Manifest | 
     names = [prefix + table.file.name for prefix, table in tables]
     read = f"read {' and '.join(names)}"
     if not any(row.label for row in rows):
-        return _class_folders(folder, data, training, used, tables[0][1], read)
+        return _class_folders(folder, tree, data, training, used, tables[0][1], read)
     left_out = finder.left_out(used, names)
-    unlisted = [path for path, _ in finder.walked() if kind_of(path) and path not in used]
+    unlisted = [path for path in finder.tree.files if path not in used]
     if unlisted:
         notes.append(f"{count(len(unlisted), 'file')} not listed, e.g. {unlisted[0]!r}, left out")
     notes = [read, *notes]
     return manifest_of(folder, rows, finder, found, training, data.group, notes, left_out)
 
 
-def _tables(folder: Path, file_column: str) -> list[tuple[str, Table]]:
-    """Returns (prefix of paths, table) of the metadata: of the split folders, else of the root."""
-    prefixes = []
-    for above in ("", "data/"):
-        if (folder / above).is_dir():
-            names = sorted(entry.name for entry in os.scandir(folder / above) if entry.is_dir())
-            prefixes += [f"{above}{name}/" for name in names if split_of(name)]
-    return _read_tables(folder, prefixes, file_column) or _read_tables(folder, [""], file_column)
+def _tables(folder: Path, tree: Tree, file_column: str) -> list[tuple[str, Table]]:
+    """Returns (prefix of paths, table) of the metadata: of the split folders, else of their parent.
+
+    These are searched in `folder`, and below it as long as there is one sub-folder only.
+    """
+    candidates = defaultdict(list)
+    for path in tree.others:
+        above, _, name = path.rpartition("/")
+        if name.lower() in _NAMES and os.path.isfile(folder / path):
+            candidates[above].append(path)
+    base, names = "", tree.filled("")
+    while candidates:
+        splits = (join(base, name) for name in sorted(names) if split_of(name))
+        for places in (splits, (base,)):
+            tables = [
+                (join(above, ""), table)
+                for above in places
+                for table in _read_tables(folder, candidates.get(above, ()), file_column)
+            ]
+            if tables:
+                return tables
+        if len(names) != 1 or split_of(names[0]):
+            break
+        base = join(base, names[0])
+        names = tree.filled(base)
+    return []
 
 
-def _read_tables(
-    folder: Path, prefixes: Iterable[str], file_column: str
-) -> list[tuple[str, Table]]:
-    tables = []
-    for prefix in prefixes:
-        with os.scandir(folder / prefix) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.lower() in _NAMES)
-        files = [folder / prefix / name for name in names if os.path.isfile(folder / prefix / name)]
-        files = [file for file in files if _mentions(file, file_column or "file_name")]
-        if len(files) > 1:
-            raise UserError(
-                f"data.path: {str(folder / prefix)!r} holds {files[0].name!r} and "
-                f"{files[1].name!r}; keep one"
-            )
-        tables += [(prefix, table) for table in map(read_table, files)]
-    return [each for each in tables if _file_column(each[1], file_column)]
+def _read_tables(folder: Path, paths: Sequence[str], file_column: str) -> list[Table]:
+    """Returns the table of a folder, if one of its files `paths` is metadata."""
+    files = [
+        folder / path for path in paths if _mentions(folder / path, file_column or "file_name")
+    ]
+    if len(files) > 1:
+        raise UserError(
+            f"data.path: {str(files[0].parent)!r} holds {files[0].name!r} and {files[1].name!r}; "
+            "keep one"
+        )
+    return [table for table in map(read_table, files) if _file_column(table, file_column)]
 
 
 def _mentions(file: Path, column: str) -> bool:
@@ -95,7 +111,13 @@ def _file_column(table: Table, name: str) -> str:
 
 
 def _class_folders(
-    folder: Path, data: DataConfig, training: bool, rows: Mapping[str, Row], table: Table, read: str
+    folder: Path,
+    tree: Tree,
+    data: DataConfig,
+    training: bool,
+    rows: Mapping[str, Row],
+    table: Table,
+    read: str,
 ) -> Manifest:
     """Returns the manifest of class folders, with the groups of the metadata's rows by path."""
     names = {path.split("/")[-2] for path in rows if "/" in path}
@@ -104,7 +126,7 @@ def _class_folders(
             f"data.label: {str(table.file)!r} has no column {data.label!r}; set data.label to the "
             f"column of classes; {listed(table)}"
         )
-    manifest = scan_folder(folder, dataclasses.replace(data, group="group"), training)
+    manifest = scan_folder(folder, tree, dataclasses.replace(data, group="group"), training)
     groups = [rows[item.path].group if item.path in rows else "" for item in manifest.items]
     items = (dataclasses.replace(i, group=g) for i, g in zip(manifest.items, groups, strict=True))
     note = f"{read}, which has no column {data.label!r}: the folders are the classes"

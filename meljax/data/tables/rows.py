@@ -161,7 +161,7 @@ def _file(row: Row, finder: Finder, found: Found) -> tuple[str, str]:
                 f"{row.at} names {row.cell!r}, but files must be local; download them and set "
                 "data.root to their folder"
             )
-        return Path(row.cell.replace("\\", "/")).as_posix(), "no such file"
+        return Path(row.cell.replace("\\", "/")).as_posix(), found.problem
     path = found.paths[0]
     return path, "" if kind_of(path) else "not an image or recording"
 
