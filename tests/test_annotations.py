@@ -117,7 +117,7 @@ def test_sites_are_searched_for_the_recording_beside_a_table(folder):
     assert set(paths(manifest)) == {"site1/rec.wav", "site2/rec.wav"}
     texts = {"tables/rec.txt": RAVEN}
     message = error_message(folder("site1/rec.wav", "site2/rec.wav", of=texts) + "/tables/rec.txt")
-    assert "none of the 1 files" in message
+    assert "none of the files" in message
 
 
 def test_two_recordings_of_the_stem_stop_the_run(folder):
@@ -205,3 +205,52 @@ def test_a_mistyped_group_of_a_raven_table_is_an_error(touch):
     header = "Selection\tBegin Time (s)\tEnd Time (s)\tSite\tSpecies\n"
     (folder / "r1.txt").write_text(header + "1\t0\t1\tnorth\tx\n2\t1\t2\tnorth\ty\n")
     assert "data.group" in error_message(str(folder), group="Sites")
+
+
+def test_a_missing_recording_is_not_another_one_of_its_name(folder):
+    texts = {"a/rec.txt": AUDACITY, "a/other.txt": AUDACITY}
+    manifest = read(folder("a/other.wav", "b/rec.wav", of=texts))
+    assert set(paths(manifest)) == {"a/other.wav"}
+    (bad,) = manifest.bad
+    assert (bad.path, bad.reason[:26]) == ("a/rec", "no recording has this name")
+
+
+def test_a_file_that_is_not_named_like_a_recording_says_so(folder):
+    message = error_message(folder("rec.wav", of={"labels.txt": AUDACITY}))
+    assert "name the annotation file like its recording" in message
+
+
+def test_an_image_of_the_same_name_is_no_recording(folder):
+    path = folder("day.wav", "day.png", of={"day.txt": AUDACITY})
+    assert set(paths(read(path))) == {"day.wav"}
+    assert set(paths(read(f"{path}/day.txt"))) == {"day.wav"}
+
+
+def test_annotations_are_found_among_many_other_texts(folder):
+    texts = {f"a{i:02}.txt": "notes" for i in range(30)}
+    assert segments(read(folder("day.wav", of=texts | {"day.txt": AUDACITY}))) == TWO
+
+
+def test_annotations_are_found_behind_links(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "day.txt").write_text(AUDACITY)
+    path = folder("day.wav", of={})
+    Path(path, "labels").symlink_to(elsewhere)
+    assert segments(read(path)) == TWO
+
+
+def test_a_column_may_hold_the_splits(folder):
+    header, *rows = RAVEN.splitlines()
+    texts = {
+        f"{name}.selections.txt": "\n".join([f"{header}\tUse", *(f"{row}\t{use}" for row in rows)])
+        for name, use in (("a", "train"), ("b", "val"))
+    }
+    path = folder("a.wav", "b.wav", of=texts)
+    assert splits(read(path, split_column="Use")) == {"a.wav": "train", "b.wav": "val"}
+
+
+@pytest.mark.parametrize("key", ["label", "split_column", "group"])
+def test_label_files_have_no_columns_for_the_keys(folder, key):
+    path = folder("day.wav", of={"day.txt": AUDACITY})
+    assert f"data.{key}" in error_message(path, **{key: "Species"})

@@ -257,6 +257,44 @@ def test_lists_may_stand_above_the_classes(touch):
     assert summary(read(folder)) == "train: cat 1 dog 1, val: cat 1 dog 1"
 
 
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("val.txt", ("cat/1", "dog/1")),
+        ("meta/val.txt", ("cat/1.wav cat", "dog/1.wav dog")),
+        ("lists/dev.lst", ("cat/1.wav,0", "dog/1.wav,1")),
+        ("splits/validation_01.txt", ("cat/1.wav\t0", "dog/1.wav\t1")),
+        ("../val_list.txt", ("set/cat/1.wav", "set/dog/1.wav")),
+        ("../validation_list.txt", ("cat/1.wav", "dog/1.wav")),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lists_as_people_write_them(touch, name, lines, encoding):
+    folder = touch(*(f"{name}.wav" for name in FOUR))
+    write(folder, name, *lines, encoding=encoding)
+    manifest = read(folder)
+    assert summary(manifest) == "train: cat 1 dog 1, val: cat 1 dog 1"
+    assert manifest.notes == (f"split val: 2 files listed in {name!r}",)
+
+
+def test_files_in_no_list_are_left_out_if_there_is_a_list_for_training(touch):
+    folder = touch(*(f"{name}.wav" for name in (*FOUR, "cat/3", "dog/3")))
+    write(folder, "train.txt", "cat/1", "dog/1")
+    write(folder, "test.txt", "cat/2", "dog/2")
+    manifest = read(folder)
+    assert summary(manifest) == "open: cat 1 dog 1, test: cat 1 dog 1"
+    assert "2 files in no list left out" in manifest.notes
+    assert manifest.left_out == {".wav": 2, ".txt": 2}
+    write(folder, "val.txt", "cat/3", "dog/3")
+    assert summary(read(folder)) == "train: cat 1 dog 1, val: cat 1 dog 1, test: cat 1 dog 1"
+
+
+def test_a_list_for_training_beside_split_folders_keeps_the_other_splits(touch):
+    folder = touch(*(f"{name}.wav" for name in below("train", "val")))
+    write(folder, "train.txt", "train/cat/1.wav", "train/dog/1.wav")
+    assert summary(read(folder)) == "train: cat 1 dog 1, val: cat 2 dog 2"
+
+
 def test_a_file_in_two_lists_is_warned_of(touch):
     folder = touch(*(f"{name}.wav" for name in (*FOUR, "cat/3")))
     write(folder, "dev_list.txt", "cat/1.wav")

@@ -52,6 +52,13 @@ def test_metadata_at_the_root_are_read_when_the_folder_is_named(folder, texts, e
     assert manifest.left_out == {}
 
 
+def test_metadata_in_the_only_folder_are_read(folder):
+    files = [f"archive/{name}" for name in FILES]
+    manifest = read(folder({"archive/metadata.csv": CSV, "archive/README.md": ""}, files))
+    assert paths(manifest) == files
+    assert manifest.notes[0] == "read archive/metadata.csv"
+
+
 def test_images_are_read_too(folder):
     files = [name.replace("wav", "png") for name in FILES]
     manifest = read(folder({"metadata.csv": CSV.replace("wav", "png")}, files))
@@ -64,7 +71,7 @@ def test_files_that_are_not_listed_are_counted(folder):
     assert manifest.notes[1] == "1 file not listed, e.g. 'data/e.wav', left out"
 
 
-@pytest.mark.parametrize("above", ["", "data/"])
+@pytest.mark.parametrize("above", ["", "data/", "archive/my set/"])
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_metadata_in_split_folders_give_the_split(folder, above, name):
     text = "file_name,label,split\na.wav,x,?\nb.wav,y,?\n"

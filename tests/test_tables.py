@@ -37,7 +37,7 @@ def test_a_csv_gives_paths_labels_and_groups_as_text(table, touch):
         Item("b.wav", "01", "s1"),
         Item("c.wav", "1", "s1"),
     )
-    assert (manifest.root, manifest.kind, manifest.left_out) == (touch(), "audio", {})
+    assert (manifest.root, manifest.kind, manifest.left_out) == (touch(), "audio", {".wav": 1})
 
 
 def test_label_and_group_may_be_other_columns(table):
@@ -110,7 +110,7 @@ def test_without_val_the_split_of_training_rows_is_open(table, train):
         ("sonido,label\na.wav,x\nb.wav,y\n", ["data.file_column=sonido", "no column 'path'"]),
         ("path,label,label\na.wav,x,x\nb.wav,y,y\n", ["more than one column 'label'"]),
         ("path,label\na.wav,x\nb.wav,x\n", ["one class only", "'x'"]),
-        ("path,label\n8.wav,x\n9.wav,y\n", ["none of the 2 files", "no such file", "relative to"]),
+        ("path,label\n8.wav,x\n9.wav,y\n", ["none of the files", "no such file", "relative to"]),
         ("path,label\n", ["no rows"]),
         ("", ["no rows"]),
         ("path,label,group\na.wav,x,x\nb.wav,y,y\n", ["data.group", "same as the label"]),
@@ -231,6 +231,8 @@ def test_json_values_become_text_as_they_are_written(table):
         ('{"path": "a.wav", "label": ["x", "y"]}\n', ["several classes", "line 1"]),
         ('{"path": "a.wav", "label": {"x": 1}}\n', ["several classes", "line 1"]),
         ('{"a.wav": "x", "b.wav": "y"}', ["data.label", "'a.wav'"]),
+        ('{"path": {"0": "a.wav"}, "label": {"0": "x"}}', ["a list per column", "records"]),
+        ('{"path": ["a.wav"], "label": ["x"]}', ["a list per column", "records"]),
         ("", ["no rows"]),
     ],
 )
@@ -256,7 +258,13 @@ def test_wrong_json_has_an_error_message(table, text, words):
         ("path,label\ns3://a/a.wav,x\nb.wav,y\n", {}, ["line 2", "local", "data.root"]),
         ("path,label\na.wav,x\nb.wav,y\nc.wav,x;y\n", {}, ["line 4", "'x;y'", "several classes"]),
         ("path,label\na.wav,x\n/d/a.wav,x\nb.wav,y\n/e/b,y\n", {}, ["no such file"]),
-        ("id,label\na,x\na.wav,y\n", {}, ["line 3", "again", "line 2", "data.start_column"]),
+        ("id,label\na,x\na.wav,y\n", {}, ["line 3", "again", "line 2", "keep one"]),
+        (
+            "id,label,Onset,offset\na,x,0,1\na,y,2,3\n",
+            {},
+            ["again", "set data.start_column=Onset data.end_column=offset"],
+        ),
+        ("path,label\na.wav,x\n9.wav,y\n", {}, ["one class", "1 file cannot be used", "9.wav"]),
         ("path,label\n", {"label": ""}, ["no rows"]),
         ("path,label,\na.wav,x,1\nb.wav,y,2\n", {"label": ""}, ["no column ''"]),
         ("path," + ",".join(f"c{i}" for i in range(99)) + "\na.wav" + ",1" * 99, {}, ["80 more"]),
@@ -282,7 +290,7 @@ def test_files_are_searched_below_the_root(table, touch, monkeypatch):
     assert manifest.notes == (
         "list.CSV: column 'fname' names the files",
         "2 of 2 files were found by searching for their names below 'set/sounds'",
-        "1 files are named without suffix: 'q' is '2/q.flac'",
+        "1 file is named without suffix: 'q' is '2/q.flac'",
     )
     # Folders tell files of one name apart.
     windows = table("path,label\nC:\\old\\1\\r.wav,x\nC:\\old\\2\\r.wav,y\n")
@@ -313,6 +321,9 @@ def test_names_may_differ_in_their_unicode_form(table, touch, disk, cells):
         (["a", "b", "a;b"], "a;b"),
         (["a", "b", "a, b"], "a, b"),
         (["a", "b", "a|c"], "a|c"),
+        (["a", "b", "a + b"], "a + b"),
+        (["dog", "cat", "dog/cat"], "dog/cat"),
+        (["dog", "cat", "cat & dog"], "cat & dog"),
         (["a;b", "b;c", "a;c"], "a;b"),
         (["Dog", "cat", "dog,Cat"], "dog,Cat"),
         (["music", "piano,music", "guitar,strings,music"], ""),
@@ -354,6 +365,8 @@ def test_start_and_end_are_ignored_if_each_file_has_one_row(table):
     assert "2020-01-01" in error_message(table(text), start_column="Start")
     manifest = read(table("path,start,label\na.wav,1,x\nb.wav,2,y\n"))
     assert manifest.notes == ("column start is ignored: each file has one row",)
+    manifest = read(table("path,Onset,offset,label\na.wav,1,2,x\nb.wav,2,3,y\n"))
+    assert manifest.notes == ("columns Onset and offset are ignored: each file has one row",)
 
 
 def test_columns_of_segments_that_are_named_are_always_used(table):

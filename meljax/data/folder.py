@@ -3,7 +3,7 @@
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from meljax.config import DataConfig
@@ -96,18 +96,35 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
     if not items:
         raise _nothing_found(root, tree)
     lists = read_split_lists(root, tree, layout.train, {item.path: item.split for item in items})
+    unlisted = 0
     if lists.split_of:
-        rest = "train" if "val" in lists.split_of.values() or not training else ""
-        items = [
-            dataclasses.replace(item, split=lists.split_of.get(item.path, item.split or rest))
-            for item in items
-        ]
-    loose = len(tree.files) - len(items) - len(aside)
+        items, unlisted = _by_lists(items, lists.split_of, training)
+        lists.notes.extend([f"{count(unlisted, 'file')} in no list left out"] * bool(unlisted))
+    loose = len(tree.files) - len(items) - len(aside) - unlisted
     notes = [*layout.notes, *lists.notes]
     if loose:
         notes.append(f"{count(loose, 'file')} outside of the class folders left out")
     manifest = _manifest(root, tree, items, aside, layout.empty, notes, training)
     return dataclasses.replace(manifest, warnings=tuple(lists.warnings))
+
+
+def _by_lists(
+    items: Sequence[Item], split_of: Mapping[str, str], training: bool
+) -> tuple[list[Item], int]:
+    """Returns the items with the splits of lists, and the number of items in no list.
+
+    These are left out if there is a list for training; else they are for training.
+    """
+    given = set(split_of.values())
+    unlisted = {"val", "test"} if "train" in given else {"", "train", "val", "test"}
+    kept = [item for item in items if item.path in split_of or item.split in unlisted]
+    splits = [split_of.get(item.path, item.split or "train") for item in kept]
+    rest = "" if training and "val" not in splits else "train"
+    decided = [
+        dataclasses.replace(item, split=rest if split == "train" else split)
+        for item, split in zip(kept, splits, strict=True)
+    ]
+    return decided, len(items) - len(kept)
 
 
 def _manifest(

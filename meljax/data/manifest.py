@@ -10,7 +10,7 @@ from typing import Literal
 
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
-from meljax.util.phrases import nearest, on_one_line
+from meljax.util.phrases import count, nearest, on_one_line
 
 Split = Literal["train", "val", "test"]
 
@@ -83,15 +83,16 @@ def file_manifest(
 ) -> Manifest:
     """Returns the manifest of files; `training`: checks that the classes can be trained on."""
     items = tuple(sorted(items, key=lambda item: (item.path, item.start or 0)))
+    bad = tuple(sorted(bad, key=lambda each: each.path))
     if training:
-        check_classes(str(source), items)
+        check_classes(str(source), items, bad)
     return Manifest(
         source=str(source),
         root=str(root),
         kind=kind,
         items=items,
         left_out=left_out,
-        bad=tuple(sorted(bad, key=lambda each: each.path)),
+        bad=bad,
         read=lambda item: read_file(str(root / item.path)),
         stamp=lambda item: file_stamp(str(root / item.path)),
         notes=tuple(notes),
@@ -173,8 +174,11 @@ def check_groups(source: str, pairs: Collection[tuple[str, str]], group: str) ->
         )
 
 
-def check_classes(source: str, items: Iterable[Item]) -> None:
-    """Raises `UserError` unless train has two classes or more, and every class of val and test."""
+def check_classes(source: str, items: Iterable[Item], bad: Sequence[Bad] = ()) -> None:
+    """Raises `UserError` unless train has two classes or more, and every class of val and test.
+
+    `bad` are files that cannot be used, which may be the reason.
+    """
     labels: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for item in items:
         labels[item.split or "train"].add(item.label)
@@ -188,9 +192,10 @@ def check_classes(source: str, items: Iterable[Item]) -> None:
                 f"train{nearest(name, trained)}"
             )
     if len(trained) < 2:
+        lost = f" ({count(len(bad), 'file')} cannot be used, e.g. {bad[0]})" if bad else ""
         raise UserError(
             f"data.path: {source!r} has files of one class only, {min(trained)!r}; "
-            "expected at least two"
+            f"expected at least two{lost}"
         )
 
 

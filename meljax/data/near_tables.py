@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.file_tree import Tree
+from meljax.data.tables.columns import LABEL_COLUMNS
+from meljax.util.files import decode_text
 
 _SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
 TABLE_FOLDERS = ("meta", "metadata", "label", "labels", "annotation", "annotations", "csv", "doc")
 TABLE_FOLDERS += ("docs", "json", "txt", "xml")
 """Folders that hold tables or texts, in lower case."""
-_LABEL_COLUMNS = ("class", "category", "species", "class_name", "classname", "target", "speaker")
 _OURS = frozenset(("predictions.csv", "split.csv"))  # results of meljax
 _LEVELS = 2
 _MOST = 20  # tables that are looked into in a folder above
@@ -26,7 +27,7 @@ class NearTable(NamedTuple):
 
     path: str  # as the user may give it
     columns: Sequence[str]
-    lists_files: bool  # whether it names a file of the folder
+    listed: int  # number of the folder's files that it names
     beside_files: bool  # whether its paths are relative to its own folder
 
 
@@ -44,21 +45,20 @@ def near_tables(root: Path, tree: Tree) -> list[NearTable]:
     names = {os.path.basename(path) for path in tree.files}
     names |= {stem for name in names if not (stem := os.path.splitext(name)[0]).isdigit()}
     tables = [_look_into(path, names) for path in paths]
-    tables = [each for each in tables if each.lists_files or each.path in inside]
+    tables = [each for each in tables if each.listed or each.path in inside]
     tables = [each for each in tables if not _is_metadata(each) or each.path not in inside]
-    return sorted(tables, key=lambda each: not each.lists_files)
+    return sorted(tables, key=lambda each: (not each.listed, not _label_column(each), -each.listed))
 
 
 def hint(root: Path, tables: Sequence[NearTable]) -> str:
     """Returns the settings for the first of the tables, for an error message; '' if none."""
     if not tables:
         return ""
-    path, columns, lists_files, beside_files = tables[0]
+    path, _, listed, beside_files = tables[0]
     keys = [f"data.path={path!r}"]
-    if lists_files and not beside_files:
+    if listed and not beside_files:
         keys.append(f"data.root={str(root)!r}")
-    label = next((name for name in _LABEL_COLUMNS if name in columns), "")
-    if "label" not in columns and label:
+    if (label := _label_column(tables[0])) not in ("", "label"):
         keys.append(f"data.label={label}")
     return f"; did you mean {' '.join(keys)}?"
 
@@ -69,6 +69,13 @@ def note(tables: Sequence[NearTable], used: str) -> list[str]:
         return []
     more = f" and {len(tables) - 1} more tables were" if len(tables) > 1 else " was"
     return [f"labels come from {used}; {tables[0].path!r}{more} not read"]
+
+
+def _label_column(table: NearTable) -> str:
+    """Returns the column that probably holds the labels; '' if none."""
+    return next(
+        (name for usual in LABEL_COLUMNS for name in table.columns if name.lower() == usual), ""
+    )
 
 
 def _is_table(path: str) -> bool:
@@ -111,13 +118,13 @@ def _look_into(path: str, names: set[str]) -> NearTable:
     """Reads the start of a table; `names`: of the folder's files, with and without suffix."""
     text = ""
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        text = file.read(_READ).decode("utf-8-sig", errors="replace")
+        text = decode_text(file.read(_READ), errors="replace")
     first = text.partition("\n")[0]
     columns = [column.strip(' \r"') for column in re.split("[,;\t|]", first)]
     with contextlib.suppress(ValueError):
         if isinstance(row := json.loads(first), dict):
             columns = list(row)
     fields = (field.replace("\\", "/") for field in re.split('[,;\t|"\r\n]+', text))
-    found = next((field for field in fields if field.rpartition("/")[2] in names), "")
-    beside = os.path.exists(os.path.join(os.path.dirname(path), found))
-    return NearTable(path, columns, bool(found), beside)
+    found = [field for field in fields if field.rpartition("/")[2] in names]
+    beside = os.path.exists(os.path.join(os.path.dirname(path), *found[:1]))
+    return NearTable(path, columns, len(found), beside)

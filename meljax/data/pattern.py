@@ -1,5 +1,6 @@
 """Labels, groups and splits from the names of files, by the regular expression `data.pattern`."""
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -62,12 +63,12 @@ def proposed_pattern(paths: Sequence[str], folder: str) -> str:
     """
     stems = list(names(paths, whole=False))
     bodies = [*(_by_columns(stems, separator) for separator in "_-. "), *_BY_START]
+    patterns = [body for body in bodies if body]
     if folder:
-        depth = folder.replace("[^/]", "").count("/")
-        deeper = "[^/]+/" * (min(path.count("/") for path in paths) - depth)
-        bodies = [deeper + body.replace("?P<group>", "?:") for body in bodies if body]
-        bodies.insert(0, r"(?P<label>[^/]+)/.+")
-    for pattern in (folder + body for body in bodies if body):
+        start = folder + "[^/]+/" * _wrappers(paths, folder)
+        patterns = [start + body.replace("?P<group>", "?:") for body in patterns]
+        patterns.insert(0, folder + r"(?P<label>[^/]+)/.+")
+    for pattern in patterns:
         matches = [re.fullmatch(pattern, name) for name in names(paths, whole="/" in pattern)]
         if all(matches):
             labels = Counter(match["label"] for match in matches)
@@ -77,6 +78,13 @@ def proposed_pattern(paths: Sequence[str], folder: str) -> str:
                 found = f"{len(labels):,} classes: {first}" + (", …" if len(labels) > 3 else "")
                 return f"; for example, data.pattern='{pattern}' finds {found}"
     return f"; for example, data.pattern='{EXAMPLE}' reads names such as 7_jackson_32.wav"
+
+
+def _wrappers(paths: Sequence[str], folder: str) -> int:
+    """Returns the number of levels below `folder` where all paths have the same folder."""
+    depth = folder.replace("[^/]", "").count("/")
+    levels = zip(*(path.split("/")[depth:-1] for path in paths), strict=False)
+    return len(list(itertools.takewhile(lambda names: len(set(names)) == 1, levels)))
 
 
 def _compiled(pattern: str) -> re.Pattern:

@@ -117,3 +117,13 @@ def remove_stale_temporaries(folder: Path, age: float = 3600) -> None:
         with contextlib.suppress(FileNotFoundError):
             if file.is_file() and time.time() - file.stat().st_mtime > age:
                 file.unlink()
+
+
+def decode_text(raw: bytes, errors: str = "strict") -> str:
+    """Returns a text in UTF-8, or in UTF-16 with a byte order mark.
+
+    `errors` is as in `bytes.decode`, which raises `UnicodeDecodeError` if it is 'strict'.
+    """
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors.replace("surrogateescape", "replace"))
+    return raw.decode("utf-8-sig", errors)

@@ -12,9 +12,10 @@ from meljax.data.manifest import Manifest, kind_of
 from meljax.data.split_names import split_of
 from meljax.data.tables.columns import find_column, listed
 from meljax.data.tables.find_files import Finder, Found, files_root
-from meljax.data.tables.read_table import UTF16_MARKS, Table, read_table, read_text
+from meljax.data.tables.read_table import Table, read_table, read_text
 from meljax.data.tables.rows import Row, folder_split, manifest_of, segment
 from meljax.util.errors import UserError
+from meljax.util.files import decode_text
 from meljax.util.phrases import count
 
 _RAVEN, _AUDACITY = "Raven selection table", "Audacity label file"
@@ -147,8 +148,9 @@ def _stems(name: str) -> list[str]:
 
 def _names_recordings(file: Path) -> bool:
     """Returns whether a Raven table has a column with recordings, so that it may list many."""
-    head = file.read_bytes()[:4096].replace(b"\0", b"").lower()
-    return b"begin file" in head or b"begin path" in head
+    with open(file, "rb") as opened:
+        head = decode_text(opened.read(4096), errors="replace").lower()
+    return "begin file" in head or "begin path" in head
 
 
 def _kind(file: Path, named: bool = False) -> str:
@@ -162,9 +164,8 @@ def _kind(file: Path, named: bool = False) -> str:
     if not os.path.isfile(file):  # a pipe would block, a dangling link cannot be read
         return ""
     with open(file, "rb") as opened:
-        head = opened.read(4096)
-    encoding = "utf-16" if head.startswith(UTF16_MARKS) else "utf-8-sig"
-    first = head.decode(encoding, errors="replace").lstrip("\r\n").partition("\n")[0]
+        head = decode_text(opened.read(4096), errors="replace")
+    first = head.lstrip("\r\n").partition("\n")[0]
     if all(name.lower() in first.lower() for name in _TIMES):
         return _RAVEN
     line = _LABEL_LINE.fullmatch(first.rstrip("\r"))

@@ -12,14 +12,32 @@ from meljax.util.phrases import nearest
 
 _FILE_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "audio", "audio_path"),
-    *("audio_file", "audio_filename", "recording", "image", "image_path", "image_file", "img"),
+    *("audio_file", "audio_filename", "audio_filepath", "recording", "image", "image_path"),
+    *("image_file", "image_name", "img"),
     *("wav", "wav_path", "wav_file", "slice_file_name", "fname", "relative_path", "clip", "sound"),
     *("file name", "file path", "name", "clip_id", "file_id", "id"),
 )
-_LABEL_COLUMNS = (
+LABEL_COLUMNS = (
     *("label", "labels", "class", "classname", "class_name", "category", "species", "target"),
-    *("speaker", "word"),
+    *(
+        "primary_label",
+        "scene_label",
+        "event_label",
+        "common_name",
+        "genre",
+        "emotion",
+        "diagnosis",
+    ),
+    *("instrument", "language", "accent", "gender", "speaker", "word", "tag"),
 )
+"""Usual names of columns with classes, in lower case."""
+_TIME_COLUMNS = (
+    *(("start", "end"), ("start_time", "end_time"), ("start_s", "end_s"), ("onset", "offset")),
+    *(("begin", "end"), ("begin_time", "end_time"), ("start_seconds", "end_seconds")),
+    *(("start_sec", "end_sec"), ("start time", "end time"), ("tmin", "tmax"), ("t0", "t1")),
+    *(("begin time (s)", "end time (s)"), ("start (s)", "end (s)"), ("start", "stop")),
+)
+"""Usual names of columns with the start and end of segments, in lower case."""
 _SAMPLES = 50
 """Number of rows whose files are looked for to choose a column."""
 
@@ -58,6 +76,13 @@ def find_column(table: Table, key: str, name: str, optional: bool = False) -> in
     if matches:
         problem = f"more than one column {name!r}"
     raise UserError(f"{key}: {str(table.file)!r} has {problem}; {listed(table)}")
+
+
+def time_columns(table: Table) -> tuple[str, str] | None:
+    """Returns the names of columns that probably hold the start and end of segments, or `None`."""
+    names = {_plain(each): each for each in table.header}
+    pairs = (pair for pair in _TIME_COLUMNS if names.keys() >= {*pair})
+    return next(((names[start], names[end]) for start, end in pairs), None)
 
 
 def listed(table: Table) -> str:
@@ -101,7 +126,7 @@ def _plain(name: str) -> str:
 
 
 def _no_label(table: Table, name: str) -> UserError:
-    usual = [each for each in table.header if _plain(each) in _LABEL_COLUMNS]
+    usual = [each for each in table.header if _plain(each) in LABEL_COLUMNS]
     hint = ""
     if name == "label" and usual:
         hint = "; set " + " or ".join(shlex.quote(f"data.label={each}") for each in usual)

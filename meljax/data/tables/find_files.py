@@ -102,6 +102,18 @@ class Finder:
         every = (*self.tree.files, *self.tree.missing, *self.tree.others)
         return Counter(kind_name(path) for path in every if path not in known)
 
+    def unlisted(self, used: Iterable[str]) -> dict[str, int]:
+        """Returns the number of recordings and images beside those `used`, by kind.
+
+        Only folders that were read anyway are searched.
+        """
+        known = set(used)
+        if self._tree:
+            beside = self._tree.files
+        else:
+            beside = (prefix + name for prefix, names in self._listings.values() for name in names)
+        return Counter(kind_name(path) for path in beside if kind_of(path) and path not in known)
+
     def _direct(self, cell: str) -> Found:
         folder, slash, name = _as_path(cell).rpartition("/")
         folder = folder or slash

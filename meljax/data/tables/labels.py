@@ -14,14 +14,15 @@ def several_classes(labels: Iterable[str]) -> str:
 
     - it is a list, such as "['a', 'b']";
     - a part between ';' or '|' is itself a label;
-    - every part between ';', '|' or ',' is also in another label, and one of them at another place
-      there: 'a,b' beside 'b,c' and 'a', but not 'dog, big' beside 'cat, big' and 'dog, small'.
+    - every part between separators (also ',', '+', '/' and '&') is also in another label, and one
+      of them at another place there: 'a,b' beside 'b,c' and 'a', but not 'dog, big' beside
+      'cat, big' and 'dog, small'.
     """
     labels = sorted(set(labels))
     if listed := next(filter(_LIST.fullmatch, labels), ""):
         return listed
     names = {label.casefold() for label in labels}
-    for separator in ";|,":
+    for separator in ";|,+/&":
         parts = {label: _parts(label, separator) for label in labels}
         counts = Counter(part for each in parts.values() for part in set(each))
         places = defaultdict(set)
@@ -34,7 +35,7 @@ def several_classes(labels: Iterable[str]) -> str:
             shared = all(counts[part] > 1 for part in each)
             if shared and any(len(places[part]) > 1 for part in each):
                 return label
-            if separator != "," and not names.isdisjoint(each):
+            if separator in ";|" and not names.isdisjoint(each):
                 return label
     return ""
 

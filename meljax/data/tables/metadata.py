@@ -17,6 +17,7 @@ from meljax.data.tables.read_table import Table, read_table
 from meljax.data.tables.rows import Row, folder_split, manifest_of
 from meljax.data.tables.scan_table import read_rows
 from meljax.util.errors import UserError
+from meljax.util.files import decode_text
 from meljax.util.phrases import count
 
 _NAMES = ("metadata.csv", "metadata.jsonl")
@@ -99,8 +100,8 @@ def _read_tables(folder: Path, paths: Sequence[str], file_column: str) -> list[T
 def _mentions(file: Path, column: str) -> bool:
     """Tells whether a file may have a column, by its start; others need not be readable."""
     with open(file, "rb") as opened:
-        head = opened.read(4096).replace(b"\0", b"")  # for UTF-16
-    return column.lower() in head.decode(errors="replace").lower()
+        head = decode_text(opened.read(4096), errors="replace")
+    return column.lower() in head.lower()
 
 
 def _file_column(table: Table, name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meljax.util.errors import UserError
+from meljax.util.files import decode_text
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", *JSON_SUFFIXES)
@@ -16,7 +17,6 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", *JSON_SUFFIXES)
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _SEP_LINE = re.compile(r'"?sep=(\\t|\t|[^\s"])"?[ ,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
-UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SAMPLE = 65_536
 """Number of characters at the start of a file that show its delimiter."""
 
@@ -65,9 +65,8 @@ def read_table(file: Path) -> Table:
 
 def read_text(file: Path) -> str:
     """Returns the text of a file; raises `UserError` if its encoding is another one."""
-    raw = file.read_bytes()
     try:
-        text = raw.decode("utf-16" if raw.startswith(UTF16_MARKS) else "utf-8-sig")
+        text = decode_text(file.read_bytes())
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
@@ -144,6 +143,12 @@ def _read_json(file: Path, text: str) -> Table:
     for number, entry in entries:
         if not isinstance(entry, dict):
             raise UserError(f"{table.at(number)} is not a JSON object with a value per column")
+    values = [value for _, entry in entries for value in entry.values()]
+    if len(entries) == 1 and len(values) > 1 and all(isinstance(v, dict | list) for v in values):
+        raise UserError(
+            f"data.path: {str(file)!r} is one JSON object with a list per column; write one object "
+            "per row, as pandas does with orient='records'"
+        )
     header = list(dict.fromkeys(key for _, entry in entries for key in entry))
     rows = [(number, [_cell(entry.get(key)) for key in header]) for number, entry in entries]
     for number, cells in rows:

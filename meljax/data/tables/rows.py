@@ -1,6 +1,7 @@
 """From the rows of tables to a manifest: checks files, classes, segments and splits."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from meljax.data.manifest import (
     kind_of,
 )
 from meljax.data.split_names import SPLIT_OF_NAME, split_of
+from meljax.data.tables.columns import time_columns
 from meljax.data.tables.find_files import Finder, Found, is_url
 from meljax.data.tables.labels import several_classes
 from meljax.data.tables.read_table import Table
 from meljax.util.errors import UserError
+from meljax.util.phrases import count
 
 
 class Row(NamedTuple):
@@ -67,8 +70,8 @@ def manifest_of(
     items, bad = _items(rows, _splits(source, rows, training), finder, found)
     if not items:
         raise UserError(
-            f"data.path: none of the {len(bad)} files of {str(source)!r} can be used "
-            f"({bad[0].path!r}: {bad[0].reason}); paths are relative to {str(finder.root)!r}; "
+            f"data.path: none of the files of {str(source)!r} can be used ({len(bad):,}, e.g. "
+            f"{bad[0].path!r}: {bad[0].reason}); paths are relative to {str(finder.root)!r}; "
             "set data.root to the folder of the files, or data.file_column to their column"
         )
     kind = common_kind(source, items)
@@ -170,7 +173,9 @@ def _listed_again(row: Row, first: Row) -> UserError:
     segment, hint = f" from {row.start} to {row.end} s", ""
     if row.start is None:
         segment = ""
-        hint = ", or set data.start_column and data.end_column to the columns of its segments"
+        if names := time_columns(row.table):
+            start, end = (shlex.quote(name) for name in names)
+            hint = f", or set data.start_column={start} data.end_column={end} for segments"
     return UserError(
         f"{row.at} lists {row.cell!r}{segment} again (first in {first.place}); keep one{hint}"
     )
@@ -207,10 +212,11 @@ def _search_notes(finder: Finder, cells: set[str], found: Mapping[str, Found]) -
     there = [cell for cell in cells if found[cell].paths]
     if searched := sum(found[cell].searched for cell in there):
         notes.append(
-            f"{searched:,} of {len(cells):,} files were found by searching for their names below "
-            f"{str(finder.root)!r}"
+            f"{searched:,} of {count(len(cells), 'file')} were found by searching for their names "
+            f"below {str(finder.root)!r}"
         )
     if short := [cell for cell in there if found[cell].short]:
         path = found[min(short)].paths[0]
-        notes.append(f"{len(short):,} files are named without suffix: {min(short)!r} is {path!r}")
+        what = "file is" if len(short) == 1 else "files are"
+        notes.append(f"{len(short):,} {what} named without suffix: {min(short)!r} is {path!r}")
     return notes

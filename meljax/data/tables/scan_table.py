@@ -7,7 +7,7 @@ from pathlib import Path
 from meljax.config import DataConfig
 from meljax.data.manifest import Manifest
 from meljax.data.split_names import split_of
-from meljax.data.tables.columns import Columns, find_column, find_columns
+from meljax.data.tables.columns import Columns, find_column, find_columns, time_columns
 from meljax.data.tables.find_files import Finder, Found, files_root, is_url
 from meljax.data.tables.read_table import Table, read_table
 from meljax.data.tables.rows import Row, manifest_of, segment
@@ -19,7 +19,8 @@ def scan_table(file: Path, data: DataConfig, training: bool) -> Manifest:
     """Returns the manifest of a table; see `sources.read_manifest`."""
     finder, found = Finder(files_root(data, file.parent)), {}
     rows, notes = read_rows(read_table(file), data, finder, found)
-    return manifest_of(file, rows, finder, found, training, data.group, notes)
+    unlisted = finder.unlisted(path for each in found.values() for path in each.paths)
+    return manifest_of(file, rows, finder, found, training, data.group, notes, unlisted)
 
 
 def read_rows(
@@ -77,13 +78,16 @@ def _default_segments(
 ) -> tuple[Columns, list[str]]:
     """Returns the columns without start and end if each file has one row, and notes."""
     names = [table.header[each] for each in (columns.start, columns.end) if each is not None]
-    if not names:
-        return columns, []
     if len(files) < len(table.rows):
+        if not names:
+            return columns, []
         find_column(table, "data.start_column", "start")  # raises an error if it is missing
         find_column(table, "data.end_column", "end")
         notes = [f"each row is a segment, from start to end, of {count(len(files), 'file')}"]
         return columns, notes
+    names = time_columns(table) or names
+    if not names:
+        return columns, []
     what = f"columns {names[0]} and {names[1]} are" if names[1:] else f"column {names[0]} is"
     return columns._replace(start=None, end=None), [f"{what} ignored: each file has one row"]
 
