@@ -108,10 +108,16 @@ def test_macro_f1_leaves_unscored_classes_out():
 
 
 def test_skipping_every_small_class_is_refused(rare):
-    for name in ("voice0", "voice1", "voice2"):
+    for name in ("voice0", "voice1"):
         shutil.rmtree(rare / name)
     with pytest.raises(UserError, match="fewer than two are left"):
         read(rare, data__small_classes="skip")
+    shutil.rmtree(rare / "voice2")
+    for choice in ("stop", "keep", "skip"):
+        with pytest.raises(UserError, match="nothing can be held out") as caught:
+            read(rare, data__small_classes=choice)
+        assert "'rare0' (1 file), 'rare1' (1 file)" in str(caught.value)
+        assert caught.value.details == ("read 2 recordings in 2 classes: 'rare0' (1), 'rare1' (1)",)
 
 
 def test_held_out_groups_need_no_two_groups_of_a_class(recordings):

@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,6 +301,33 @@ def test_training_files_are_counted_in_every_split(muddled_run, muddle, tmp_path
         shutil.copy(muddle / "train" / "voice0" / "00.wav", folder / f"{i}.wav")
     found = scores(muddled_run, tmp_path, tmp_path / "copies")
     assert found["trained_on"] == found["files"] == 3
+
+
+def with_data_keys(run: Path, copy: Path, **keys) -> Path:
+    """Returns a copy of a run whose config has other keys of the data group."""
+    shutil.copytree(run, copy)
+    info = json.loads((copy / "config.json").read_text())
+    info["config"] |= {f"data.{key}": value for key, value in keys.items()}
+    (copy / "config.json").write_text(json.dumps(info))
+    return copy
+
+
+def test_a_folder_with_metadata_is_read_by_the_column_of_the_run(audio_run, recordings, tmp_path):
+    run = with_data_keys(audio_run, tmp_path / "run", label="voice")
+    folder = tmp_path / "hub"
+    shutil.copytree(recordings / "voice0", folder / "data")
+    names = sorted(path.name for path in (folder / "data").glob("*.wav"))
+    rows = [f"data/{name},{i},voice0" for i, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,label,voice", *rows]))
+    assert scores(run, tmp_path, folder)["files"] == len(names)
+    assert scores(run, tmp_path, recordings)["files"] > len(names)
+
+
+def test_a_pattern_of_the_run_that_does_not_match_is_named(audio_run, recordings, tmp_path, capsys):
+    run = with_data_keys(audio_run, tmp_path / "run", pattern=r"(?P<label>\w+)_x")
+    assert evaluate.main([str(run), str(recordings)]) == 2
+    assert "that is the run's pattern" in capsys.readouterr().err
+    assert scores(run, tmp_path, recordings, "--pattern", "")["files"] > 1
 
 
 def test_a_label_without_other_data_is_refused(audio_run, capsys):

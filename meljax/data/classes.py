@@ -4,11 +4,15 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from meljax.data.manifest import Item
+from meljax.data.manifest import Item, noun
+from meljax.features.frontend import Kind
 from meljax.util.phrases import count
 
 NOT_A_LABEL = {"", "nan", "na", "n/a", "none", "null", "nil", "-", "?", "#n/a", "undefined"}
 """Lower-case texts that programs write for a missing value."""
+
+MAX_SHOWN = 10
+"""Maximum number of classes in the description of the items."""
 
 MAX_NAMED = 5
 """Maximum number of twins that are named in full."""
@@ -54,6 +58,18 @@ def _number(name: str) -> str:
         return repr(float(name))
     except ValueError:
         return ""
+
+
+def describe_items(items: Iterable[Item], kind: Kind) -> str:
+    """Returns the numbers of items and classes, and the names of some classes with theirs."""
+    items = list(items)
+    counts = Counter(item.label for item in items)
+    files = len({item.path for item in items})
+    what = f"{files:,} {noun(kind, files)}"
+    if any(item.start is not None for item in items):
+        what = f"{count(len(items), 'segment')} of {what}"
+    named = ", ".join(f"{name!r} ({counts[name]:,})" for name in sorted(counts)[:MAX_SHOWN])
+    return f"{what} in {len(counts):,} classes: {named}" + ", …" * (len(counts) > MAX_SHOWN)
 
 
 def describe_small(small: Mapping[str, tuple[int, int]], unit: str) -> str:

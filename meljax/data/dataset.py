@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 
 from meljax.config import Config, DataConfig
 from meljax.data import decoded_cache, synthetic
-from meljax.data.classes import describe_small, suspicious_classes
+from meljax.data.classes import describe_items, describe_small, suspicious_classes
 from meljax.data.decode import decoder
 from meljax.data.decoded_cache import CachedItem
 from meljax.data.manifest import Bad, Item, Manifest, Split, check_enough_left, check_none_bad
@@ -140,6 +140,11 @@ def _make_dataset(
     small = {} if config.data.holdout else small_classes(items, digests)
     unit = "file" if all(item.start is None for item in items) else "segment"
     words = describe_small(small, unit)
+    if small.keys() == {item.label for item in items}:
+        raise UserError(
+            "nothing can be held out for validation, because each class has one group only (a "
+            f"value of data.group, a recording or identical files): {words}; add others"
+        )
     skipped = _decide_small(small, words, config.data)
     kept = [i for i, item in enumerate(items) if item.label not in skipped]
     items, digests = tuple(items[i] for i in kept), tuple(digests[i] for i in kept)
@@ -217,17 +222,15 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
         if len({array.shape[2] for array in arrays}) > 1:  # gray and RGB images
             arrays = [decoder.with_channels(array, 3) for array in arrays]
         _check_heights(items, arrays)
-    return _make_dataset(
-        config,
-        items,
-        [content.digest for _, content in good],
-        arrays,
-        manifest.warnings,
-        kind=manifest.kind,
-        left_out=manifest.left_out,
-        skipped=bad,
-        notes=manifest.notes,
-    )
+    digests = [content.digest for _, content in good]
+    attributes = {"left_out": manifest.left_out, "skipped": bad, "notes": manifest.notes}
+    try:
+        return _make_dataset(
+            config, items, digests, arrays, manifest.warnings, kind=manifest.kind, **attributes
+        )
+    except UserError as error:
+        understood = (f"read {describe_items(items, manifest.kind)}", *manifest.notes)
+        raise UserError(str(error), (*understood, *error.details)) from error
 
 
 class Content(NamedTuple):

@@ -31,7 +31,7 @@ def scan_folder(root: Path, tree: Tree, data: DataConfig, training: bool) -> Man
     """Returns the manifest of a folder; see `sources.read_manifest`."""
     tables = near_tables.near_tables(root, tree)
     try:
-        _check_settings(root, data)
+        _check_settings(root, data, training)
         scan = _scan_names if data.pattern else _scan_classes
         manifest = scan(root, tree, data, training)
     except UserError as error:
@@ -43,10 +43,10 @@ def scan_folder(root: Path, tree: Tree, data: DataConfig, training: bool) -> Man
     return dataclasses.replace(manifest, notes=notes)
 
 
-def _check_settings(root: Path, data: DataConfig) -> None:
+def _check_settings(root: Path, data: DataConfig, training: bool) -> None:
     """Raises `UserError` if the settings are for a table, or the folder is a TFDS set."""
     for key, value in (("data.label", data.label), ("data.group", data.group or "group")):
-        if key != f"data.{value}":
+        if training and key != f"data.{value}":
             raise UserError(
                 f"{key}={value!r} names a column of a table, but data.path {str(root)!r} is a "
                 "folder"

@@ -65,11 +65,6 @@ def split_items(
     chosen = {index for unit in _search(units, targets) for index in unit.members}
     for index in undecided:
         splits[index] = "val" if index in chosen else "train"
-    if "val" not in splits:
-        raise UserError(
-            "nothing can be held out for validation, because each class has one group only (a "
-            "value of data.group, a recording or identical files); add others"
-        )
     together = ", groups kept together" if any(item.group for item in items) else ""
     rule = f"{data.val_fraction:.3g} of each class for validation, seed {seed}{together}"
     return Splits(splits, rule, tuple(sorted(small)))

@@ -248,12 +248,16 @@ def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str |
     """Returns the files of other data; raises `UserError` if the model does not fit them."""
     path = str(given["path"])
     data = dataclasses.replace(trained.config.data, root="", group="", holdout="")
-    if os.path.isdir(os.path.expanduser(path)):
-        data = dataclasses.replace(data, label="label")  # the sub-folder
     data = dataclasses.replace(data, **given)
     if catalog.is_name(path):
         data = dataclasses.replace(data, path=str(catalog.find_or_download(path, data.tfds_dir)))
-    manifest = read_manifest(data, training=False)
+    try:
+        manifest = read_manifest(data, training=False)
+    except UserError as error:
+        if not data.pattern or "pattern" in given:
+            raise
+        hint = "; that is the run's pattern, and data.pattern='' reads folders of classes"
+        raise UserError(f"{error}{hint}", error.details) from error
     kind = trained.model.frontend.kind
     if manifest.kind != kind:
         raise UserError(
