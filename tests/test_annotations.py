@@ -70,12 +70,12 @@ def test_notes_say_what_was_read_and_left_out(folder):
     manifest = read(path)
     assert segments(manifest) == TWO * 2
     assert manifest.root == path
-    assert manifest.left_out == {".wav": 1, ".md": 1}
+    unlabeled = "segments without label or duration"
+    assert manifest.left_out == {".wav": 1, ".md": 1, unlabeled: 3}
     assert manifest.notes == (
         "column 'Annotation' of Raven tables holds the classes",
         "read 1 Audacity label file with 2 segments",
         "read 1 Raven selection table with 2 segments",
-        "3 segments without label or duration left out",
         "1 recording without labeled segments left out",
         f"2 of 2 files were found by searching for their names below {path!r}",
     )
@@ -142,7 +142,7 @@ def test_split_folders_give_the_splits(folder):
         (RAVEN + "4\tS\t1\tx\t8\t0\towl\n", ["line 6", "'x'", "'Begin Time (s)'"]),
         (RAVEN + "4\tS\t1\t2\t3.25\t0\towl\n", ["line 6", "again", "line 4"]),
         (RAVEN.replace("Annotation", "Q"), ["data.label", "no column 'label'", "'Q'"]),
-        (RAVEN.replace("owl", "").replace("wren", ""), ["no labeled segments", "4 segments"]),
+        (RAVEN.replace("owl", "").replace("wren", ""), ["no labeled segments", "4 without label"]),
         (AUDACITY + "7\t6\tx\n", ["line 6", "after"]),
         (AUDACITY + "-7\t6\tx\n", ["line 6", "'-7'"]),
         (AUDACITY + "owl\n", ["line 6", "'owl'"]),
@@ -215,9 +215,30 @@ def test_a_missing_recording_is_not_another_one_of_its_name(folder):
     assert (bad.path, bad.reason[:26]) == ("a/rec", "no recording has this name")
 
 
+def test_the_folders_of_recordings_with_annotations_are_no_classes(folder):
+    texts = {f"{name}.txt": AUDACITY for name in ("cat/1", "dog/2")}
+    manifest = read(folder("cat/1.wav", "dog/2.wav", of=texts))
+    assert segments(manifest) == TWO * 2
+    assert "labels come from these files, not from the folders 'cat', 'dog'" in manifest.notes
+
+
 def test_a_file_that_is_not_named_like_a_recording_says_so(folder):
     message = error_message(folder("rec.wav", of={"labels.txt": AUDACITY}))
     assert "name the annotation file like its recording" in message
+
+
+@pytest.mark.parametrize(
+    ("table", "recordings"),
+    [
+        ("siteA/rec.selections.txt", ("siteA/x.wav", "siteB/rec.wav")),
+        ("labels/D1/rec.txt", ("audio/D2/rec.wav", "audio/D2/x.wav")),
+    ],
+)
+def test_the_recording_of_another_place_is_not_taken(folder, table, recordings):
+    text = RAVEN.replace("Channel", "Begin File").replace("\t1\t", "\trec.wav\t")
+    text = AUDACITY if table.startswith("labels") else text
+    message = error_message(folder(*recordings, of={table: text}))
+    assert "no such file" in message or "no recording has this name" in message
 
 
 def test_an_image_of_the_same_name_is_no_recording(folder):

@@ -129,7 +129,7 @@ STOPPED = {
         below("fold1/train", "fold2/test"),
         "reads names such as 7_jackson_32.wav",
     ),
-    "a flat test beside classes": ([*FOUR, "test/1"], "splits or folds, not classes: 'test'"),
+    "a flat val beside classes": ([*FOUR, "val/1"], "splits or folds, not classes: 'val'"),
     "one fold beside classes": ([*FOUR, "fold3/1"], "'fold3'"),
     "folds in a split": (below("train", files=("fold1/1", "fold2/1")), "'fold1', 'fold2'"),
     "parts": (["part1/1", "part2/1"], "'part1', 'part2'"),
@@ -295,6 +295,37 @@ def test_a_list_for_training_beside_split_folders_keeps_the_other_splits(touch):
     assert summary(read(folder)) == "train: cat 1 dog 1, val: cat 2 dog 2"
 
 
+@pytest.mark.parametrize("name", ["test.txt", "test_list.txt", "lists/test.txt"])
+def test_a_list_does_not_move_files_out_of_split_folders(touch, name):
+    folder = touch(*(f"{name}.wav" for name in below("train", "test")))
+    write(folder, name, "cat/1.wav", "dog/1.wav")
+    assert summary(read(folder)) == "open: cat 2 dog 2, test: cat 2 dog 2"
+    write(folder, "test.txt", "cat/1.wav", "dog/1.wav")
+    assert summary(read(f"{folder}/train")) == OPEN
+
+
+def test_lists_with_other_labels_than_the_folders_stop_the_run(touch):
+    folder = touch(*(f"{name}.wav" for name in (*FOUR, "cat/3")))
+    write(folder, "val.txt", "cat/1 happy", "cat/2 sad")
+    assert "give labels to the files of 'cat', 'happy' and 'sad'" in error_message(folder)
+    write(folder, "val.txt", "7 cat/1", "7 cat/2", "5 dog/1")
+    assert "val: cat 2 dog 1" in summary(read(folder))
+
+
+def test_a_list_that_names_no_file_is_warned_of(touch):
+    folder = touch(*(f"{name}.wav" for name in FOUR))
+    write(folder, "val.txt", "1.wav", "2.wav")
+    (warning,) = read(folder).warnings
+    assert "2 lines of 'val.txt' ignored" in warning
+
+
+def test_several_lists_for_one_split_are_not_read(touch):
+    folder = touch(*(f"{name}.wav" for name in FOUR))
+    for fold in "12":
+        write(folder, f"lists/testlist0{fold}.txt", "cat/1.wav")
+    assert summary(read(folder)) == OPEN
+
+
 def test_a_file_in_two_lists_is_warned_of(touch):
     folder = touch(*(f"{name}.wav" for name in (*FOUR, "cat/3")))
     write(folder, "dev_list.txt", "cat/1.wav")
@@ -335,6 +366,13 @@ def test_a_table_whose_paths_are_its_own_needs_no_root(touch):
     assert error_message(folder).endswith(
         f"did you mean data.path={os.path.join(folder, 'labels.csv')!r}?"
     )
+
+
+def test_of_several_tables_the_one_for_training_is_named(touch):
+    folder = touch("clips/1.wav", "clips/2.wav", "clips/3.wav")
+    for name, row in (("test", "1.wav,x"), ("dev", "2.wav,x"), ("train", "3.wav,x")):
+        write(folder, f"{name}.csv", "file,class", row)
+    assert "train.csv' data.root=" in error_message(folder)
 
 
 def test_a_table_above_that_lists_other_files_is_not_named(touch):
@@ -422,8 +460,51 @@ def test_versions_with_splits_of_their_own_stop_the_run(touch, above):
     splits = [f"{a}/{split}" for a in above.split() for split in ("training", "testing")]
     folder = touch(*(f"{s}/{c}/{i}.wav" for s in splits for c in ("fake", "real") for i in "12"))
     assert "splits" in error_message(folder)
-    labels = {item.label for item in read(folder, allow_split_names=True).items}
-    assert labels == {each.split("/")[0] for each in above.split()}
+    message = error_message(folder, allow_split_names=True)
+    assert "('fake', 'real') inside" in message
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["RecA/robin", "RecA/wren", "RecB/wren", "RecB/owl", "RecC/robin", "RecC/owl"],
+        ["anna/yes", "ben/yes", "carl/no"],
+        ["anna/yes", "anna/no", "ben/YES", "ben/NO"],
+        ["train/anna/yes", "train/ben/yes", "train/carl/no", "test/anna/yes"],
+        ["anna/audio/yes", "anna/audio/no", "ben/audio/yes", "ben/audio/no"],
+        ["north/2021/robin", "north/2021/wren", "south/2021/robin", "south/2021/wren"],
+        ["anna/day1/yes", "anna/day2/no", "ben/day1/yes", "ben/day2/no"],
+        ["anna/class1", "anna/class2", "ben/class1", "ben/class2"],
+    ],
+)
+def test_either_level_may_be_the_classes(touch, files):
+    message = error_message(touch(*(f"{file}/{i}.wav" for file in files for i in "12")))
+    assert "either may be the classes" in message
+
+
+def test_the_proposed_pattern_enters_folders_as_the_layout_does(touch):
+    files = [f"{s}/wav/{a}/{c}" for s in ("train", "dev") for a in ("anna", "ben") for c in "yn"]
+    folder = touch(*(f"{file}/{i}.wav" for file in files for i in "12"))
+    pattern = error_message(folder).partition("data.pattern='")[2].partition("'")[0]
+    manifest = read(folder, pattern=pattern)
+    assert {(item.label, item.group) for item in manifest.items} == {
+        (label, group) for label in "yn" for group in ("anna", "ben")
+    }
+
+
+@pytest.mark.parametrize("names", ["raw processed", "AudioWAV AudioMP3", "2024-05-01 2024-05-02"])
+def test_parts_and_versions_are_no_classes(touch, names):
+    folder = touch(*(f"{name}/{i}.wav" for name in names.split() for i in "12"))
+    assert "parts or versions" in error_message(folder)
+    assert len(read(folder, allow_split_names=True).items) == 4
+
+
+@pytest.mark.parametrize("name", ["test", "Test set", "unlabeled", "to predict"])
+def test_unlabeled_files_beside_classes_are_left_out(touch, name):
+    manifest = read(touch(*(f"{file}.wav" for file in (*FOUR, f"{name}/1", f"{name}/2"))))
+    assert summary(manifest) == OPEN
+    assert manifest.left_out == {"unlabeled recordings": 2}
+    assert f"{name!r} holds 2 unlabeled files" in manifest.notes[0]
 
 
 def test_one_class_in_all_splits_stops_the_run(touch):

@@ -59,6 +59,19 @@ def test_metadata_in_the_only_folder_are_read(folder):
     assert manifest.notes[0] == "read archive/metadata.csv"
 
 
+def test_the_column_file_name_comes_before_longer_names(folder):
+    text = CSV.replace("file_name", "original_file_name,file_name").replace(
+        "\ndata/", "\nold,data/"
+    )
+    assert paths(read(folder({"metadata.csv": text}))) == list(FILES)
+
+
+def test_metadata_in_other_folders_stop_the_run(folder):
+    texts = {f"{name}/metadata.csv": "file_name,label\n1.wav,x\n2.wav,y\n" for name in ("a", "b")}
+    message = error_message(folder(texts, [f"{a}/{i}.wav" for a in "ab" for i in "12"]))
+    assert "neither the folder itself nor a split" in message
+
+
 def test_images_are_read_too(folder):
     files = [name.replace("wav", "png") for name in FILES]
     manifest = read(folder({"metadata.csv": CSV.replace("wav", "png")}, files))

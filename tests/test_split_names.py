@@ -21,7 +21,8 @@ SPLITS = {
 FOLDS = """fold1 fold_01 fold-1 fold.3 Fold10 FOLD_2 fold1of5 1fold 5-fold fold_a us8k-fold-03
     audio_fold4 esc50_fold5 folds_1 kfold k-fold kfolds cvfold2 cv1 cv_fold_1 split1 split_02
     audio_split3 part1 part-2 Part3 part_b audio_part4 subset1 shard-00001-of-00010 chunk_03
-    batch_1 data_batch_2 partition5 set1 set_b trainval train_val train-test devtest"""
+    foldA splitB 第1折 pliegue_1 xval1 part_one batch_1 data_batch_2 partition5 set1 set_b trainval
+    train_val train-test devtest"""
 ORDINARY = """dog cat train_horn training_dog steam_train trains trainer trained train_station
     strain restrain tester testament contest latest protest attest fastest detest test_drive
     drug_test interval carnival naval rival arrival festival devil device developer evaluate_me
@@ -137,6 +138,10 @@ def test_names_that_differ_in_the_split_only_are_splits():
         ("тренировка валидация тестирование", "train val test"),
         ("trn tst", "train test"),
         ("tr cv tt", "train val test"),
+        ("samples_tr samples_te", "train test"),
+        ("训练样本 测试样本", "train test"),
+        ("訓練用音声 テスト用音声", "train test"),
+        ("Trainingsmenge Testmenge", "train test"),
     ],
 )
 def test_splits_in_other_languages_and_short(names, expected):
@@ -177,7 +182,28 @@ def test_similar_names_of_classes(names):
         ("1 2", False),
         ("male female", False),
         ("cat1 dog1", False),
+        ("class1 class2", False),
+        ("emotion_1 emotion_2", False),
     ],
 )
 def test_names_of_parts(names, parts):
     assert are_parts(names.split()) == parts
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ("Session1 Session2", True),
+        ("2024-05-01 2024-05-02", True),
+        ("AudioWAV AudioMP3", True),
+        ("raw processed", True),
+        ("v1 v2", True),
+        ("spk1 spk2", False),
+        ("Actor_01 Actor_02", False),
+        ("clean noisy", False),
+        ("2019 2020", False),
+        ("day night", False),
+    ],
+)
+def test_names_that_are_no_classes_at_all(names, parts):
+    assert are_parts(names.split(), of_classes=False) == parts

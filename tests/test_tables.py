@@ -37,7 +37,11 @@ def test_a_csv_gives_paths_labels_and_groups_as_text(table, touch):
         Item("b.wav", "01", "s1"),
         Item("c.wav", "1", "s1"),
     )
-    assert (manifest.root, manifest.kind, manifest.left_out) == (touch(), "audio", {".wav": 1})
+    assert (manifest.root, manifest.kind, manifest.left_out) == (
+        touch(),
+        "audio",
+        {".wav not in the table": 1},
+    )
 
 
 def test_label_and_group_may_be_other_columns(table):
@@ -323,6 +327,8 @@ def test_names_may_differ_in_their_unicode_form(table, touch, disk, cells):
         (["a", "b", "a|c"], "a|c"),
         (["a", "b", "a + b"], "a + b"),
         (["dog", "cat", "dog/cat"], "dog/cat"),
+        (["dog", "cat", "cat dog", "dog cat"], "cat dog"),
+        (["sea", "lion", "sea lion"], ""),
         (["dog", "cat", "cat & dog"], "cat & dog"),
         (["a;b", "b;c", "a;c"], "a;b"),
         (["Dog", "cat", "dog,Cat"], "dog,Cat"),
@@ -420,3 +426,59 @@ def test_a_column_of_splits_that_is_not_used_is_noted(touch, name):
         file.write(f"path,label,{name}\n" + "\n".join(rows) + "\n")
     assert f"set data.split_column={name}" in read(table).notes[0]
     assert {item.split for item in read(table, split_column=name).items} == {"", "test"}
+
+
+@pytest.mark.parametrize(
+    ("files", "cells"),
+    [
+        (("dog/1.wav", "dog/3.wav", "cat/1.wav"), ("dog/1.wav", "cat/1.wav", "cat/3.wav")),
+        (("test/1.wav", "a.wav", "b.wav"), ("a.wav", "b.wav", "train/1.wav")),
+        (("2020/r.wav", "a.wav", "b.wav"), ("a.wav", "b.wav", "D:\\data\\2021\\r.wav")),
+        (("siteB/r.wav", "a.wav", "b.wav"), ("a.wav", "b.wav", "siteA/r.wav")),
+    ],
+)
+def test_a_missing_file_is_not_another_one_of_its_name(table, files, cells):
+    rows = [f"{cell},{'xyz'[i % 2]}" for i, cell in enumerate(cells)]
+    manifest = read(table("\n".join(["path,label", *rows]), files))
+    assert [bad.reason for bad in manifest.bad] == ["no such file"]
+    assert len(manifest.items) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cells"),
+    [
+        (("wavs/part1/1.wav", "wavs/part1/2.wav"), ("wavs/1.wav", "wavs/2.wav")),
+        (("clips/1.wav", "clips/2.wav"), ("/home/ann/sounds/1.wav", "/home/ann/sounds/2.wav")),
+        (("new/train/1.wav", "new/train/2.wav"), ("old/train/1.wav", "old/train/2.wav")),
+    ],
+)
+def test_a_file_that_moved_is_found(table, files, cells):
+    rows = [f"{cell},{'xy'[i]}" for i, cell in enumerate(cells)]
+    assert paths(read(table("\n".join(["path,label", *rows]), files))) == list(files)
+
+
+def test_of_two_columns_of_files_the_one_that_names_them_exactly_is_read(table):
+    files = ("raw/r0.wav", "raw/r1.wav", "r0_a.wav", "r1_a.wav")
+    text = "recording,clip,label\nr0,r0_a.wav,x\nr1,r1_a.wav,y\n"
+    assert paths(read(table(text, files))) == ["r0_a.wav", "r1_a.wav"]
+
+
+@pytest.mark.parametrize("comments", ["# made by hand\n", "# one\n# two, with a comma\n"])
+def test_comments_above_the_header_are_passed_over(table, comments):
+    manifest = read(table(f"{comments}path,label\na.wav,x\nb.wav,y\n"))
+    assert paths(manifest) == ["a.wav", "b.wav"]
+    message = error_message(table(f"{comments}path,label\na.wav,x\nb.wav,\n"))
+    assert f"line {3 + comments.count(chr(10))}" in message
+
+
+@pytest.mark.parametrize("values", ["train test", "train  test", "train test extra", "tr te va"])
+def test_a_column_of_splits_that_is_not_used_is_named(table, values):
+    rows = [f"{'abcd'[i]}.wav,{'xyxy'[i]},{v}" for i, v in enumerate(values.split(" "))]
+    (note,) = read(table("\n".join(["path,label,subset", *rows]))).notes
+    assert "data.split_column=subset" in note
+
+
+def test_a_group_column_of_splits_stops_the_run(table):
+    path = table("path,label,group\na.wav,x,train\nb.wav,y,test\nc.wav,x,test\nd.wav,y,train\n")
+    assert "data.split_column=group data.group=''" in error_message(path)
+    assert splits(read(path, group="", split_column="group"))["b.wav"] == "test"

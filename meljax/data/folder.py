@@ -21,7 +21,7 @@ from meljax.data.manifest import (
     noun,
 )
 from meljax.data.pattern import labeled_by_pattern, proposed_pattern
-from meljax.data.split_lists import read_split_lists
+from meljax.data.split_lists import read_split_lists, split_lists
 from meljax.data.split_names import not_classes
 from meljax.util.errors import UserError
 from meljax.util.phrases import count
@@ -73,7 +73,9 @@ def _scan_names(root: Path, tree: Tree, data: DataConfig, training: bool) -> Man
             "data.allow_split_names=true"
         )
     aside = dict.fromkeys(background, "background")
+    lists = [path for path, _ in split_lists(root, tree)]
     notes = [f"{count(len(background), 'file')} of background left out"] if background else []
+    notes += [f"the list {path!r} is not used with data.pattern" for path in lists]
     return _manifest(root, tree, items, aside, [], notes, training)
 
 
@@ -95,7 +97,7 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
             aside[path] = layout.aside[folder]
     if not items:
         raise _nothing_found(root, tree)
-    lists = read_split_lists(root, tree, layout.train, {item.path: item.split for item in items})
+    lists = read_split_lists(root, tree, layout.train, items)
     unlisted = 0
     if lists.split_of:
         items, unlisted = _by_lists(items, lists.split_of, training)

@@ -1,13 +1,20 @@
 """What the folders of a data set are: classes, splits, wrappers, or none of these."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from meljax.data.file_tree import Tree, join
 from meljax.data.near_tables import TABLE_FOLDERS
-from meljax.data.split_names import are_parts, not_classes, split_of, splits_of
+from meljax.data.split_names import (
+    are_parts,
+    looks_like_split,
+    not_classes,
+    split_of,
+    splits_of,
+)
 from meljax.util.errors import UserError
 from meljax.util.phrases import count
 
@@ -45,6 +52,10 @@ class LayoutError(UserError):
         super().__init__(message)
         self.needs = needs
         self.instead = instead
+
+
+_UNLABELED = ("unlabeled", "unlabelled", "unlabeled_data", "to_predict", "predict")
+"""Names of folders with files to predict, in lower case."""
 
 
 def is_background(name: str) -> bool:
@@ -88,6 +99,7 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
             "one sub-folder per class, a table, or labels in the names",
             "label",
         )
+    names = _set_unlabeled_aside(tree, layout, names)
     splits = splits_of(names)
     if _are_splits(tree, base, names, splits, allow_split_names):
         _add_split_folders(tree, layout, names, splits, training)
@@ -101,9 +113,34 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
     if not allow_split_names:
         _check_splits_inside(tree, layout)
     _check_same_folders(tree, layout)
+    if not allow_split_names:
+        _check_parts(layout)
     labels = {label for label, _ in layout.classes.values()}
     if training and len(labels) == 1:
         _check_single_class(tree, layout, *labels)
+
+
+def _set_unlabeled_aside(tree: Tree, layout: Layout, names: list[str]) -> list[str]:
+    """Returns the folders without those for unlabeled files beside at least two others."""
+    flat = [name for name in names if not _inner(tree, join(layout.base, name))]
+    aside = [name for name in flat if name.lower().replace(" ", "_") in _UNLABELED]
+    tests = [name for name in flat if split_of(name) == "test"]
+    if tests == [name for name in names if looks_like_split(name)]:
+        aside += tests
+    rest = [name for name in names if name not in aside]
+    if len(rest) < 2 or splits_of(rest):
+        return names
+    for name in aside:
+        _set_aside(tree, layout, join(layout.base, name))
+    return rest
+
+
+def _set_aside(tree: Tree, layout: Layout, folder: str) -> None:
+    layout.aside[folder] = "unlabeled"
+    layout.notes.append(
+        f"{folder!r} holds {count(tree.below[folder], 'unlabeled file')}, left out here; "
+        "meljax predict scores such files"
+    )
 
 
 def _check_single_class(tree: Tree, layout: Layout, name: str) -> None:
@@ -194,11 +231,7 @@ def _add_split_folder(tree: Tree, layout: Layout, name: str, split: str) -> None
     alike = {label.casefold() for label in known} & {each.casefold() for each in inner}
     flat = not inner or bool(len(inner) == 1 and known and not alike)
     if flat and split == "test" and not _inner(tree, join(folder, "".join(inner[:1]))):
-        layout.aside[top] = "unlabeled"
-        layout.notes.append(
-            f"{top!r} holds {count(tree.below[top], 'unlabeled file')}, left out here; "
-            "meljax predict scores such files"
-        )
+        _set_aside(tree, layout, top)
         return
     if not inner:
         raise LayoutError(
@@ -216,6 +249,8 @@ def _add_split_folder(tree: Tree, layout: Layout, name: str, split: str) -> None
 def _add_classes(tree: Tree, layout: Layout, folder: str, split: str) -> None:
     """Adds the sub-folders as classes."""
     for name in _inner(tree, folder):
+        if join(folder, name) in layout.aside:
+            continue
         layout.classes[join(folder, name)] = (name, split)
     layout.empty += _empty_classes(tree, folder)
 
@@ -331,31 +366,78 @@ def _check_splits_inside(tree: Tree, layout: Layout) -> None:
             )
 
 
+def _check_parts(layout: Layout) -> None:
+    """Raises `LayoutError` if all classes look like parts or versions of a set."""
+    labels = {label for label, _ in layout.classes.values()}
+    if are_parts(labels, of_classes=False):
+        raise LayoutError(
+            f"has folders that look like parts or versions of a set, not classes: "
+            f"{_listed(sorted(labels))}; name one of them in data.path, give labels by a table or "
+            "by data.pattern, or set data.allow_split_names=true to learn these names as classes",
+            "group",
+        )
+
+
 def _check_same_folders(tree: Tree, layout: Layout) -> None:
     """Raises `LayoutError` if the classes hold folders of the same names: these may be the classes.
 
     If those are numbered, as 'day1', they are parts of the classes, and a note says so.
     """
-    inner = {f: {*_inner(tree, f)} for f, (label, _) in layout.classes.items() if _inner(tree, f)}
-    deep = {folder: names for folder, names in inner.items() if len(names) > 1}
-    outer = sorted({layout.classes[folder][0] for folder in deep})
-    shared = sorted(set.intersection(*deep.values())) if deep else []
-    if len(shared) < 2 or len(outer) < 2 or 2 * len(deep) < len(layout.classes):
-        return
-    given = "(?P<split>[^/]+)/" if any(split for _, split in layout.classes.values()) else ""
-    start = re.escape(join(layout.base, "")) + given
-    if are_parts(shared) and not are_parts(outer):
-        layout.notes.append(
-            f"the folders {_listed(shared)} are parts of the classes; to keep each in one split, "
-            f"set data.pattern='{start}(?P<label>[^/]+)/(?P<group>[^/]+)/.+'"
+    depth, folders = 0, {folder: [folder] for folder in layout.classes}
+    while any(folders.values()):
+        depth += 1
+        folders = {
+            top: [join(folder, name) for folder in each for name in _inner(tree, folder)]
+            for top, each in folders.items()
+        }
+        inner = {top: {path.rpartition("/")[2] for path in each} for top, each in folders.items()}
+        shared = _shared_names(layout, inner)
+        if not shared:
+            continue
+        outer = sorted({layout.classes[top][0] for top in inner if inner[top]})
+        parts = are_parts(shared) or all(map(looks_like_split, shared))
+        if parts and not are_parts(outer):
+            pattern = _level_pattern(layout, "(?P<label>[^/]+)/" + "[^/]+/" * (depth - 1))
+            layout.notes.append(
+                f"the folders {_listed(shared)} are parts of the classes; to keep each in one "
+                f"split, set data.pattern='{pattern}(?P<group>[^/]+)/.+'"
+            )
+            continue
+        inside = _level_pattern(layout, "(?P<group>[^/]+)/" + "[^/]+/" * (depth - 1))
+        outside = _level_pattern(layout, "(?P<label>[^/]+)/")
+        raise LayoutError(
+            f"has folders of the same names ({_listed(shared)}) inside the folders "
+            f"{_listed(outer)}, and either may be the classes: for the inner ones, set "
+            f"data.pattern='{inside}(?P<label>[^/]+)/.+'; for the outer ones, "
+            f"data.pattern='{outside}.+'"
         )
-        return
-    raise LayoutError(
-        f"has folders of the same names ({_listed(shared)}) inside the folders {_listed(outer)}, "
-        f"and either may be the classes: for the inner ones, set "
-        f"data.pattern='{start}(?P<group>[^/]+)/(?P<label>[^/]+)/.+'; for the outer ones, "
-        f"data.pattern='{start}(?P<label>[^/]+)/.+'"
-    )
+
+
+def _shared_names(layout: Layout, inner: Mapping[str, set[str]]) -> list[str]:
+    """Returns the names of inner folders that most classes share; [] if there is one name only.
+
+    `inner`: the names by the folder of the class.
+    """
+    labels = defaultdict(set)
+    for folder, names in inner.items():
+        for name in names:
+            labels[name.casefold()].add(layout.classes[folder][0])
+    shared = {name for name, owners in labels.items() if len(owners) > 1}
+    used = [name for names in inner.values() for name in names]
+    mostly = 2 * sum(name.casefold() in shared for name in used) > len(used)
+    holders = sum(bool(names) for names in inner.values())
+    if len(labels) < 2 or not mostly or 2 * holders < len(inner):
+        return []
+    return sorted({name for name in used if name.casefold() in shared})
+
+
+def _level_pattern(layout: Layout, end: str) -> str:
+    """Returns a pattern for the paths of classes, up to and with the folders that `end` matches."""
+    start = re.escape(join(layout.base, ""))
+    if any(split for _, split in layout.classes.values()):
+        below = layout.train.removeprefix(layout.base).strip("/")
+        start += "(?P<split>[^/]+)/" + "[^/]+/" * below.count("/")
+    return start + end
 
 
 def _check_single(tree: Tree, layout: Layout, name: str, where: dict[str, str]) -> None:

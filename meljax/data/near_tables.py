@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.file_tree import Tree
+from meljax.data.split_names import split_of
 from meljax.data.tables.columns import LABEL_COLUMNS
 from meljax.util.files import decode_text
 
 _SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
 TABLE_FOLDERS = ("meta", "metadata", "label", "labels", "annotation", "annotations", "csv", "doc")
-TABLE_FOLDERS += ("docs", "json", "txt", "xml")
+TABLE_FOLDERS += ("docs", "json", "txt", "xml", "list", "lists", "splits", "evaluation_setup")
 """Folders that hold tables or texts, in lower case."""
 _OURS = frozenset(("predictions.csv", "split.csv"))  # results of meljax
 _LEVELS = 2
@@ -47,7 +48,7 @@ def near_tables(root: Path, tree: Tree) -> list[NearTable]:
     tables = [_look_into(path, names) for path in paths]
     tables = [each for each in tables if each.listed or each.path in inside]
     tables = [each for each in tables if not _is_metadata(each) or each.path not in inside]
-    return sorted(tables, key=lambda each: (not each.listed, not _label_column(each), -each.listed))
+    return sorted(tables, key=_rank)
 
 
 def hint(root: Path, tables: Sequence[NearTable]) -> str:
@@ -71,6 +72,12 @@ def note(tables: Sequence[NearTable], used: str) -> list[str]:
     return [f"labels come from {used}; {tables[0].path!r}{more} not read"]
 
 
+def _rank(table: NearTable) -> tuple:
+    """Returns the sort key of tables: the most useful one comes first."""
+    held_out = split_of(os.path.splitext(os.path.basename(table.path))[0]) in ("val", "test")
+    return not table.listed, not _label_column(table), held_out, -table.listed
+
+
 def _label_column(table: NearTable) -> str:
     """Returns the column that probably holds the labels; '' if none."""
     return next(
@@ -86,8 +93,8 @@ def _is_table(path: str) -> bool:
 
 def _is_metadata(table: NearTable) -> bool:
     """Returns whether it is Hugging Face's table, which is read whenever it is in the folder."""
-    stem = os.path.splitext(os.path.basename(table.path))[0]
-    return stem.lower() == "metadata" and "file_name" in table.columns
+    name = os.path.basename(table.path).lower()
+    return name in ("metadata.csv", "metadata.jsonl") and "file_name" in table.columns
 
 
 def _files_above(root: Path) -> Iterator[str]:

@@ -26,8 +26,8 @@ _WORDS = {
     "entrenamiento entrenar entrainement entraînement apprentissage treino treinamento "
     "addestramento allenamento opleiding träning trening træning treenaus harjoittelu treningowe "
     "treningowy trénovací antrenare eğitim latihan pelatihan latih huấnluyện обучение обучающая "
-    "тренировка тренировочная навчання тренувальна εκπαίδευση تدريب آموزش אימון प्रशिक्षण ฝึก "
-    "训练 訓練 トレーニング 훈련 학습 学習",
+    "обучающие тренировка тренировочная навчання тренувальна εκπαίδευση "
+    "تدريب آموزش אימון प्रशिक्षण ฝึก 训练 訓練 トレーニング 훈련 학습 学習",
     "val": "val valid validation validate dev devel development validierung validierungsdaten "
     "validationsdaten validación validacion validar validação validacao validazione validatie "
     "validering validointi walidacja walidacyjne validační validare doğrulama validasi "
@@ -35,8 +35,8 @@ _WORDS = {
     "test": "test tests testing eval evaluation holdout heldout testen testdaten testdatensatz "
     "prüfung pruefung prüfdaten prueba pruebas probar evaluación évaluation teste testes avaliação "
     "avaliacao valutazione testning testaus testowe testowy testovací testare pengujian uji "
-    "kiểmtra тест тестовая тестирование тестування δοκιμή اختبار آزمون בדיקה परीक्षण ทดสอบ "
-    "测试 測試 テスト 테스트 평가 評価",
+    "kiểmtra teszt testi тест тестовая тестовые тестирование тестування δοκιμή "
+    "اختبار آزمون בדיקה परीक्षण ทดสอบ 测试 測試 テスト 테스트 평가 評価",
 }
 SPLIT_OF_NAME = {word: split for split, words in _WORDS.items() for word in words.split()}
 """Split by the lower-case name of a folder, value of a table, or TFDS split."""
@@ -48,16 +48,28 @@ _NEUTRAL = (
     "folder folders dir directory list lists curated noisy clean other balanced unbalanced "
     "labeled labelled unlabeled unlabelled public private small full mini raw processed original "
     "final new old aug augmented resized cross k fold folds of v version x y hz khz the my for and "
-    "in out daten données datos dados dati dane gegevens 集 数据 数据集 用 データ セット 용 데이터 "
-    "데이터셋 ชุด"
+    "in out daten données datos dados dati dane gegevens menge smenge 集 数据 数据集 样本 音频 "
+    "语音 图片 用 データ セット 音声 画像 용 데이터 데이터셋 ชุด"
 )
 _SHORT = {
     **dict.fromkeys(("tr", "tra", "trn"), "train"),
     **dict.fromkeys(("cv", "dt", "va", "vl"), "val"),
-    **dict.fromkeys(("te", "ts", "tt", "tst", "et"), "test"),
+    **dict.fromkeys(("te", "ts", "tt", "tst", "et", "ev"), "test"),
 }
 """Split by abbreviations that count only if all siblings are such."""
-_FOLDS = frozenset(("fold", "folds", "kfold", "kfolds", "cvfold"))
+_TIMES = "session sessions day days date week month year night visit take trial rep repetition run"
+_TIMES += " round tape v version mic microphone channel ch device recorder"
+_SOURCES = "s id speaker spk subject sub user person actor site station location bird animal"
+_PARTS_OF_TIME = frozenset(_TIMES.split())
+"""Words that, with a number, name parts of a set: never classes."""
+_PARTS_OF_CLASSES = frozenset([*_TIMES.split(), *_SOURCES.split()])
+"""Words that, with a number, name parts of a class, unless they are the classes."""
+_FORMS = "wav wavs mp flac audio audios raw processed original aug augmented resized resampled"
+_VERSIONS = frozenset([*_FORMS.split(), "cropped", "mono", "stereo", "k", "khz", "hz"])
+"""Words for versions of the same recordings."""
+_COUNTED = "one two three four five six seven eight nine ten"
+_FOLDS = frozenset(("fold", "folds", "kfold", "kfolds", "cvfold", "xval", "pliegue", "折"))
+_NUMBERS = frozenset(_COUNTED.split())
 _PARTS = frozenset(
     (
         *(
@@ -90,7 +102,7 @@ _NEUTRAL_WORDS = frozenset(map(_plain, _NEUTRAL.split()))
 _NEUTRAL_ENDS = sorted((w for w in _NEUTRAL_WORDS if len(w) > 2 or not w.isascii()), key=len)[::-1]
 _ANY_SPLIT = "|".join(sorted(_SPLITS, key=len, reverse=True))
 _GLUED = re.compile(
-    "(?:{0})?((?:{1})+)(?:{0})?".format(
+    "(?:{0})*?((?:{1})+)(?:{0})*".format(
         "|".join(_NEUTRAL_ENDS), _ANY_SPLIT
     )  # 'testset', 'trainval'
 )
@@ -141,9 +153,14 @@ def splits_of(names: Collection[str]) -> dict[str, str]:
 
 def _abbreviations(names: Collection[str]) -> dict[str, str]:
     """Returns the split of each of `names` if all are abbreviations of different splits, or {}."""
-    splits = {name: _SHORT[name.lower()] for name in names if name.lower() in _SHORT}
+    splits, others = {}, set()
+    for name in names:
+        *other, last = _TOKEN.findall(name.lower()) or [""]
+        others.add(tuple(other))
+        splits[name] = _SHORT.get(last, "")
     distinct = set(splits.values())
-    return splits if len(distinct) == len(names) and "train" in distinct else {}
+    fits = len(others) == 1 and len(distinct) == len(splits) and "train" in distinct
+    return splits if fits and "" not in distinct else {}
 
 
 def looks_like_split(name: str) -> bool:
@@ -194,25 +211,34 @@ def _paired(names: Collection[str]) -> list[str]:
     return found + longer * (len(longer) > 1)
 
 
-def are_parts(names: Collection[str]) -> bool:
-    """Returns whether names look like parts of a set: 'day1', 'day2' or 'original', 'augmented'.
+def are_parts(names: Collection[str], of_classes: bool = True) -> bool:
+    """Returns whether all names are parts or versions of a set: 'day1', '2024-05-01', 'raw', 'wav'.
 
-    Numbers alone may be classes.
+    `of_classes`: names of speakers or places with a number, such as 's1', are parts too. Numbers
+    alone may be classes.
     """
-    rests = [_read(_CAMEL.findall(_plain(name))).rest for name in names]
-    numbered = all(re.search(r"\d", name) for name in names)
-    if not any(rests):
-        return not any(map(str.isdigit, names))
-    return numbered and len(set(rests)) == 1
+    words = _PARTS_OF_CLASSES if of_classes else _PARTS_OF_TIME
+    return len(names) > 1 and all(_is_part(name, words) for name in names)
+
+
+def _is_part(name: str, words: Collection[str]) -> bool:
+    tokens = [token.lower() for token in _CAMEL.findall(_plain(name))]
+    numbers = [token for token in tokens if token.isdigit()]
+    rest = {token for token in tokens if not token.isdigit()}
+    if numbers and not rest:
+        return len(numbers) > 1  # a date
+    if _is_fold(name):
+        return True
+    return rest <= _VERSIONS or (bool(numbers) and len(rest) == 1 and rest <= words)
 
 
 @functools.lru_cache(10_000)
 def _is_fold(name: str) -> bool:
-    *others, last = _TOKEN.findall(_plain(name).lower()) or [""]
-    if others and len(last) == 1 and others[-1] in _FOLDS | _PARTS:
-        last = "1"  # a letter counts as a number: 'fold_a'
+    *others, last = [token.lower() for token in _CAMEL.findall(_plain(name))] or [""]
+    if others and (len(last) == 1 or last in _NUMBERS) and others[-1] in _FOLDS | _PARTS:
+        last = "1"  # a letter or word counts as a number: 'fold_a', 'part one'
     numbered = any(map(str.isdigit, (*others, last)))
-    words = {token for token in (*others, last) if not token.isdigit()}
+    words = {token for token in (*others, last) if not token.isdigit()} - {"第"}
     if words & _FOLDS:
         return numbered or bool(words & {"kfold", "kfolds", "k"})
     return bool(words & _PARTS) and words <= _PARTS | _NEUTRAL_WORDS and numbered

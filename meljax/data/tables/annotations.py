@@ -88,17 +88,22 @@ def _scan(
         rows += these
     notes = [f"column {name!r} of Raven tables holds the classes" for name in labels]
     notes += [f"read {count(len(n), k)} with {count(sum(n), 'segment')}" for k, n in sizes.items()]
-    if dropped:
-        notes.append(f"{count(len(dropped), 'segment')} without label or duration left out")
     if not rows:
-        raise UserError(f"data.path: {str(source)!r} has no labeled segments; {'; '.join(notes)}")
-    left_out = {}
+        raise UserError(
+            f"data.path: {str(source)!r} has no labeled segments; {'; '.join(notes)}, "
+            f"{len(dropped)} without label or duration"
+        )
+    left_out = {"segments without label or duration": len(dropped)} if dropped else {}
     if source == folder:
         used = {each for row in rows for each in found[row.cell].paths}
-        left_out = finder.left_out(used, kinds)
+        left_out |= finder.left_out(used, kinds)
         unused = sum(kind_of(each) == "audio" and each not in used for each in finder.tree.files)
         notes += [f"{count(unused, 'recording')} without labeled segments left out"] * bool(unused)
         rows = [row._replace(split=row.split or folder_split(row.cell)) for row in rows]
+        above = {row.cell.split("/")[-2] for row in rows if "/" in row.cell}
+        if len(above) > 1 and not any(map(split_of, above)):
+            names = ", ".join(map(repr, sorted(above)[:5])) + (", …" if len(above) > 5 else "")
+            notes.append(f"labels come from these files, not from the folders {names}")
     return manifest_of(source, rows, finder, found, training, data.group, notes, left_out)
 
 

@@ -147,14 +147,17 @@ def _file_column(
     if not usual:
         _check_header(table, finder)
         raise _no_files(table, finder)
-    exists = (each for each in usual if len(usual) == 1 or _names_files(table, each, finder))
-    return find_column(table, "data.file_column", next(exists, usual[0]))
+    if len(usual) > 1:
+        usual.sort(key=lambda each: -_names_files(table, each, finder))
+    return find_column(table, "data.file_column", usual[0])
 
 
-def _names_files(table: Table, name: str, finder: Finder) -> bool:
-    """Tells whether some of the cells of a column name files."""
+def _names_files(table: Table, name: str, finder: Finder) -> int:
+    """Tells whether some cells of a column name files: 2 where they are, 1 elsewhere, 0 none."""
     index, step = table.header.index(name), max(1, len(table.rows) // _SAMPLES)
-    return any(finder.find(cells[index]).paths for _, cells in table.rows[::step])
+    found = [finder.find(cells[index]) for _, cells in table.rows[::step]]
+    quality = (2 - (each.searched or each.short) for each in found if each.paths)
+    return max(quality, default=0)
 
 
 def _check_header(table: Table, finder: Finder) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from meljax.config import DataConfig
 from meljax.data.file_tree import Tree, read_tree
 from meljax.data.manifest import kind_name, kind_of
+from meljax.data.split_names import split_of
 from meljax.util.errors import UserError
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -103,16 +104,15 @@ class Finder:
         return Counter(kind_name(path) for path in every if path not in known)
 
     def unlisted(self, used: Iterable[str]) -> dict[str, int]:
-        """Returns the number of recordings and images beside those `used`, by kind.
-
-        Only folders that were read anyway are searched.
-        """
+        """Returns the number of recordings and images in the folders of those `used`, by kind."""
         known = set(used)
         if self._tree:
-            beside = self._tree.files
+            folders = {os.path.dirname(path) for path in known}
+            beside = (path for path in self._tree.files if os.path.dirname(path) in folders)
         else:
             beside = (prefix + name for prefix, names in self._listings.values() for name in names)
-        return Counter(kind_name(path) for path in beside if kind_of(path) and path not in known)
+        rest = (path for path in beside if kind_of(path) and path not in known)
+        return Counter(f"{kind_name(path)} not in the table" for path in rest)
 
     def _direct(self, cell: str) -> Found:
         folder, slash, name = _as_path(cell).rpartition("/")
@@ -156,7 +156,34 @@ class Finder:
         key += ".*" * short
         if here := self._paths.get(key):
             return Found(here, False, short)
-        return Found(_closest(self._names.get(os.path.basename(key), []), key), True, short)
+        named = self._names.get(os.path.basename(key), [])
+        return Found(
+            _closest([path for path in named if self._may_be(path, key)], key), True, short
+        )
+
+    def _may_be(self, path: str, wanted: str) -> bool:
+        """Tells whether a file with the name in `wanted` may be meant, although it is elsewhere.
+
+        It is not if the folder in `wanted` exists, with recordings or images that do not include
+        it; or if its own folder is for another split, or differs by a number or letter.
+        """
+        here, there = normal(path).split("/")[:-1], wanted.split("/")[:-1]
+        for start in range(len(there)):
+            folder = "/".join(there[start:])
+            if self.tree.direct[folder] and not "/".join(here).startswith(folder):
+                return False
+        splits = {next(filter(None, map(split_of, parts[::-1])), "") for parts in (here, there)}
+        if len(splits - {""}) > 1:
+            return False
+        return not here or not there or not _counted_alike(here[-1], there[-1])
+
+
+def _counted_alike(one: str, other: str) -> bool:
+    """Tells whether names differ in their numbers or last letter only: 'day1' and 'day2'."""
+    if one == other:
+        return False
+    same = re.sub(r"\d+", "0", one) == re.sub(r"\d+", "0", other)
+    return same or (len(one) == len(other) > 1 and one[:-1] == other[:-1])
 
 
 def _as_path(cell: str) -> str:

@@ -14,6 +14,7 @@ def several_classes(labels: Iterable[str]) -> str:
 
     - it is a list, such as "['a', 'b']";
     - a part between ';' or '|' is itself a label;
+    - its words are labels too, and those of another label as well: 'dog cat' beside 'cat dog';
     - every part between separators (also ',', '+', '/' and '&') is also in another label, and one
       of them at another place there: 'a,b' beside 'b,c' and 'a', but not 'dog, big' beside
       'cat, big' and 'dog, small'.
@@ -22,6 +23,9 @@ def several_classes(labels: Iterable[str]) -> str:
     if listed := next(filter(_LIST.fullmatch, labels), ""):
         return listed
     names = {label.casefold() for label in labels}
+    spaced = [label for label in labels if " " in label and names >= {*label.casefold().split()}]
+    if len(spaced) > 1:
+        return spaced[0]
     for separator in ";|,+/&":
         parts = {label: _parts(label, separator) for label in labels}
         counts = Counter(part for each in parts.values() for part in set(each))

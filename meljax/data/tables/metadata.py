@@ -81,6 +81,13 @@ def _tables(folder: Path, tree: Tree, file_column: str) -> list[tuple[str, Table
             break
         base = join(base, names[0])
         names = tree.filled(base)
+    for above in candidates:
+        if tree.direct[above] and _read_tables(folder, candidates[above], file_column):
+            raise UserError(
+                f"data.path: {str(folder)!r} has {Path(candidates[above][0]).name} in {above!r}, "
+                "which is neither the folder itself nor a split; name that folder, or move the "
+                "tables and their files into one"
+            )
     return []
 
 
@@ -108,7 +115,8 @@ def _file_column(table: Table, name: str) -> str:
     """Returns the name of the column with files; '' if these are not such metadata."""
     if name:
         return name if name in table.header else ""
-    return next((each for each in table.header if each.lower().endswith("file_name")), "")
+    names = sorted(table.header, key=len)  # 'file_name' before 'original_file_name'
+    return next((each for each in names if each.lower().endswith("file_name")), "")
 
 
 def _class_folders(

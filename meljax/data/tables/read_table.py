@@ -51,9 +51,10 @@ def read_table(file: Path) -> Table:
     text = read_text(file)
     if file.suffix.lower() in JSON_SUFFIXES:
         return _read_json(file, text)
-    skipped, delimiter = 0, ""
+    (text, skipped), delimiter = _without_comments(text), ""
     if line := _SEP_LINE.match(text):
-        text, skipped, delimiter = text[line.end() :], 1, line[1].replace("\\t", "\t")
+        text, skipped = text[line.end() :], skipped + 1
+        delimiter = line[1].replace("\\t", "\t")
     delimiter = delimiter or _detect_delimiter(text, file.suffix.lower())
     try:
         return _read_delimited(file, text, delimiter, csv.QUOTE_MINIMAL, skipped)
@@ -61,6 +62,14 @@ def read_table(file: Path) -> Table:
         if delimiter != "\t":
             raise
     return _read_delimited(file, text, delimiter, csv.QUOTE_NONE, skipped)  # quotes are only text
+
+
+def _without_comments(text: str) -> tuple[str, int]:
+    """Returns a text without the comments at its start ('#'), and the number of their lines."""
+    skipped = 0
+    while text.startswith("#") and "\n" in text:
+        text, skipped = text.partition("\n")[2], skipped + 1
+    return text, skipped
 
 
 def read_text(file: Path) -> str:

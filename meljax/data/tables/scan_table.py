@@ -1,12 +1,12 @@
 """Reads a table that lists files with their class, group, split and segment."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from meljax.config import DataConfig
 from meljax.data.manifest import Manifest
-from meljax.data.split_names import split_of
+from meljax.data.split_names import splits_of
 from meljax.data.tables.columns import Columns, find_column, find_columns, time_columns
 from meljax.data.tables.find_files import Finder, Found, files_root, is_url
 from meljax.data.tables.read_table import Table, read_table
@@ -58,17 +58,32 @@ def read_rows(
         files = {found[cell].paths[0] if found[cell].paths else cell for cell in cells}
         columns, more = _default_segments(table, columns, files)
         notes += more
-    notes += _unused_splits(table, columns)
+    elif columns.start is not None and columns.end is not None:
+        names = [table.header[columns.start], table.header[columns.end]]
+        notes.append(_segment_note(names, len(set(cells))))
+    notes += _unused_splits(table, columns, data.group)
     pairs = zip(table.rows, cells, strict=True)
     return [_row(table, *row, columns, cell) for row, cell in pairs], notes
 
 
-def _unused_splits(table: Table, columns: Columns) -> list[str]:
-    """Returns a note for each unused column whose values are all words for splits."""
+def _unused_splits(table: Table, columns: Columns, group: str) -> list[str]:
+    """Returns a note for each unused column whose values are words for splits, but for one value.
+
+    Raises:
+      UserError: the column of groups, which is not named by a key, has splits.
+    """
     notes = []
     for index, name in enumerate(table.header):
         values = {cells[index] for _, cells in table.rows[:1000] if index < len(cells)}
-        if index not in columns and len(values) > 1 and all(map(split_of, values)):
+        known = splits_of(values)
+        if len(set(known.values())) < 2 or len(known) < len(values - {""}) - 1:
+            continue
+        if index == columns.group and group == "group":
+            raise UserError(
+                f"data.group: column {name!r} of {str(table.file)!r} has splits; set "
+                f"data.split_column={name} data.group='', or name another column of groups"
+            )
+        if index not in columns:
             notes.append(f"column {name!r} has splits; to use them, set data.split_column={name}")
     return notes
 
@@ -83,13 +98,17 @@ def _default_segments(
             return columns, []
         find_column(table, "data.start_column", "start")  # raises an error if it is missing
         find_column(table, "data.end_column", "end")
-        notes = [f"each row is a segment, from start to end, of {count(len(files), 'file')}"]
+        notes = [_segment_note(names, len(files))]
         return columns, notes
     names = time_columns(table) or names
     if not names:
         return columns, []
     what = f"columns {names[0]} and {names[1]} are" if names[1:] else f"column {names[0]} is"
     return columns._replace(start=None, end=None), [f"{what} ignored: each file has one row"]
+
+
+def _segment_note(names: Sequence[str], files: int) -> str:
+    return f"each row is a segment, from {' to '.join(names)}, of {count(files, 'file')}"
 
 
 def _row(table: Table, number: int, fields: list[str], columns: Columns, cell: str) -> Row:
