@@ -368,6 +368,29 @@ def test_a_table_whose_paths_are_its_own_needs_no_root(touch):
     )
 
 
+def test_a_table_that_contradicts_the_folders_stops_the_run(touch):
+    folder = touch(*(f"{s}/{s}{i}.wav" for s in ("anna", "ben") for i in "1234"))
+    rows = [
+        f"{s}{i}.wav,{'happy' if i in '12' else 'sad'}" for s in ("anna", "ben") for i in "1234"
+    ]
+    write(folder, "labels.csv", "file,label", *rows)
+    message = error_message(folder)
+    assert "gives their files other classes (column 'label')" in message
+    assert "did you mean data.path=" in message
+    pattern = message.partition("data.pattern='")[2].partition("'")[0]
+    assert summary(read(folder, pattern=pattern)) == "open: anna 4 ben 4"
+    same = [f"{s}{i}.wav,{number}" for s, number in (("anna", 0), ("ben", 1)) for i in "1234"]
+    write(folder, "labels.csv", "file,label", *same)
+    assert summary(read(folder)) == "open: anna 4 ben 4"
+
+
+def test_recordings_and_images_of_the_same_items_stop_the_run(touch):
+    files = [
+        f"{a}/{c}/{i}.{s}" for a, s in (("x", "wav"), ("y", "png")) for c in "ab" for i in "12"
+    ]
+    assert "mixes 4 images" in error_message(touch(*files))
+
+
 def test_of_several_tables_the_one_for_training_is_named(touch):
     folder = touch("clips/1.wav", "clips/2.wav", "clips/3.wav")
     for name, row in (("test", "1.wav,x"), ("dev", "2.wav,x"), ("train", "3.wav,x")):

@@ -122,6 +122,19 @@ def test_a_flat_folder_is_answered_with_a_pattern_that_reads_it(touch, files, la
         assert f"{len({item.label for item in manifest.items})} classes" in message
 
 
+def test_no_pattern_is_proposed_that_would_be_refused(touch):
+    names = ["XC1 - Blackbird - Turdus merula", "XC2 - Blackbird - Turdus merula"]
+    names += ["XC3 - Robin - Erithacus rubecula", "XC4 - Robin - Erithacus rubecula"]
+    folder = touch(*(f"{name}.mp3" for name in names))
+    pattern = re.search(r"data\.pattern='(.*)' finds 2 classes", error_message(folder))[1]
+    assert len(read(folder, pattern=pattern).items) == 4
+
+
+def test_numbers_alone_are_not_proposed_as_classes(touch):
+    folder = touch(*(f"{fold}/{i}.wav" for fold in ("fold1", "fold2") for i in range(4)))
+    assert "finds" not in error_message(folder)
+
+
 @pytest.mark.parametrize(
     "files",
     [

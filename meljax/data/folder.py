@@ -18,6 +18,7 @@ from meljax.data.manifest import (
     common_kind,
     file_manifest,
     kind_name,
+    kind_of,
     noun,
 )
 from meljax.data.pattern import labeled_by_pattern, proposed_pattern
@@ -34,6 +35,8 @@ def scan_folder(root: Path, tree: Tree, data: DataConfig, training: bool) -> Man
         _check_settings(root, data, training)
         scan = _scan_names if data.pattern else _scan_classes
         manifest = scan(root, tree, data, training)
+        if training and not data.pattern:
+            near_tables.check_same_classes(root, tables, manifest.items)
     except UserError as error:
         if data.pattern or "did you mean" in str(error):
             raise
@@ -86,6 +89,7 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
     try:
         layout = find_layout(tree, data.allow_split_names, training)
     except LayoutError as error:
+        _check_mixture(root, tree)
         raise _explained(root, tree, error) from error
     items, aside = [], {}
     folders = {*layout.classes, *layout.aside}
@@ -108,6 +112,13 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
         notes.append(f"{count(loose, 'file')} outside of the class folders left out")
     manifest = _manifest(root, tree, items, aside, layout.empty, notes, training)
     return dataclasses.replace(manifest, warnings=tuple(lists.warnings))
+
+
+def _check_mixture(root: Path, tree: Tree) -> None:
+    """Raises `UserError` if there are many recordings and many images, as two versions of a set."""
+    kinds = Counter(map(kind_of, tree.files))
+    if 5 * min(kinds["audio"], kinds["image"]) > len(tree.files):
+        common_kind(root, [Item(path, "") for path in tree.files])
 
 
 def _by_lists(

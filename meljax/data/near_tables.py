@@ -4,13 +4,17 @@ import contextlib
 import json
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.file_tree import Tree
+from meljax.data.manifest import Item
 from meljax.data.split_names import split_of
 from meljax.data.tables.columns import LABEL_COLUMNS
+from meljax.data.tables.read_table import read_table
+from meljax.util.errors import UserError
 from meljax.util.files import decode_text
 
 _SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
@@ -18,8 +22,10 @@ TABLE_FOLDERS = ("meta", "metadata", "label", "labels", "annotation", "annotatio
 TABLE_FOLDERS += ("docs", "json", "txt", "xml", "list", "lists", "splits", "evaluation_setup")
 """Folders that hold tables or texts, in lower case."""
 _OURS = frozenset(("predictions.csv", "split.csv"))  # results of meljax
+_CLASS_COLUMNS = ("label", "labels", "class", "class_name", "category")
 _LEVELS = 2
 _MOST = 20  # tables that are looked into in a folder above
+_LARGEST = 20_000_000  # bytes of a table that is compared with the folders
 _READ = 262_144  # bytes at the start of a table
 
 
@@ -70,6 +76,42 @@ def note(tables: Sequence[NearTable], used: str) -> list[str]:
         return []
     more = f" and {len(tables) - 1} more tables were" if len(tables) > 1 else " was"
     return [f"labels come from {used}; {tables[0].path!r}{more} not read"]
+
+
+def check_same_classes(root: Path, tables: Sequence[NearTable], items: Sequence[Item]) -> None:
+    """Raises `UserError` if a table gives most items other classes than their folders do.
+
+    A class may have another name in the table. Items are found by the names of their files.
+    """
+    for near in tables:
+        column = next((each for each in near.columns if each.lower() in _CLASS_COLUMNS), "")
+        if near.listed and column and _contradicts(near, column, items):
+            raise UserError(
+                f"data.path: {str(root)!r} has class folders, but {near.path!r} gives their files "
+                f"other classes (column {column!r}); set data.pattern='(?:.*/)?(?P<label>[^/]+)/"
+                "[^/]+' to learn the folders"
+            )
+
+
+def _contradicts(near: NearTable, column: str, items: Sequence[Item]) -> bool:
+    """Tells whether most of the items, and most classes, have several labels in the table."""
+    if os.path.getsize(near.path) > _LARGEST:
+        return False
+    try:
+        table = read_table(Path(near.path))
+        index = table.header.index(column)
+    except (UserError, ValueError):
+        return False
+    counts = Counter(os.path.basename(item.path) for item in items)
+    folder = {os.path.basename(item.path): item.label for item in items}
+    labels, listed = defaultdict(set), 0
+    for _, cells in table.rows:
+        names = (os.path.basename(cell.replace("\\", "/")) for cell in cells)
+        if name := next((each for each in names if counts[each] == 1), ""):
+            labels[folder[name]].add(cells[index])
+            listed += 1
+    several = [name for name, each in labels.items() if len(each) > 1]
+    return 2 * listed > len(items) and 2 * len(several) > len(labels)
 
 
 def _rank(table: NearTable) -> tuple:

@@ -72,7 +72,10 @@ def proposed_pattern(paths: Sequence[str], folder: str) -> str:
         matches = [re.fullmatch(pattern, name) for name in names(paths, whole="/" in pattern)]
         if all(matches):
             labels = Counter(match["label"] for match in matches)
+            pairs = {(match["label"], match.groupdict().get("group", "")) for match in matches}
+            per_label = len(pairs) == len(labels) == len({group for _, group in pairs})
             usable = not any("/" in label for label in labels) and not not_classes(labels)
+            usable = usable and not per_label
             if len(labels) > 1 and min(labels.values()) > 1 and usable:
                 first = ", ".join(map(repr, sorted(labels)[:3]))
                 found = f"{len(labels):,} classes: {first}" + (", …" if len(labels) > 3 else "")
@@ -143,7 +146,7 @@ def _by_columns(stems: Sequence[str], separator: str) -> str:
     The label is the first part with repeated values, the group the next one that is not a number.
     """
     rows = [stem.split(separator) for stem in stems]
-    if len({len(row) for row in rows}) != 1:
+    if {len(row) for row in rows} in ({1}, set()) or len({len(row) for row in rows}) > 1:
         return ""
     parts, wanted = [], ["label", "group"]
     for values in zip(*rows, strict=True):
