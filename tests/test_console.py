@@ -116,6 +116,7 @@ def test_a_command_is_given_its_own_arguments(tmp_path, capsys):
         (["predict", "run", "x.wav", "--topp", "3"], "did you mean --top?"),
         (["evaluate", "run", "--tfds-dir", "x"], "did you mean --tfds_dir?"),
         (["evaluate", "run", "a", "b"], "unexpected argument 'b'"),
+        (["train", "a", "data.label=x"], "did you mean --data.label=x?"),
         (["evaluate", "run", "a", "--split", "all"], "invalid choice: 'all'"),
         (["build-tfds", "a", "--on_bad_file=never"], "data.on_bad_file must be 'stop' or 'skip'"),
         (["export", "run"], "required: --format, --out"),

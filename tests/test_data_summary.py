@@ -30,6 +30,12 @@ def test_classes_split_window_lengths_and_left_out_files_are_listed():
     ]
 
 
+def test_segments_are_counted_as_such():
+    files = {"train": 1090, "val": 10, "test": 0}
+    first, *_ = summary(files=files, recordings=6)
+    assert first == "data: 2 classes, 1,100 segments of 6 recordings"
+
+
 def test_many_classes_are_summed_up():
     names = [f"class{i:02}" for i in range(13)]
     counts = {name: (30 + (i == 12), 3, 0) for i, name in enumerate(names)}

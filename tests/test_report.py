@@ -312,7 +312,7 @@ def test_the_circumstances_of_a_run_are_told():
     rows = table_under("How to reproduce this run", page(results))
     told = dict(row for row in rows if len(row) == 2)
     counts = "90 training, 10 validation, 0 test"
-    assert told["files"] == f"{counts}; 3 of other kinds ignored, 1 unusable skipped"
+    assert told["files"] == f"{counts}; 3 left out, 1 unusable skipped"
     assert told["time"] == (
         "18 s in total, 3.5 s per epoch (median), 75 images/s in training (median)"
     )

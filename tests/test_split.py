@@ -12,6 +12,7 @@ import pytest
 from meljax.config import DataConfig
 from meljax.data.manifest import Item
 from meljax.data.split import (
+    classes_without_val,
     conflicting_duplicates,
     leaks,
     small_classes,
@@ -328,6 +329,24 @@ def test_copies_with_different_labels_are_reported():
 def test_file_names_that_are_not_utf8_can_be_split():
     items = [Item(f"{label}/\udcff{i}.wav", label) for label in "ab" for i in range(4)]
     assert split(items, alone(items), 0.25, seed=0).count("val") == 2
+
+
+def test_the_rule_says_how_many_groups_are_held_out():
+    items = [Item(f"{g}/{c}{i}.wav", c, g) for g in "xyz" for c in "ab" for i in range(4)]
+    rule = split_items(items, alone(items), DataConfig(), 0).rule
+    assert rule.endswith("seed 0, groups kept together: 1 of 3 held out")
+    items = [
+        Item(f"{r}.wav", c, start=float(i), end=i + 1.0) for r in "uvwx" for i, c in enumerate("ab")
+    ]
+    rule = split_items(items, [item.path for item in items], DataConfig(), 0).rule
+    assert rule.endswith("recordings kept together: 1 of 4 held out")
+
+
+def test_classes_without_validation_items_are_warned_of():
+    items = [Item(f"{i}.wav", label) for i, label in enumerate("aabb")]
+    splits = ["train", "val", "train", "train"]
+    assert classes_without_val(items, splits) == ["1 of 2 classes without validation items: 'b'"]
+    assert classes_without_val(items[:2], splits[:2]) == []
 
 
 def test_folders_named_like_splits_that_are_not_used_are_warned_of():

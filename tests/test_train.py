@@ -152,6 +152,21 @@ def test_fewer_epochs_end_at_the_last_trained_one_with_its_report(
     assert require_info(run).config["train.epochs"] == 3
 
 
+def test_a_finished_run_is_not_mistaken_for_one_of_other_data(
+    audio_run, recordings, tmp_path, capsys
+):
+    run, other = tmp_path / "run", tmp_path / "elsewhere" / recordings.name
+    shutil.copytree(audio_run, run)
+    shutil.copytree(recordings, other)
+    assert main(command("cnn", other, run, train__epochs=3)) == 0
+    assert "finished at epoch 3" in capsys.readouterr().out
+    next(other.glob("*/*.wav")).unlink()
+    assert main(command("cnn", other, run, train__epochs=3)) == 2
+    message = capsys.readouterr().err
+    assert "the data changed" in message
+    assert str(recordings) in message
+
+
 def test_data_that_moved_are_recognized_by_their_contents(audio_run, recordings, tmp_path, capsys):
     run, moved = tmp_path / "run", tmp_path / "elsewhere" / "birds"
     shutil.copytree(audio_run, run)

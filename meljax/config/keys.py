@@ -67,7 +67,7 @@ class DataConfig:
 
     path: str = _text(
         "",
-        "folder with one sub-folder per class, a table (CSV, TSV, JSONL), or a TFDS set as "
+        "folder with one sub-folder per class, a table (CSV, TSV, JSON, JSONL), or a TFDS set as "
         "tfds:NAME[/CONFIG][:VERSION]; empty: the embedded synthetic voices",
         resume="free",
     )

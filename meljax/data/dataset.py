@@ -18,6 +18,7 @@ from meljax.data.decoded_cache import CachedItem
 from meljax.data.manifest import Bad, Item, Manifest, Split, check_enough_left, check_none_bad
 from meljax.data.sources import check_exists, read_manifest
 from meljax.data.split import (
+    classes_without_val,
     conflicting_duplicates,
     leaks,
     small_classes,
@@ -142,8 +143,9 @@ def _make_dataset(
     words = describe_small(small, unit)
     if small.keys() == {item.label for item in items}:
         raise UserError(
-            "nothing can be held out for validation, because each class has one group only (a "
-            f"value of data.group, a recording or identical files): {words}; add others"
+            "nothing can be held out for validation: all items of a class are of one group "
+            f"(a value of data.group, a recording or identical files): {words}; add recordings, "
+            "or name the folder with all of them"
         )
     skipped = _decide_small(small, words, config.data)
     kept = [i for i, item in enumerate(items) if item.label not in skipped]
@@ -163,6 +165,7 @@ def _make_dataset(
         warnings=(
             *warnings,
             *unused_split_folders(items),
+            *([] if small else classes_without_val(items, splits)),
             *suspicious_classes(items),
             *conflicting_duplicates(items, digests),
             *leaks(items, digests, splits),
@@ -173,13 +176,16 @@ def _make_dataset(
     )
 
 
+_GROUPS = " of other groups (values of data.group, recordings; identical files are one)"
+
+
 def _decide_small(small: Collection[str], words: str, data: DataConfig) -> set[str]:
     """Returns the classes to skip; raises `UserError` with `words` if small ones are not wanted."""
     if small and data.small_classes == "stop":
         raise UserError(
-            f"classes too small for both train and val: {words}; add files (a group is a value of "
-            "data.group, a recording or identical files), or set data.small_classes to 'keep' "
-            "(trained on, not scored) or 'skip'"
+            f"classes too small for both train and val: {words}; add files"
+            f"{_GROUPS if ' in ' in words else ''}, or set data.small_classes to 'keep' (trained "
+            "on, not scored) or 'skip'"
         )
     return set(small) if data.small_classes == "skip" else set()
 
@@ -229,7 +235,8 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
             config, items, digests, arrays, manifest.warnings, kind=manifest.kind, **attributes
         )
     except UserError as error:
-        understood = (f"read {describe_items(items, manifest.kind)}", *manifest.notes)
+        notes = (f"note: {line}" for line in manifest.notes)
+        understood = (f"read {describe_items(items, manifest.kind)}", *notes)
         raise UserError(str(error), (*understood, *error.details)) from error
 
 

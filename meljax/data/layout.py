@@ -216,7 +216,7 @@ def _add_split_folders(
         raise LayoutError(
             f"has splits ({_listed(splits)}) but none for training; add a folder 'train'"
         )
-    for split in sorted(names_of, key=lambda split: split != "train"):
+    for split in sorted(names_of, key=("train", "val", "test").index):
         _add_split_folder(tree, layout, names_of[split][0], split)
     if training:
         _open_split(layout)

@@ -35,7 +35,7 @@ def labeled_by_pattern(pattern: str, paths: Sequence[str], training: bool) -> li
         shown = ", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else "")
         what = "paths" if "/" in pattern else "names (not folders)"
         raise UserError(
-            f"data.pattern: {pattern!r} does not match {len(others):,} of {len(paths):,} files: "
+            f"data.pattern: '{pattern}' does not match {len(others):,} of {len(paths):,} files: "
             f"{shown}; it must match the whole of their {what} without suffix; change the pattern, "
             "or move these files out of the folder"
         )
@@ -68,7 +68,7 @@ def proposed_pattern(paths: Sequence[str], folder: str) -> str:
         start = folder + "[^/]+/" * _wrappers(paths, folder)
         patterns = [start + body.replace("?P<group>", "?:") for body in patterns]
         patterns.insert(0, folder + r"(?P<label>[^/]+)/.+")
-    for pattern in patterns:
+    for pattern in (*patterns, *(each.replace("?P<group>", "?:") for each in patterns)):
         matches = [re.fullmatch(pattern, name) for name in names(paths, whole="/" in pattern)]
         if all(matches):
             labels = Counter(match["label"] for match in matches)
@@ -95,17 +95,17 @@ def _compiled(pattern: str) -> re.Pattern:
         expression = re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise UserError(
-            f"data.pattern: {pattern!r} is not a valid regular expression ({error})"
+            f"data.pattern: '{pattern}' is not a valid regular expression ({error})"
         ) from error
     if unknown := set(expression.groupindex) - set(GROUPS):
         name = min(unknown)
         raise UserError(
-            f"data.pattern: {pattern!r} has the unknown group {name!r}{nearest(name, GROUPS)}; "
+            f"data.pattern: '{pattern}' has the unknown group {name!r}{nearest(name, GROUPS)}; "
             "its groups may be label, group and split"
         )
     if "label" not in expression.groupindex:
         raise UserError(
-            f"data.pattern: {pattern!r} has no group 'label'; mark the class as in {EXAMPLE}"
+            f"data.pattern: '{pattern}' has no group 'label'; mark the class as in {EXAMPLE}"
         )
     return expression
 

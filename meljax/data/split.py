@@ -65,8 +65,12 @@ def split_items(
     chosen = {index for unit in _search(units, targets) for index in unit.members}
     for index in undecided:
         splits[index] = "val" if index in chosen else "train"
-    together = ", groups kept together" if any(item.group for item in items) else ""
-    rule = f"{data.val_fraction:.3g} of each class for validation, seed {seed}{together}"
+    rule = f"{data.val_fraction:.3g} of each class for validation, seed {seed}"
+    groups = {(items[index].group or items[index].path): splits[index] for index in undecided}
+    if len(groups) < len(undecided):
+        what = "groups" if any(item.group for item in items) else "recordings"
+        held_out = list(groups.values()).count("val")
+        rule += f", {what} kept together: {held_out:,} of {len(groups):,} held out"
     return Splits(splits, rule, tuple(sorted(small)))
 
 
@@ -98,7 +102,10 @@ def _hold_out(items: Sequence[Item], splits: Sequence[str], holdout: str) -> lis
     if "val" in splits:
         raise UserError("data.holdout: the data give a validation split already; leave out one")
     if not groups:
-        raise UserError("data.holdout needs groups: name their column with data.group")
+        raise UserError(
+            "data.holdout needs groups: name their column with data.group, or mark them in "
+            "data.pattern as in (?P<group>[^_]+)"
+        )
     if unknown := sorted(wanted - groups):
         some = ", ".join(map(repr, sorted(groups)[:8])) + (", …" if len(groups) > 8 else "")
         raise UserError(
@@ -123,6 +130,21 @@ def _hold_out(items: Sequence[Item], splits: Sequence[str], holdout: str) -> lis
             "cannot be learned; hold out other groups"
         )
     return decided
+
+
+def classes_without_val(items: Sequence[Item], splits: Sequence[Split]) -> list[str]:
+    """Returns a warning if classes that are trained on have no items for validation."""
+    sides = defaultdict(set)
+    for item, split in zip(items, splits, strict=True):
+        sides[item.label].add(split)
+    missing = [repr(label) for label, found in sorted(sides.items()) if "val" not in found]
+    if not missing:
+        return []
+    more = ", …" if len(missing) > 8 else ""
+    return [
+        f"{len(missing)} of {len(sides)} classes without validation items: "
+        f"{', '.join(missing[:8])}{more}"
+    ]
 
 
 def unused_split_folders(items: Sequence[Item]) -> list[str]:

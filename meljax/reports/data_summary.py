@@ -1,6 +1,5 @@
 """What was understood of the data, as text for the console."""
 
-from meljax.data.manifest import noun
 from meljax.runs.info import SPLITS, DataInfo
 from meljax.util.phrases import on_one_line
 
@@ -12,9 +11,8 @@ WIDEST = 40
 
 def text(data: DataInfo) -> str:
     """Returns the classes with their counts, the split, the window, lengths and left-out files."""
-    items = noun(data.kind)
     lines = [
-        f"data: {len(data.classes)} classes, {sum(data.files.values()):,} {items}",
+        f"data: {len(data.classes)} classes, {data.items()}",
         *_table(data),
         f"split: {data.split_rule}",
         f"window: {data.window}",

@@ -43,6 +43,7 @@ class DataInfo:
       skipped: 'path: reason' of each unusable file.
       warnings: one line each.
       fingerprint: identifies paths, labels, groups, splits and contents of all items.
+      recordings: number of recordings that the items are segments of; 0: items are whole files.
     """
 
     kind: Kind
@@ -58,6 +59,21 @@ class DataInfo:
     skipped: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    recordings: int = 0
+
+    def items(self) -> str:
+        """Returns the number of items in words."""
+        number = sum(self.files.values())
+        if self.recordings:
+            return f"{number:,} segments of {count(self.recordings, 'recording')}"
+        return f"{number:,} {noun(self.kind, number)}"
+
+    def cautions(self) -> list[str]:
+        """Returns the warnings about the data, one line each."""
+        if not self.skipped:
+            return list(self.warnings)
+        skipped = f"{count(len(self.skipped), 'unusable file')} skipped: {'; '.join(self.skipped)}"
+        return [*self.warnings, skipped]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +122,7 @@ class RunInfo:
 
     def cautions(self) -> list[str]:
         """Returns the warnings for users of the run, one line each."""
-        lines = list(self.data.warnings)
-        if self.data.skipped:
-            skipped = self.data.skipped
-            lines.append(f"{count(len(skipped), 'unusable file')} skipped: {'; '.join(skipped)}")
+        lines = self.data.cautions()
         if self.lacks_pretraining:
             lines.append(
                 f"the network is not pretrained; initial weights: {self.weights.describe()}"
@@ -156,6 +169,7 @@ def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataI
         class_counts={
             name: tuple(counts[name, split] for split in SPLITS) for name in dataset.classes
         },
+        recordings=_recordings(dataset),
         split_rule=dataset.split_rule,
         window=_window(config, frontend),
         lengths=tuple(float(f(lengths)) for f in (np.min, np.median, np.max)),
@@ -165,6 +179,11 @@ def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataI
         warnings=dataset.warnings,
         fingerprint=dataset.fingerprint,
     )
+
+
+def _recordings(dataset: Dataset) -> int:
+    segments = any(item.start is not None for item in dataset.items)
+    return len({item.path for item in dataset.items}) if segments else 0
 
 
 def _window(config: Config, frontend: Frontend) -> str:

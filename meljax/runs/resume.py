@@ -30,11 +30,13 @@ def check_resume(workdir: Path, info: RunInfo, config: Config) -> None:
 
 def check_same_data(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
     """Raises `UserError` unless files, labels and splits are the same as when the run started."""
-    if info.data.fingerprint != dataset.fingerprint:
-        raise UserError(
-            f"the data changed since the run in {workdir} was started: files, contents or labels "
-            "differ from its split.csv; restore them, or use another --workdir"
-        )
+    if info.data.fingerprint == dataset.fingerprint:
+        return
+    raise UserError(
+        f"the data changed since the run in {workdir} was started with {info.config['data.path']!r}"
+        ": files, contents or labels differ from its split.csv; restore them, or use another "
+        "--workdir"
+    )
 
 
 def is_finished(workdir: Path, info: RunInfo, config: Config) -> bool:

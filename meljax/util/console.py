@@ -51,7 +51,9 @@ class Parser(argparse.ArgumentParser):
                 continue
             if each.startswith("--"):
                 self.error(f"unknown option {each.partition('=')[0]}; {self._hint(each)}")
-            self.error(f"unexpected argument {each!r}; --help shows what is expected")
+            key = each.partition("=")[0]
+            hint = f"did you mean --{each}?" if f"--{key}" in self.options else ""
+            self.error(f"unexpected argument {each!r}; {hint or '--help shows what is expected'}")
         return arguments
 
     def _ordered(self, argv: Sequence[str] | None) -> list[str]:

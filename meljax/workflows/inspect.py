@@ -19,5 +19,5 @@ def inspect(config: Config) -> None:
     dataset = load(config, cache_dir())
     data = describe_data(config, dataset, make_frontend(config, dataset))
     say(data_summary.text(data))
-    for line in (*data.warnings, *(f"unusable, skipped: {each}" for each in data.skipped)):
+    for line in data.cautions():
         warn(line)

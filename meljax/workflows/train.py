@@ -61,16 +61,16 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     config = resolve_set(config, info.config if info else {})
     if info:
         check_resume(workdir, info, config)
-        if is_finished(workdir, info, config):
-            say(f"finished at epoch {info.finished}; report: {workdir / REPORT}")
-            return
     else:
         check_weights_file(config.model)
-    devices.set_up()
     config = download_set(config)
     dataset = load(config, cache_dir())
     if info:
         check_same_data(workdir, info, dataset)
+        if is_finished(workdir, info, config):
+            say(f"finished at epoch {info.finished}; report: {workdir / REPORT}")
+            return
+    devices.set_up()
     task = make_task(config, dataset)
     data = describe_data(config, dataset, task.frontend)
     say(data_summary.text(data))
