@@ -212,19 +212,21 @@ def test_a_missing_recording_is_not_another_one_of_its_name(folder):
     manifest = read(folder("a/other.wav", "b/rec.wav", of=texts))
     assert set(paths(manifest)) == {"a/other.wav"}
     (bad,) = manifest.bad
-    assert (bad.path, bad.reason[:26]) == ("a/rec", "no recording has this name")
+    assert (bad.path, bad.reason[:26]) == ("a/rec", "no recording of this name;")
 
 
 def test_the_folders_of_recordings_with_annotations_are_no_classes(folder):
     texts = {f"{name}.txt": AUDACITY for name in ("cat/1", "dog/2")}
     manifest = read(folder("cat/1.wav", "dog/2.wav", of=texts))
     assert segments(manifest) == TWO * 2
-    assert "labels come from these files, not from the folders 'cat', 'dog'" in manifest.notes
+    assert (
+        "labels come from the annotation files, not from the folders 'cat', 'dog'" in manifest.notes
+    )
 
 
 def test_a_file_that_is_not_named_like_a_recording_says_so(folder):
     message = error_message(folder("rec.wav", of={"labels.txt": AUDACITY}))
-    assert "name the annotation file like its recording" in message
+    assert "an annotation file is named like its recording" in message
 
 
 @pytest.mark.parametrize(
@@ -238,7 +240,7 @@ def test_the_recording_of_another_place_is_not_taken(folder, table, recordings):
     text = RAVEN.replace("Channel", "Begin File").replace("\t1\t", "\trec.wav\t")
     text = AUDACITY if table.startswith("labels") else text
     message = error_message(folder(*recordings, of={table: text}))
-    assert "no such file" in message or "no recording has this name" in message
+    assert "no such file" in message or "no recording of this name;" in message
 
 
 def test_an_image_of_the_same_name_is_no_recording(folder):

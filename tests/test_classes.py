@@ -114,7 +114,7 @@ def test_skipping_every_small_class_is_refused(rare):
         read(rare, data__small_classes="skip")
     shutil.rmtree(rare / "voice2")
     for choice in ("stop", "keep", "skip"):
-        with pytest.raises(UserError, match="nothing can be held out") as caught:
+        with pytest.raises(UserError, match="no validation split is possible") as caught:
             read(rare, data__small_classes=choice)
         assert "'rare0' (1 file), 'rare1' (1 file)" in str(caught.value)
         assert caught.value.details == ("read 2 recordings in 2 classes: 'rare0' (1), 'rare1' (1)",)

@@ -326,7 +326,7 @@ def test_a_folder_with_metadata_is_read_by_the_column_of_the_run(audio_run, reco
 def test_a_pattern_of_the_run_that_does_not_match_is_named(audio_run, recordings, tmp_path, capsys):
     run = with_data_keys(audio_run, tmp_path / "run", pattern=r"(?P<label>\w+)_x")
     assert evaluate.main([str(run), str(recordings)]) == 2
-    assert "that is the run's pattern" in capsys.readouterr().err
+    assert "the pattern is the run's" in capsys.readouterr().err
     assert scores(run, tmp_path, recordings, "--pattern", "")["files"] > 1
 
 

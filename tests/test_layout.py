@@ -307,7 +307,7 @@ def test_a_list_does_not_move_files_out_of_split_folders(touch, name):
 def test_lists_with_other_labels_than_the_folders_stop_the_run(touch):
     folder = touch(*(f"{name}.wav" for name in (*FOUR, "cat/3")))
     write(folder, "val.txt", "cat/1 happy", "cat/2 sad")
-    assert "give labels to the files of 'cat', 'happy' and 'sad'" in error_message(folder)
+    assert "in class folder 'cat' different labels ('happy' and 'sad')" in error_message(folder)
     write(folder, "val.txt", "7 cat/1", "7 cat/2", "5 dog/1")
     assert "val: cat 2 dog 1" in summary(read(folder))
 
@@ -375,10 +375,8 @@ def test_a_table_that_contradicts_the_folders_stops_the_run(touch):
     ]
     write(folder, "labels.csv", "file,label", *rows)
     message = error_message(folder)
-    assert "gives their files other classes (column 'label')" in message
-    assert "did you mean data.path=" in message
-    pattern = message.partition("data.pattern='")[2].partition("'")[0]
-    assert summary(read(folder, pattern=pattern)) == "open: anna 4 ben 4"
+    assert "gives the files of one folder different classes" in message
+    assert message.count("did you mean data.path=") == 1
     same = [f"{s}{i}.wav,{number}" for s, number in (("anna", 0), ("ben", 1)) for i in "1234"]
     write(folder, "labels.csv", "file,label", *same)
     assert summary(read(folder)) == "open: anna 4 ben 4"

@@ -69,7 +69,7 @@ def test_the_column_file_name_comes_before_longer_names(folder):
 def test_metadata_in_other_folders_stop_the_run(folder):
     texts = {f"{name}/metadata.csv": "file_name,label\n1.wav,x\n2.wav,y\n" for name in ("a", "b")}
     message = error_message(folder(texts, [f"{a}/{i}.wav" for a in "ab" for i in "12"]))
-    assert "neither the folder itself nor a split" in message
+    assert "which is not a split folder" in message
 
 
 def test_images_are_read_too(folder):

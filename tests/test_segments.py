@@ -122,5 +122,5 @@ def test_segments_of_a_single_recording_cannot_be_split(days):
     alone.write_text("\n".join([lines[0], *(line for line in lines if "day07" in line)]) + "\n")
     with pytest.raises(UserError, match=r"'voice0' \(2 segments in 1 group\)"):
         read(alone)
-    with pytest.raises(UserError, match="nothing can be held out"):
+    with pytest.raises(UserError, match="no validation split is possible"):
         read(alone, data__small_classes="keep")

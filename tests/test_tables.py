@@ -235,8 +235,8 @@ def test_json_values_become_text_as_they_are_written(table):
         ('{"path": "a.wav", "label": ["x", "y"]}\n', ["several classes", "line 1"]),
         ('{"path": "a.wav", "label": {"x": 1}}\n', ["several classes", "line 1"]),
         ('{"a.wav": "x", "b.wav": "y"}', ["data.label", "'a.wav'"]),
-        ('{"path": {"0": "a.wav"}, "label": {"0": "x"}}', ["a list per column", "records"]),
-        ('{"path": ["a.wav"], "label": ["x"]}', ["a list per column", "records"]),
+        ('{"path": {"0": "a.wav"}, "label": {"0": "x"}}', ["the values of each column", "records"]),
+        ('{"path": ["a.wav"], "label": ["x"]}', ["the values of each column", "records"]),
         ("", ["no rows"]),
     ],
 )
@@ -268,7 +268,11 @@ def test_wrong_json_has_an_error_message(table, text, words):
             {},
             ["again", "set data.start_column=Onset data.end_column=offset"],
         ),
-        ("path,label\na.wav,x\n9.wav,y\n", {}, ["one class", "1 file cannot be used", "9.wav"]),
+        (
+            "path,label\na.wav,x\n9.wav,y\n",
+            {},
+            ["one class", "1 files or folders cannot be used", "9.wav"],
+        ),
         ("path,label\n", {"label": ""}, ["no rows"]),
         ("path,label,\na.wav,x,1\nb.wav,y,2\n", {"label": ""}, ["no column ''"]),
         ("path," + ",".join(f"c{i}" for i in range(99)) + "\na.wav" + ",1" * 99, {}, ["80 more"]),
@@ -359,7 +363,7 @@ def test_each_row_of_a_file_is_a_segment(table):
         Item("a.wav", "y", start=10.0, end=11.0),
         Item("b.wav", "x", start=0.0, end=2.0),
     )
-    assert manifest.notes == ("each row is a segment, from start to end, of 2 files",)
+    assert manifest.notes == ("each row is a segment (start to end) of one of 2 files",)
     assert manifest.items[0].name == "a.wav [0–1.5 s]"
 
 

@@ -61,7 +61,7 @@ def _number(name: str) -> str:
 
 
 def describe_items(items: Iterable[Item], kind: Kind) -> str:
-    """Returns the numbers of items and classes, and the names of some classes with theirs."""
+    """Returns the numbers of items and classes, and the first classes with their numbers."""
     items = list(items)
     counts = Counter(item.label for item in items)
     files = len({item.path for item in items})

@@ -143,9 +143,9 @@ def _make_dataset(
     words = describe_small(small, unit)
     if small.keys() == {item.label for item in items}:
         raise UserError(
-            "nothing can be held out for validation: all items of a class are of one group "
-            f"(a value of data.group, a recording or identical files): {words}; add recordings, "
-            "or name the folder with all of them"
+            "no validation split is possible: each class has items of one group only (same "
+            f"data.group, same recording or identical files): {words}; add recordings of other "
+            "groups, or name a folder with more recordings in data.path"
         )
     skipped = _decide_small(small, words, config.data)
     kept = [i for i, item in enumerate(items) if item.label not in skipped]
@@ -176,7 +176,7 @@ def _make_dataset(
     )
 
 
-_GROUPS = " of other groups (values of data.group, recordings; identical files are one)"
+_GROUPS = " of other groups (a group: the same data.group, the same recording or identical files)"
 
 
 def _decide_small(small: Collection[str], words: str, data: DataConfig) -> set[str]:

@@ -115,7 +115,7 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
 
 
 def _check_mixture(root: Path, tree: Tree) -> None:
-    """Raises `UserError` if there are many recordings and many images, as two versions of a set."""
+    """Raises `UserError` if recordings and images are each more than a fifth of the files."""
     kinds = Counter(map(kind_of, tree.files))
     if 5 * min(kinds["audio"], kinds["image"]) > len(tree.files):
         common_kind(root, [Item(path, "") for path in tree.files])
@@ -124,9 +124,10 @@ def _check_mixture(root: Path, tree: Tree) -> None:
 def _by_lists(
     items: Sequence[Item], split_of: Mapping[str, str], training: bool
 ) -> tuple[list[Item], int]:
-    """Returns the items with the splits of lists, and the number of items in no list.
+    """Returns the items with the splits of lists, and the number of items left out.
 
-    These are left out if there is a list for training; else they are for training.
+    An item in no list keeps the validation or test split of its folder. Others are left out if
+    there is a list for training; else they are for training.
     """
     given = set(split_of.values())
     unlisted = {"val", "test"} if "train" in given else {"", "train", "val", "test"}

@@ -121,7 +121,7 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
 
 
 def _set_unlabeled_aside(tree: Tree, layout: Layout, names: list[str]) -> list[str]:
-    """Returns the folders without those for unlabeled files beside at least two others."""
+    """Sets folders of unlabeled files aside if two others remain; returns the remaining ones."""
     flat = [name for name in names if not _inner(tree, join(layout.base, name))]
     aside = [name for name in flat if name.lower().replace(" ", "_") in _UNLABELED]
     tests = [name for name in flat if split_of(name) == "test"]
@@ -138,13 +138,16 @@ def _set_unlabeled_aside(tree: Tree, layout: Layout, names: list[str]) -> list[s
 def _set_aside(tree: Tree, layout: Layout, folder: str) -> None:
     layout.aside[folder] = "unlabeled"
     layout.notes.append(
-        f"{folder!r} holds {count(tree.below[folder], 'unlabeled file')}, left out here; "
-        "meljax predict scores such files"
+        f"{folder!r} holds {count(tree.below[folder], 'unlabeled file')}, left out; "
+        "meljax predict predicts their classes"
     )
 
 
 def _check_single_class(tree: Tree, layout: Layout, name: str) -> None:
-    """Raises `LayoutError`: one class is not enough, and folders in it are probably classes."""
+    """Raises `LayoutError`: there is one class only.
+
+    If it is one folder with sub-folders, these are probably the classes.
+    """
     folder = join(layout.base, name)
     alone = list(layout.classes) == [folder]
     if alone and _inner(tree, folder):
@@ -360,9 +363,9 @@ def _check_splits_inside(tree: Tree, layout: Layout) -> None:
         splits = splits_of(_inner(tree, parent)) if owner is not None else {}
         if len(set(splits.values())) > 1:
             raise LayoutError(
-                f"would have the class {layout.classes[owner][0]!r}, but {parent!r} in it holds "
-                f"splits ({_listed(splits)}); name a folder that holds splits in data.path, or set "
-                "data.allow_split_names=true to take the splits for ordinary parts of the classes"
+                f"has the class folder {owner!r}, but {parent!r} inside it holds splits "
+                f"({_listed(splits)}); name {parent!r} in data.path, or set "
+                "data.allow_split_names=true to treat the splits as sub-folders of the class"
             )
 
 
@@ -381,7 +384,8 @@ def _check_parts(layout: Layout) -> None:
 def _check_same_folders(tree: Tree, layout: Layout) -> None:
     """Raises `LayoutError` if the classes hold folders of the same names: these may be the classes.
 
-    If those are numbered, as 'day1', they are parts of the classes, and a note says so.
+    If those are named as parts or versions, as 'day1', a note says that they are parts of the
+    classes, unless the outer folders are named so too.
     """
     depth, folders = 0, {folder: [folder] for folder in layout.classes}
     while any(folders.values()):
@@ -414,9 +418,10 @@ def _check_same_folders(tree: Tree, layout: Layout) -> None:
 
 
 def _shared_names(layout: Layout, inner: Mapping[str, set[str]]) -> list[str]:
-    """Returns the names of inner folders that most classes share; [] if there is one name only.
+    """Returns the names of inner folders that several classes share.
 
-    `inner`: the names by the folder of the class.
+    It is [] if these are not most of the inner folders, if most class folders have none, or if
+    there is one name only. `inner`: the names by the folder of the class.
     """
     labels = defaultdict(set)
     for folder, names in inner.items():
@@ -471,7 +476,10 @@ def _example(tree: Tree, folder: str) -> str:
 def owners(
     paths: Iterable[str], folders: Collection[str], inside: bool = True
 ) -> Iterator[str | None]:
-    """Yields the innermost of `folders` that each path is in, or is unless `inside`; or `None`."""
+    """Yields for each path the innermost of `folders` that contains it, or `None`.
+
+    Unless `inside`, a path that is one of `folders` counts as contained in itself.
+    """
     known: dict[str, str | None] = {"": None}
 
     def owner(folder: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError
-from meljax.util.phrases import count, nearest, on_one_line
+from meljax.util.phrases import nearest, on_one_line
 
 Split = Literal["train", "val", "test"]
 
@@ -177,7 +177,7 @@ def check_groups(source: str, pairs: Collection[tuple[str, str]], group: str) ->
 def check_classes(source: str, items: Iterable[Item], bad: Sequence[Bad] = ()) -> None:
     """Raises `UserError` unless train has two classes or more, and every class of val and test.
 
-    `bad` are files that cannot be used, which may be the reason.
+    `bad`: files and class folders that cannot be used, which may be the reason.
     """
     labels: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
     for item in items:
@@ -192,10 +192,10 @@ def check_classes(source: str, items: Iterable[Item], bad: Sequence[Bad] = ()) -
                 f"train{nearest(name, trained)}"
             )
     if len(trained) < 2:
-        lost = f" ({count(len(bad), 'file')} cannot be used, e.g. {bad[0]})" if bad else ""
+        lost = f"; {len(bad):,} files or folders cannot be used, e.g. {bad[0]}" if bad else ""
         raise UserError(
             f"data.path: {source!r} has files of one class only, {min(trained)!r}; "
-            f"expected at least two{lost}"
+            f"expected at least two classes{lost}"
         )
 
 

@@ -79,22 +79,23 @@ def note(tables: Sequence[NearTable], used: str) -> list[str]:
 
 
 def check_same_classes(root: Path, tables: Sequence[NearTable], items: Sequence[Item]) -> None:
-    """Raises `UserError` if a table gives most items other classes than their folders do.
+    """Raises `UserError` if a table gives the files of most class folders several labels.
 
-    A class may have another name in the table. Items are found by the names of their files.
+    Tables that list less than half of the items, or are above `_LARGEST` bytes, do not count. Items
+    are found by the names of their files.
     """
     for near in tables:
         column = next((each for each in near.columns if each.lower() in _CLASS_COLUMNS), "")
         if near.listed and column and _contradicts(near, column, items):
             raise UserError(
-                f"data.path: {str(root)!r} has class folders, but {near.path!r} gives their files "
-                f"other classes (column {column!r}); set data.pattern='(?:.*/)?(?P<label>[^/]+)/"
-                "[^/]+' to learn the folders"
+                f"data.path: {str(root)!r} has class folders, but column {column!r} of "
+                f"{near.path!r} gives the files of one folder different classes; to use the "
+                f"folders, move that table away{hint(root, [near])}"
             )
 
 
 def _contradicts(near: NearTable, column: str, items: Sequence[Item]) -> bool:
-    """Tells whether most of the items, and most classes, have several labels in the table."""
+    """Tells whether the table lists most items, and has several labels for most classes."""
     if os.path.getsize(near.path) > _LARGEST:
         return False
     try:

@@ -29,7 +29,7 @@ def read_split_lists(root: Path, tree: Tree, train: str, items: Sequence[Item]) 
     """Returns the splits of items by the lists below `root` and in the folder above it.
 
     A line is a path relative to the list, to `root`, or to the folder of the classes; perhaps
-    without suffix, or with a label after it. `train`: the folder that holds the classes of the
+    without suffix, or with a label beside it. `train`: the folder that holds the classes of the
     training split.
 
     Raises:
@@ -47,14 +47,18 @@ def read_split_lists(root: Path, tree: Tree, train: str, items: Sequence[Item]) 
     if contradiction := next((each for each in labels if len(labels[each]) > 1), ""):
         one, other, *_ = sorted(labels[contradiction])
         raise UserError(
-            f"data.path: lists in {str(root)!r} give labels to the files of {contradiction!r}, "
-            f"{one!r} and {other!r}; make a table of them with a header such as path,label,split"
+            f"data.path: the lists in {str(root)!r} give files in class folder {contradiction!r} "
+            f"different labels ({one!r} and {other!r}); write them as one table with a header such "
+            "as path,label,split"
         )
     return found
 
 
 def split_lists(root: Path, tree: Tree) -> list[tuple[str, str]]:
-    """Returns (path, split) of the lists; those above the root are for all of its files."""
+    """Returns (path, split) of the lists in and above the root.
+
+    A folder's lists count only if each is for a different split.
+    """
     above = []
     if not split_of(root.resolve().name):
         with contextlib.suppress(OSError):
@@ -112,7 +116,7 @@ def _read_list(
 
 
 def _normal(path: str, root: Path) -> str:
-    """Returns a path relative to the root, which may start with the root's own name."""
+    """Returns a list's path relative to the root, without the root's own name at its start."""
     path, name = posixpath.normpath(path), root.resolve().name
     return path.removeprefix("../").removeprefix(f"{name}/")
 

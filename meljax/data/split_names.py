@@ -56,14 +56,14 @@ _SHORT = {
     **dict.fromkeys(("cv", "dt", "va", "vl"), "val"),
     **dict.fromkeys(("te", "ts", "tt", "tst", "et", "ev"), "test"),
 }
-"""Split by abbreviations that count only if all siblings are such."""
+"""Split by abbreviation; used only if all siblings are abbreviations, one of them for train."""
 _TIMES = "session sessions day days date week month year night visit take trial rep repetition run"
 _TIMES += " round tape v version mic microphone channel ch device recorder"
 _SOURCES = "s id speaker spk subject sub user person actor site station location bird animal"
 _PARTS_OF_TIME = frozenset(_TIMES.split())
-"""Words that, with a number, name parts of a set: never classes."""
+"""Words that, with a number, name a part of a data set, such as 'day1'."""
 _PARTS_OF_CLASSES = frozenset([*_TIMES.split(), *_SOURCES.split()])
-"""Words that, with a number, name parts of a class, unless they are the classes."""
+"""These words, and words for sources, such as 'speaker1', which may also be the classes."""
 _FORMS = "wav wavs mp flac audio audios raw processed original aug augmented resized resampled"
 _VERSIONS = frozenset([*_FORMS.split(), "cropped", "mono", "stereo", "k", "khz", "hz"])
 """Words for versions of the same recordings."""
@@ -152,7 +152,12 @@ def splits_of(names: Collection[str]) -> dict[str, str]:
 
 
 def _abbreviations(names: Collection[str]) -> dict[str, str]:
-    """Returns the split of each of `names` if all are abbreviations of different splits, or {}."""
+    """Returns the split of each of `names` if they are abbreviations, or {}.
+
+    They must be for different splits, one of them train, and otherwise equal.
+    """
+    if len(names) < 2:
+        return {}
     splits, others = {}, set()
     for name in names:
         *other, last = _TOKEN.findall(name.lower()) or [""]
@@ -172,8 +177,8 @@ def looks_like_split(name: str) -> bool:
 def not_classes(names: Collection[str]) -> list[str]:
     """Returns the names that must not be learned as classes; all `names` are siblings.
 
-    These are all names that look like splits or folds, and names that differ in the word for the
-    split only; but not `train` or `valid` among ordinary names.
+    These are abbreviations of splits, names that look like splits or folds, and names that belong
+    together by a word for a split; but not `train` or `valid` among ordinary names.
     """
     if short := _abbreviations(names):
         return sorted(short)
@@ -189,8 +194,8 @@ def _paired(names: Collection[str]) -> list[str]:
     """Returns the names that have a word for a split and belong together.
 
     These are names that differ in the split only, as 'esc50_train' and 'esc50_test' or 'xtrain' and
-    'xtest'; all names, if each has such a word, as 'training-a' and 'training-b'; and the longer
-    ones, if several names are others and a split, as 'cat', 'cat-test', 'dog' and 'dog-test'.
+    'xtest'; all names, if each has such a word, as 'training-a' and 'training-b'; and several names
+    that add such a word to a sibling's name: 'cat-test' and 'dog-test' beside 'cat' and 'dog'.
     """
     if len(names) > 1 and all(_parts(name).splits for name in names):
         return list(names)

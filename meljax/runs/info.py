@@ -39,7 +39,7 @@ class DataInfo:
       window: length of the network's input, and where it comes from.
       lengths: the shortest, median and longest item, in seconds or columns.
       notes: how the layout was understood, one line each.
-      left_out: number of files of other kinds, by kind.
+      left_out: number of files and segments that are not used, by description.
       skipped: 'path: reason' of each unusable file.
       warnings: one line each.
       fingerprint: identifies paths, labels, groups, splits and contents of all items.

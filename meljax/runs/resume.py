@@ -33,9 +33,9 @@ def check_same_data(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
     if info.data.fingerprint == dataset.fingerprint:
         return
     raise UserError(
-        f"the data changed since the run in {workdir} was started with {info.config['data.path']!r}"
-        ": files, contents or labels differ from its split.csv; restore them, or use another "
-        "--workdir"
+        f"the data changed since the run in {workdir} was started: paths, contents, labels, groups "
+        f"or splits differ from {workdir / 'split.csv'}; restore the data in "
+        f"{info.config['data.path']!r}, or use another --workdir"
     )
 
 

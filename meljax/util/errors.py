@@ -8,7 +8,8 @@ class UserError(Exception):
     """An error that the user can fix.
 
     The message is one line: what is wrong, where, and what to do. `console.run` prints it without a
-    traceback, after `details` (one line per file, if many files have the error), and exits with 2.
+    traceback, after `details` (one line per bad file, or what was understood of the data), and
+    exits with 2.
     """
 
     def __init__(self, message: str, details: Iterable[str] = ()):

@@ -120,9 +120,9 @@ def remove_stale_temporaries(folder: Path, age: float = 3600) -> None:
 
 
 def decode_text(raw: bytes, errors: str = "strict") -> str:
-    """Returns a text in UTF-8, or in UTF-16 with a byte order mark.
+    """Decodes UTF-8, or UTF-16 with a byte order mark.
 
-    `errors` is as in `bytes.decode`, which raises `UnicodeDecodeError` if it is 'strict'.
+    `errors` is as in `bytes.decode`; in UTF-16, 'surrogateescape' means 'replace'.
     """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors.replace("surrogateescape", "replace"))

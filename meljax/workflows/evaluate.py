@@ -254,9 +254,9 @@ def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str |
     try:
         manifest = read_manifest(data, training=False)
     except UserError as error:
-        if not data.pattern or "pattern" in given:
+        if "pattern" in given or not str(error).startswith("data.pattern"):
             raise
-        hint = "; that is the run's pattern, and data.pattern='' reads folders of classes"
+        hint = "; the pattern is the run's: set data.pattern='' to read class folders"
         raise UserError(f"{error}{hint}", error.details) from error
     kind = trained.model.frontend.kind
     if manifest.kind != kind:

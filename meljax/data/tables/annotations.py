@@ -103,7 +103,7 @@ def _scan(
         above = {row.cell.split("/")[-2] for row in rows if "/" in row.cell}
         if len(above) > 1 and not any(map(split_of, above)):
             names = ", ".join(map(repr, sorted(above)[:5])) + (", …" if len(above) > 5 else "")
-            notes.append(f"labels come from these files, not from the folders {names}")
+            notes.append(f"labels come from the annotation files, not from the folders {names}")
     return manifest_of(source, rows, finder, found, training, data.group, notes, left_out)
 
 
@@ -254,11 +254,11 @@ def _recording(
 def _beside(stem: str, finder: Finder) -> Found:
     """Returns the recordings that the name of an annotation file leads to.
 
-    A file in a folder with recordings belongs to one of these.
+    If there are recordings in the folder of the annotation file, only these are considered.
     """
     found = finder.find(stem)
     recordings = [path for path in found.paths if kind_of(path) == "audio"]
     if found.searched and finder.tree.direct[os.path.dirname(stem)]:
         recordings = []
-    problem = "no recording has this name; name the annotation file like its recording"
+    problem = "no recording of this name; an annotation file is named like its recording"
     return found._replace(paths=recordings, problem=problem)

@@ -139,7 +139,7 @@ def _no_label(table: Table, name: str) -> UserError:
 def _file_column(
     table: Table, name: str, finder: Finder, taken: Collection[int | None]
 ) -> int | None:
-    """Returns the column of files: the one named, or the first usual one whose files are found."""
+    """Returns the column of files: the one named, or the usual one whose files are found best."""
     if name:
         return find_column(table, "data.file_column", name)
     plain = {_plain(each): each for i, each in enumerate(table.header) if i not in taken}
@@ -153,7 +153,10 @@ def _file_column(
 
 
 def _names_files(table: Table, name: str, finder: Finder) -> int:
-    """Tells whether some cells of a column name files: 2 where they are, 1 elsewhere, 0 none."""
+    """Returns how well a column names files, by a sample of its cells.
+
+    2: they are paths; 1: they are found by a search or with another suffix; 0: none is found.
+    """
     index, step = table.header.index(name), max(1, len(table.rows) // _SAMPLES)
     found = [finder.find(cells[index]) for _, cells in table.rows[::step]]
     quality = (2 - (each.searched or each.short) for each in found if each.paths)

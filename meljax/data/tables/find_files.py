@@ -53,7 +53,7 @@ def is_url(cell: str) -> bool:
 class Finder:
     """Finds files below a folder.
 
-    The folder is walked once, when a file is not where it should be; unless its `tree` is given.
+    If a file is not where it should be, the folder is walked once, unless its `tree` is given.
     """
 
     def __init__(self, root: Path, tree: Tree | None = None):
@@ -104,7 +104,7 @@ class Finder:
         return Counter(kind_name(path) for path in every if path not in known)
 
     def unlisted(self, used: Iterable[str]) -> dict[str, int]:
-        """Returns the number of recordings and images in the folders of those `used`, by kind."""
+        """Returns the number of recordings and images beside those `used`, by suffix."""
         known = set(used)
         if self._tree:
             folders = {os.path.dirname(path) for path in known}
@@ -164,8 +164,9 @@ class Finder:
     def _may_be(self, path: str, wanted: str) -> bool:
         """Tells whether a file with the name in `wanted` may be meant, although it is elsewhere.
 
-        It is not if the folder in `wanted` exists, with recordings or images that do not include
-        it; or if its own folder is for another split, or differs by a number or letter.
+        It is not, if the folder that `wanted` names exists with other recordings or images; if the
+        file is in a folder for another split; or if the names of the two folders differ only by
+        numbers or the last letter.
         """
         here, there = normal(path).split("/")[:-1], wanted.split("/")[:-1]
         for start in range(len(there)):

@@ -14,7 +14,8 @@ def several_classes(labels: Iterable[str]) -> str:
 
     - it is a list, such as "['a', 'b']";
     - a part between ';' or '|' is itself a label;
-    - its words are labels too, and those of another label as well: 'dog cat' beside 'cat dog';
+    - all its words are labels, and so are those of a second label: 'cat dog' and 'dog cat' beside
+      'cat' and 'dog';
     - every part between separators (also ',', '+', '/' and '&') is also in another label, and one
       of them at another place there: 'a,b' beside 'b,c' and 'a', but not 'dog, big' beside
       'cat, big' and 'dog, small'.

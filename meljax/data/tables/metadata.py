@@ -85,8 +85,8 @@ def _tables(folder: Path, tree: Tree, file_column: str) -> list[tuple[str, Table
         if tree.direct[above] and _read_tables(folder, candidates[above], file_column):
             raise UserError(
                 f"data.path: {str(folder)!r} has {Path(candidates[above][0]).name} in {above!r}, "
-                "which is neither the folder itself nor a split; name that folder, or move the "
-                "tables and their files into one"
+                "which is not a split folder; name that folder in data.path, or move the metadata "
+                "and their files into one folder"
             )
     return []
 

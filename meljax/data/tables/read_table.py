@@ -155,8 +155,8 @@ def _read_json(file: Path, text: str) -> Table:
     values = [value for _, entry in entries for value in entry.values()]
     if len(entries) == 1 and len(values) > 1 and all(isinstance(v, dict | list) for v in values):
         raise UserError(
-            f"data.path: {str(file)!r} is one JSON object with a list per column; write one object "
-            "per row, as pandas does with orient='records'"
+            f"data.path: {str(file)!r} is one JSON object with the values of each column; write "
+            "one object per row, as pandas does with orient='records'"
         )
     header = list(dict.fromkeys(key for _, entry in entries for key in entry))
     rows = [(number, [_cell(entry.get(key)) for key in header]) for number, entry in entries]

@@ -67,7 +67,7 @@ def read_rows(
 
 
 def _unused_splits(table: Table, columns: Columns, group: str) -> list[str]:
-    """Returns a note for each unused column whose values are words for splits, but for one value.
+    """Returns a note for each unused column whose values, except at most one, are splits.
 
     Raises:
       UserError: the column of groups, which is not named by a key, has splits.
@@ -80,7 +80,7 @@ def _unused_splits(table: Table, columns: Columns, group: str) -> list[str]:
             continue
         if index == columns.group and group == "group":
             raise UserError(
-                f"data.group: column {name!r} of {str(table.file)!r} has splits; set "
+                f"data.group: column {name!r} of {str(table.file)!r} holds splits, not groups; set "
                 f"data.split_column={name} data.group='', or name another column of groups"
             )
         if index not in columns:
@@ -91,7 +91,7 @@ def _unused_splits(table: Table, columns: Columns, group: str) -> list[str]:
 def _default_segments(
     table: Table, columns: Columns, files: Collection[str]
 ) -> tuple[Columns, list[str]]:
-    """Returns the columns without start and end if each file has one row, and notes."""
+    """Returns the columns and notes. If each file has one row, start and end are removed."""
     names = [table.header[each] for each in (columns.start, columns.end) if each is not None]
     if len(files) < len(table.rows):
         if not names:
@@ -108,7 +108,7 @@ def _default_segments(
 
 
 def _segment_note(names: Sequence[str], files: int) -> str:
-    return f"each row is a segment, from {' to '.join(names)}, of {count(files, 'file')}"
+    return f"each row is a segment ({' to '.join(names)}) of one of {count(files, 'file')}"
 
 
 def _row(table: Table, number: int, fields: list[str], columns: Columns, cell: str) -> Row:
