@@ -214,7 +214,7 @@ def test_test_alone_can_be_evaluated_but_not_trained_on(touch):
     ("files", "expected"),
     [
         (["fold1/1", "fold2/1"], "open: fold1 1 fold2 1"),
-        (["train/a/1", "bus/b/1", "bus/c/1", "train/c/1"], "open: bus 2 train 2"),
+        (["train/a/1", "bus/b/1", "bus/c/1", "train/d/1"], "open: bus 2 train 2"),
         (["cat/train/1", "cat/test/1", "dog/1"], "open: cat 2 dog 1"),
         (["train/part1/1", "train/part2/1"], "open: part1 1 part2 1"),
         (["train/1", "test/a/1", "test/b/1"], "open: test 2 train 1"),
@@ -377,6 +377,8 @@ def test_a_table_that_contradicts_the_folders_stops_the_run(touch):
     message = error_message(folder)
     assert "gives the files of one folder different classes" in message
     assert message.count("did you mean data.path=") == 1
+    write(folder, "labels.csv", "file,label", *(f"{row.split('.')[0][:-1]}/{row}" for row in rows))
+    assert "different classes" in error_message(folder)
     same = [f"{s}{i}.wav,{number}" for s, number in (("anna", 0), ("ben", 1)) for i in "1234"]
     write(folder, "labels.csv", "file,label", *same)
     assert summary(read(folder)) == "open: anna 4 ben 4"
@@ -489,6 +491,7 @@ def test_versions_with_splits_of_their_own_stop_the_run(touch, above):
     "files",
     [
         ["RecA/robin", "RecA/wren", "RecB/wren", "RecB/owl", "RecC/robin", "RecC/owl"],
+        ["RecA/robin", "RecA/wren", "RecB/wren", "RecB/owl"],
         ["anna/yes", "ben/yes", "carl/no"],
         ["anna/yes", "anna/no", "ben/YES", "ben/NO"],
         ["train/anna/yes", "train/ben/yes", "train/carl/no", "test/anna/yes"],

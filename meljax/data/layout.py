@@ -420,8 +420,8 @@ def _check_same_folders(tree: Tree, layout: Layout) -> None:
 def _shared_names(layout: Layout, inner: Mapping[str, set[str]]) -> list[str]:
     """Returns the names of inner folders that several classes share.
 
-    It is [] if these are not most of the inner folders, if most class folders have none, or if
-    there is one name only. `inner`: the names by the folder of the class.
+    It is [] if these are less than half of the inner folders, if most class folders have none, or
+    if there is one name only. `inner`: the names by the folder of the class.
     """
     labels = defaultdict(set)
     for folder, names in inner.items():
@@ -429,7 +429,7 @@ def _shared_names(layout: Layout, inner: Mapping[str, set[str]]) -> list[str]:
             labels[name.casefold()].add(layout.classes[folder][0])
     shared = {name for name, owners in labels.items() if len(owners) > 1}
     used = [name for names in inner.values() for name in names]
-    mostly = 2 * sum(name.casefold() in shared for name in used) > len(used)
+    mostly = 2 * sum(name.casefold() in shared for name in used) >= len(used)
     holders = sum(bool(names) for names in inner.values())
     if len(labels) < 2 or not mostly or 2 * holders < len(inner):
         return []

@@ -81,8 +81,7 @@ def note(tables: Sequence[NearTable], used: str) -> list[str]:
 def check_same_classes(root: Path, tables: Sequence[NearTable], items: Sequence[Item]) -> None:
     """Raises `UserError` if a table gives the files of most class folders several labels.
 
-    Tables that list less than half of the items, or are above `_LARGEST` bytes, do not count. Items
-    are found by the names of their files.
+    Tables that list less than half of the items, or are above `_LARGEST` bytes, do not count.
     """
     for near in tables:
         column = next((each for each in near.columns if each.lower() in _CLASS_COLUMNS), "")
@@ -104,11 +103,14 @@ def _contradicts(near: NearTable, column: str, items: Sequence[Item]) -> bool:
     except (UserError, ValueError):
         return False
     counts = Counter(os.path.basename(item.path) for item in items)
-    folder = {os.path.basename(item.path): item.label for item in items}
+    folder = {item.path: item.label for item in items}
+    named = ((os.path.basename(item.path), item.label) for item in items)
+    folder |= {name: label for name, label in named if counts[name] == 1}
     labels, listed = defaultdict(set), 0
     for _, cells in table.rows:
-        names = (os.path.basename(cell.replace("\\", "/")) for cell in cells)
-        if name := next((each for each in names if counts[each] == 1), ""):
+        paths = [cell.replace("\\", "/") for cell in cells]
+        found = (each for each in (*paths, *map(os.path.basename, paths)) if each in folder)
+        if name := next(found, ""):
             labels[folder[name]].add(cells[index])
             listed += 1
     several = [name for name, each in labels.items() if len(each) > 1]
