@@ -107,6 +107,44 @@ def make_image_folder(root: Path) -> None:
             Image.fromarray(image.astype(np.uint8)).save(folder / f"{i:02}.png")
 
 
+FIGURE_BORDERS = (6, 4, 3, 5)
+"""Left, top, right and bottom of `figures`, in pixels."""
+
+
+@pytest.fixture(scope="session")
+def figures() -> Path:
+    """Three classes of 14 images of 20 x 20 pixels with a white border that has ticks."""
+    return once("figures", make_figures)
+
+
+def make_figures(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    left, top, right, bottom = FIGURE_BORDERS
+    for c in range(3):
+        folder = root / f"voice{c}"
+        folder.mkdir(parents=True)
+        for i in range(14):
+            image = rng.integers(0, 80, (20, 20, 3))
+            image[5 * c + 2 : 5 * c + 6, :, c] += 150
+            figure = np.full((20 + top + bottom, 20 + left + right, 3), 255, np.uint8)
+            figure[top:-bottom, left:-right] = image
+            figure[top + 3 : -bottom : 5, left - 2 : left] = 0
+            Image.fromarray(figure).save(folder / f"{i:02}.png")
+
+
+@pytest.fixture(scope="session")
+def figure_run(figures) -> Path:
+    """A CNN on cropped images without resizing; do not change it."""
+    return trained("cnn", figures, "figure", train__epochs=1, data__crop="6,4,3,5")
+
+
+@pytest.fixture(scope="session")
+def square_figure_run(figures) -> Path:
+    """A CNN on cropped and resized images; do not change it."""
+    keys = {"train__epochs": 1, "data__crop": "6,4,3,5", "data__image_size": 24}
+    return trained("cnn", figures, "square_figure", **keys)
+
+
 @pytest.fixture(scope="session")
 def audio_run(recordings) -> Path:
     """A finished run of three epochs on recordings; do not change it."""

@@ -1,4 +1,6 @@
 import contextlib
+import dataclasses
+import json
 import shutil
 import threading
 
@@ -173,3 +175,14 @@ def test_a_save_into_an_unwritable_folder_fails_at_once(tmp_path):
     ):
         checkpoints.save(state(20), meta(2), row(2, 0.2))
     assert set(threading.enumerate()) <= before
+
+
+def test_the_crop_of_a_front_end_is_kept_and_older_checkpoints_have_none():
+    cropped = dataclasses.replace(
+        meta(1), frontend=Frontend("image", 9, 9, 1, 0, MelConfig(), crop=(1, 2, 3, 4))
+    )
+    saved = json.loads(json.dumps(cropped.to_json()))
+    assert Meta.from_json(saved) == cropped
+    assert hash(Meta.from_json(saved).frontend) == hash(cropped.frontend)
+    del saved["frontend"]["crop"]
+    assert Meta.from_json(saved).frontend.crop == (0, 0, 0, 0)

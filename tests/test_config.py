@@ -59,11 +59,21 @@ def test_an_unknown_key_gives_the_nearest_one(slip, meant):
         ("train.learning_rate", "inf"),
         ("data.val_fraction", "1"),
         ("data.image_size", "(128,)"),
+        ("data.crop", "1,2,3"),
+        ("data.crop", "1,2,3,4,5"),
+        ("data.crop", "1,2,3,-4"),
+        ("data.crop", "1,2,3,x"),
+        ("data.crop", "1.5,2,3,4"),
     ],
 )
 def test_text_that_is_not_allowed_is_refused(key, text):
     with pytest.raises(UserError, match=f"{key} must be"):
         keys.parse_value(key, text)
+
+
+@pytest.mark.parametrize("text", ["", "0,0,0,0", "54, 35, 20, 47"])
+def test_a_crop_is_empty_or_four_numbers(text):
+    assert keys.parse_value("data.crop", text) == text
 
 
 def test_true_is_not_a_number():

@@ -155,3 +155,58 @@ def test_files_are_decoded_with_as_many_threads_as_there_are_cores(monkeypatch):
     results = read_all(manifest, items, decode)
     assert [result.value for result in results] == [len(item.path) for item in items]
     assert most == 3
+
+
+def test_images_are_read_as_a_viewer_shows_them_whatever_their_suffix(tmp_path):
+    rng = np.random.default_rng(0)
+    for c in range(2):
+        folder = tmp_path / f"voice{c}"
+        folder.mkdir()
+        for i, (form, suffix) in enumerate(
+            [("JPEG", "jfif"), ("JPEG", "jpe"), ("GIF", "gif"), ("JPEG", "png"), ("PNG", "JPG")]
+        ):
+            image, exif = Image.fromarray(rng.integers(0, 256, (10, 24), np.uint8)), Image.Exif()
+            if form == "JPEG":
+                image = image.transpose(Image.Transpose.ROTATE_90)
+                exif[0x0112] = 6
+            image.save(folder / f"{i}.{suffix}", form, exif=exif)
+    dataset = read(tmp_path)
+    assert len(dataset.items) == 10
+    assert {array.shape for array in dataset.arrays} == {(24, 10, 1)}
+
+
+def test_files_that_only_look_like_images_are_named(tmp_path):
+    root = drawn(tmp_path, "L")
+    (root / "voice0" / "a.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (root / "voice1" / "b.gif").write_bytes(b"<!doctype html><title>404</title>")
+    with pytest.raises(UserError) as caught:
+        read(root)
+    assert caught.value.details == (
+        "voice0/a.jpg: a Git LFS pointer, not an image; run 'git lfs pull'",
+        "voice1/b.gif: a web page (HTML), not an image; download the file again",
+    )
+
+
+def test_images_are_cropped(tmp_path):
+    root = drawn(tmp_path, "L")
+    whole = read(root)
+    cropped = read(root, data__crop="1, 2,3,4")
+    for one, other in zip(whole.arrays, cropped.arrays, strict=True):
+        np.testing.assert_array_equal(one[1:-3, 2:-4], other)
+    assert {array.shape for array in read(root).arrays} == {(12, 10, 1)}
+
+
+@pytest.mark.parametrize("crop", ["12,0,0,0", "0,5,0,5"])
+def test_a_crop_that_leaves_nothing_names_key_and_sizes(tmp_path, crop):
+    with pytest.raises(UserError) as caught:
+        read(drawn(tmp_path, "L"), data__crop=crop)
+    message = str(caught.value)
+    assert message.startswith(f"data.crop='{crop}' leaves nothing of its 12 x 10 pixels")
+    assert message.endswith("voice0/0.png, one of 8 images")
+
+
+def test_a_crop_is_refused_for_recordings(recordings):
+    with pytest.raises(UserError, match=r"data\.crop is for images, but .* has recordings"):
+        read(recordings, data__crop="1,1,1,1")
+    with pytest.raises(UserError, match=r"data\.crop is for files and sets"):
+        load(small_config(data__crop="1,1,1,1", mel__sample_rate=16000), CACHE)

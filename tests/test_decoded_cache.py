@@ -24,8 +24,8 @@ def decoded(monkeypatch) -> list[int]:
     sizes = []
     make = decoder.make_decoder
 
-    def counting(*arguments):
-        decode = make(*arguments)
+    def counting(*arguments, **keys):
+        decode = make(*arguments, **keys)
 
         def count_and_decode(data):
             sizes.append(len(data))

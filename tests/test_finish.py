@@ -12,6 +12,7 @@ from test_scorer import device_set, make_dataset, make_model
 from test_step import NAMES, make_task
 
 from meljax.evaluation.grad_cam import evidence
+from meljax.features.samples import to_float
 from meljax.runs.session import Session
 from meljax.training.checkpoints import Checkpoints
 from meljax.training.rng import Stream, key
@@ -73,7 +74,7 @@ def test_mask_examples_show_the_named_files():
     found = examples_of(task, dataset, train, key(0, Stream.AUGMENT, 0))
     assert [each.path for each in found] == ["01.wav", "05.wav", "09.wav", "13.wav"]
     items = {item.path: i for i, item in enumerate(dataset.items)}
-    clips = jnp.stack([dataset.arrays[items[each.path]] for each in found])
+    clips = jnp.stack([to_float(dataset.arrays[items[each.path]]) for each in found])
     images, _, _ = evidence(make_model(task), clips, jnp.zeros(4, jnp.int32))
     for each, image in zip(found, images, strict=True):
         assert each.label == dataset.items[items[each.path]].label

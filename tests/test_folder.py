@@ -157,8 +157,8 @@ def test_a_split_without_class_folders_is_refused(touch):
         (("a/1.wav",), "one class only, 'a'"),
         (("a/1.wav", "b/notes.txt"), "one class only, 'a'"),
         (("all/a/1.wav", "all/b/1.wav", "all/2.wav"), "did you mean"),
-        (("all/a/1.wav", "all/b/1.wav", "c/1.m4a"), "did you mean"),
-        (("a/1.m4a", "b/1.m4a"), "2 other files, e.g. 'a/1.m4a'"),
+        (("all/a/1.wav", "all/b/1.wav", "c/1.xyz"), "did you mean"),
+        (("a/1.xyz", "b/1.xyz"), "2 other files, e.g. 'a/1.xyz'"),
         (("a/1.wav", "b/1.wav", "b/x.png"), "1 image (e.g. 'b/x.png') with 2 recordings"),
     ],
 )

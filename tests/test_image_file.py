@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from meljax.config import MelConfig
 from meljax.data.decode import decoder
-from meljax.data.decode.image_file import MAX_PIXELS, is_gray, read_image, resize
+from meljax.data.decode.image_file import MAX_PIXELS, crop, is_gray, read_image, resize
 from meljax.features.frontend import Frontend
 from meljax.features.windows import floor_color
 from meljax.util.errors import BadFileError
@@ -118,6 +119,91 @@ def test_a_transparent_color_is_black():
     assert read_image(encode(image, transparency=(9, 8, 7))).tolist() == [[[0, 0, 0], [1, 2, 3]]]
 
 
+def turned(array, orientation):
+    """Returns `array` as a viewer shows it, by the EXIF standard."""
+    rows = {
+        1: array,
+        2: array[:, ::-1],
+        3: array[::-1, ::-1],
+        4: array[::-1],
+        5: array.swapaxes(0, 1),
+        6: np.rot90(array, -1),
+        7: np.rot90(array, 2).swapaxes(0, 1),
+        8: np.rot90(array),
+    }
+    return rows[orientation]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_exif_orientation_is_applied(color, form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if form == "WEBP" else {}
+    image = read_image(encode(Image.fromarray(color), form, exif=exif, **options))
+    if form == "JPEG":
+        stored = read_image(encode(Image.fromarray(color), form))
+        np.testing.assert_array_equal(image, turned(stored, orientation))
+    else:
+        np.testing.assert_array_equal(image, turned(color, orientation))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "RGBA", "1", "I;16"])
+def test_every_mode_can_be_turned(gray, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else None
+    image = image or Image.fromarray(gray).convert(mode)
+    plain = read_image(encode(image))
+    np.testing.assert_array_equal(read_image(encode(image, exif=exif)), np.rot90(plain, -1))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # as `console.run` does
+@pytest.mark.parametrize(
+    "exif", [b"", b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"nonsense" * 9]
+)
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_damaged_exif_data_are_ignored(color, form, exif):
+    plain = read_image(encode(Image.fromarray(color), form))
+    np.testing.assert_array_equal(
+        read_image(encode(Image.fromarray(color), form, exif=exif)), plain
+    )
+
+
+def test_an_unknown_orientation_changes_nothing(color):
+    for orientation in (0, 9, 65535):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image = read_image(encode(Image.fromarray(color), exif=exif))
+        np.testing.assert_array_equal(image, color)
+
+
+@pytest.mark.parametrize("interlace", [0, 1])
+def test_a_gif_decodes_to_its_palette_colors(color, interlace):
+    image = Image.fromarray(color).quantize(200, Image.Quantize.FASTOCTREE)
+    data = encode(image, "GIF", interlace=interlace)
+    np.testing.assert_array_equal(read_image(data), np.asarray(image.convert("RGB")))
+
+
+def test_a_gray_gif_decodes_to_the_same_array(gray):
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(gray), "GIF")), as_color(gray))
+
+
+def test_the_first_frame_of_several_is_read(gray):
+    frames = [Image.fromarray(np.roll(gray, 7 * n, axis=1)) for n in range(3)]
+    for form in ("GIF", "TIFF", "PNG", "WEBP"):
+        options = {"lossless": True} if form == "WEBP" else {}
+        data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+        np.testing.assert_array_equal(read_image(data), as_color(gray))
+
+
+def test_the_transparent_color_of_a_gif_is_black():
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250])
+    image = read_image(encode(image, "GIF", transparency=1))
+    assert image.tolist() == [[[250, 0, 0], [0, 0, 0], [0, 0, 250]]]
+
+
 def test_several_threads_decode_the_same_arrays(color):
     files = [encode(Image.fromarray(np.roll(color, n, axis=0))) for n in range(40)]
     with ThreadPoolExecutor(8) as pool:
@@ -126,10 +212,50 @@ def test_several_threads_decode_the_same_arrays(color):
 
 
 @pytest.mark.parametrize(
-    "data", [b"hello, world" * 9, b"\0" * 99, b"BM", b"II", b"\x89PNG", b"GIF89a"]
+    "data", [b"\0" * 99, b"BM\0", b"II*\0\x08\0\0\0\0\0", b"\x89PNG", b"GIF89a"]
 )
 def test_other_files_are_refused(data):
     assert refusal(data) == "not an image that can be read"
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (LFS, "a Git LFS pointer, not an image; run 'git lfs pull'"),
+        (b"hello, world" * 9, "text, not an image"),
+        (b"BMW,white\n", "text, not an image"),
+        ("Größe\n".encode(), "text, not an image"),
+        ("\ufeffa,b\n".encode("utf-16"), "text, not an image"),
+        (("ä" * 5000).encode()[:4097], "text, not an image"),
+        (b"<!DOCTYPE html><html>", "a web page (HTML), not an image; download the file again"),
+        (
+            b"\n<!-- x -->\n<HTML lang=de>",
+            "a web page (HTML), not an image; download the file again",
+        ),
+        (b"<?xml version='1.0'?><svg/>", "an SVG drawing, not an image; convert it to PNG"),
+        (b"RIFF\x04\0\0\0WAVE", "a recording (WAV), not an image"),
+        (b"fLaC\0\0\0\x22", "a recording (FLAC), not an image"),
+        (b"OggS\0\x02", "a recording (Ogg), not an image"),
+        (b"ID3\x03\0", "a recording (MP3), not an image"),
+        (b"\xff\xfb\x90\x64\0", "a recording (MP3), not an image"),
+        (b"FORM\0\0\0\x04AIFF", "a recording (AIFF), not an image"),
+        (b"%PDF-1.7\n", "a PDF document, not an image"),
+        (b"\0\0\0\x1cftypavif", "an AVIF image, which is not supported; convert it to PNG"),
+    ],
+)
+def test_the_reason_names_what_a_file_is_instead(data, reason):
+    assert refusal(data) == reason
+
+
+def test_a_recording_names_its_kind():
+    for form, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")):
+        file = io.BytesIO()
+        soundfile.write(file, np.zeros(800), 8000, subtype, format=form)
+        name = "Ogg" if form == "OGG" else form
+        assert refusal(file.getvalue()) == f"a recording ({name}), not an image"
 
 
 def test_an_empty_file_is_refused():
@@ -146,6 +272,7 @@ def test_an_empty_file_is_refused():
         ("WEBP", {}),
         ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
     ],
 )
 def test_a_truncated_file_never_decodes_to_another_image(color, form, options):
@@ -170,7 +297,7 @@ def test_a_tiff_that_ends_in_its_directory_is_truncated(gray):
         assert refusal(data[:length]) == "truncated"
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF"])
 def test_damaged_files_raise_only_bad_file_error(color, form):
     rng = np.random.default_rng(0)
     data = np.frombuffer(encode(Image.fromarray(color), form), np.uint8)
@@ -194,6 +321,13 @@ def png_header(width, height):
         for name, body in chunks
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_palette_image_without_its_palette_is_refused(gray):
+    data = encode(Image.fromarray(gray).convert("P"))
+    start = data.index(b"PLTE") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    assert refusal(data[:start] + data[end:]) == "not an image that can be read"
 
 
 @pytest.mark.parametrize("size", [(10_001, 10_000), (15_000, 10_000), (100_000, 100_000)])
@@ -259,3 +393,22 @@ def test_resize_averages_when_shrinking():
 def test_resize_interpolates_linearly_when_enlarging():
     row = np.array([[0, 100]], np.uint8)
     assert resize(np.repeat(row, 2, 0)[..., None], 4)[0, :, 0].tolist() == [0, 25, 75, 100]
+
+
+def test_crop_cuts_each_side(color):
+    np.testing.assert_array_equal(crop(color, (3, 5, 7, 2)), color[5:-2, 3:-7])
+    np.testing.assert_array_equal(crop(color, (0, 0, 0, 0)), color)
+    assert crop(color, (55, 39, 0, 0)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("sides", [(56, 0, 0, 0), (30, 0, 26, 0), (0, 20, 0, 20), (0, 0, 0, 999)])
+def test_cropping_everything_away_is_refused(color, sides):
+    text = ",".join(map(str, sides))
+    with pytest.raises(BadFileError, match=rf"^data\.crop='{text}' leaves nothing of its 56 x 40 "):
+        crop(color, sides)
+
+
+def test_images_are_cropped_before_they_are_resized(color):
+    data = encode(Image.fromarray(color))
+    decoded = decoder.make_decoder("image", 10, 0, crop=(3, 5, 7, 2))(data).array
+    np.testing.assert_array_equal(decoded.swapaxes(0, 1), resize(color[5:-2, 3:-7], 10))

@@ -157,10 +157,10 @@ STOPPED = {
         below("cat", "dog", files=("train/1", "val/1", "dev/1")),
         "two folders for one split in class 'cat'",
     ),
-    "an empty split": ([*below("train"), "val/1.m4a"], "a split 'val' without readable files"),
+    "an empty split": ([*below("train"), "val/1.xyz"], "a split 'val' without readable files"),
     "flat": (["1", "2"], "2 files directly"),
     "flat in a folder": (["x/1", "x/2"], "one class only, 'x'"),
-    "one class with folders": (["cat/a/1", "cat/b/1", "dog/x.m4a"], "did you mean"),
+    "one class with folders": (["cat/a/1", "cat/b/1", "dog/x.xyz"], "did you mean"),
     "nothing": (["README.md"], "holds no recordings or images"),
     "background only": (["_background_noise_/1"], "holds no recordings or images"),
 }

@@ -24,7 +24,7 @@ def events(folder: Path) -> list[Event]:
 
 
 def test_event_files_hold_scalars_images_and_settings(tmp_path):
-    writer = logs.make_writer(tmp_path, 0)
+    writer = logs.EventLog(tmp_path, 0)
     writer.write_hparams({"train.epochs": 3})
     writer.write_scalars(7, {"val_loss": 0.25})
     writer.write_images(7, {"augmented": np.zeros((2, 5, 6, 1), np.float32)})
@@ -39,7 +39,7 @@ def test_event_files_hold_scalars_images_and_settings(tmp_path):
 
 def test_later_steps_of_a_killed_session_are_hidden(tmp_path):
     """Epochs up to the last completed step are kept."""
-    writer = logs.make_writer(tmp_path, 40)
+    writer = logs.EventLog(tmp_path, 40)
     writer.write_scalars(50, {"val_loss": 1.0})
     writer.close()
     assert any(event.session_log.status and event.step == 41 for event in events(tmp_path))

@@ -33,6 +33,9 @@ FRONTENDS = {
     "audio resized": Frontend("audio", 1777, 0, 1, 13, ODD_MEL),
     "gray": Frontend("image", 37, 21, 1, 0, MEL),
     "color resized": Frontend("image", 26, 26, 3, 26, MEL),
+    "cropped": Frontend("image", 37, 21, 3, 0, MEL, crop=(4, 3, 2, 1)),
+    "cropped at one corner": Frontend("image", 37, 21, 1, 0, MEL, crop=(0, 0, 0, 6)),
+    "cropped and resized": Frontend("image", 26, 26, 1, 26, MEL, crop=(4, 3, 2, 1)),
     "a single row": Frontend("image", 45, 1, 3, 0, MEL),
 }
 CLASSES = ("anna", "børge", "c'est \udcff", "d")
@@ -43,7 +46,7 @@ def windows(frontend: Frontend, items: int = 5) -> np.ndarray:
     rng = np.random.default_rng(0)
     if frontend.kind == "audio":
         clips = [tone(150 * 2**i, 1, i)[: frontend.window] * 30_000 for i in range(items)]
-        return np.stack(clips).astype(np.int16)
+        return (np.stack(clips) / 32768).astype(np.float32)
     shape = (items, frontend.window, frontend.height, frontend.channels)
     bands = rng.uniform(size=(items, 1, frontend.height, frontend.channels)) ** 2
     return (rng.integers(0, 256, shape) * bands).astype(np.uint8)
@@ -52,8 +55,12 @@ def windows(frontend: Frontend, items: int = 5) -> np.ndarray:
 def raw(frontend: Frontend, seen: np.ndarray) -> dict[str, np.ndarray]:
     """Windows as the graph takes them."""
     if frontend.kind == "audio":
-        return {"waveform": seen.astype(np.float32) / 32768}
-    return {"image": np.ascontiguousarray(seen.swapaxes(1, 2))}
+        return {"waveform": seen}
+    images = seen.swapaxes(1, 2)
+    if not frontend.image_size:  # the graph crops
+        left, top, right, bottom = frontend.crop
+        images = np.pad(images, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=77)
+    return {"image": np.ascontiguousarray(images)}
 
 
 def drawn(frontend: Frontend, seen: np.ndarray) -> jax.Array:

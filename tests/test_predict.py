@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import soundfile
-from conftest import ROOT, tone
+from conftest import FIGURE_BORDERS, ROOT, tone
 from PIL import Image
 from samples import trained_model
 
@@ -123,7 +123,7 @@ def test_rows_have_the_most_probable_classes_first_and_the_scored_part(
     """In seconds for recordings, in columns for images, empty for resized images."""
     trained = trained_model(("ann", "bob", "cy"), frontend, temperature=2.0)
     logits = np.array([[0, 8, 4], [2, 4, 0], [6, 4, 0]], np.float32)[: len(starts)]
-    item = ScoredItem("x", length, np.array(starts), logits)
+    item = ScoredItem("x", length, np.array(starts), logits, np.zeros(0, int))
     windows = np.exp(logits / 2.0) / np.exp(logits / 2.0).sum(1, keepdims=True)
     for by_window, given in ((True, windows), (False, windows.mean(0, keepdims=True))):
         found = rows_of(trained, item, 3, by_window)
@@ -138,7 +138,7 @@ def test_rows_have_the_most_probable_classes_first_and_the_scored_part(
                 probabilities[order]
             )
     (row,) = rows_of(trained, item, 1, False)
-    assert list(row) == ["path", "start", "end", "label", "probability"]
+    assert list(row) == ["path", "start", "end", "status", "label", "probability"]
 
 
 def test_the_end_of_a_short_recording_is_its_length(window_run, tmp_path):
@@ -161,10 +161,28 @@ def test_bad_files_have_rows_and_the_others_are_scored(window_run, recordings, t
     assert errors.keys() == {"00a.wav", "13a.flac", "nowhere.wav", "LICENSE"}
     assert errors["00a.wav"] == "empty file"
     assert errors["nowhere.wav"] == "No such file or directory"
-    assert "not a recording" in errors["LICENSE"]
+    assert errors["LICENSE"] == "text"
     assert len(table) == 18
     assert all((row["label"] is None) == bool(row["error"]) for row in table)
     assert "18 recordings in" in capsys.readouterr().err
+
+
+def test_silent_windows_have_a_status_and_no_label(window_run, recordings, tmp_path, capsys):
+    voice, rate = soundfile.read(recordings / "voice1" / "00.wav")
+    silence = np.full(len(voice) * 2, 1e-5)
+    soundfile.write(tmp_path / "voice.wav", voice, rate)
+    soundfile.write(tmp_path / "both.wav", np.concatenate([voice, silence]), rate)
+    soundfile.write(tmp_path / "silence.wav", silence, rate)
+    both, silent, alone = predicted(window_run, tmp_path)
+    assert (silent["status"], silent["label"], silent["error"]) == ("silence", None, None)
+    assert (both["status"], alone["status"]) == ("ok", "ok")
+    rows = predicted(window_run, tmp_path / "both.wav", "--windows")
+    statuses = [row["status"] for row in rows]
+    assert set(statuses) == {"ok", "silence"}
+    assert [row["start"] for row in rows] == sorted(row["start"] for row in rows)
+    assert all((row["label"] is None) == (row["status"] == "silence") for row in rows)
+    assert predict.main([str(window_run), str(tmp_path)]) == 0
+    assert "(silence)" in capsys.readouterr().out
 
 
 def test_all_formats_have_the_same_content(window_run, recordings, tmp_path, capsys):
@@ -175,7 +193,7 @@ def test_all_formats_have_the_same_content(window_run, recordings, tmp_path, cap
     capsys.readouterr()
     assert predict.main([str(window_run), str(folder), "--top", "2", "--format", "csv"]) == 1
     decoder = csv.DictReader(capsys.readouterr().out.splitlines(keepends=True))
-    columns = ["path", "start", "end", "label", "probability", "error"]
+    columns = ["path", "start", "end", "label", "probability", "status", "error"]
     assert decoder.fieldnames == [*columns, "label_2", "probability_2"]
     for row, line in zip(decoder, lines, strict=True):
         assert row == {key: "" if value is None else str(value) for key, value in line.items()}
@@ -295,15 +313,20 @@ def raw_input(file, frontend) -> np.ndarray:
             else (waveform[None, start : start + frontend.window])
         )
     image = Image.open(file).convert("RGB")
-    split = frontend.image_size
-    return np.array(image.resize((split, split), Image.Resampling.BILINEAR))[None]
+    side = frontend.image_size
+    if not side:  # the images of the test are as wide as a window
+        return np.array(image)[None]
+    left, top, right, bottom = frontend.crop
+    image = image.crop((left, top, image.width - right, image.height - bottom))
+    return np.array(image.resize((side, side), Image.Resampling.BILINEAR))[None]
 
 
 @pytest.mark.parametrize("form", ["stablehlo", "onnx"])
-@pytest.mark.parametrize("kind", ["audio", "square"])
+@pytest.mark.parametrize("kind", ["audio", "square", "figure", "square_figure"])
 def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp_path, capsys):
     run = request.getfixturevalue(f"{kind}_run")
-    root = request.getfixturevalue("recordings" if kind == "audio" else "image_folder")
+    data = {"audio": "recordings", "square": "image_folder"}
+    root = request.getfixturevalue(data.get(kind, "figures"))
     out = tmp_path / f"model.{form}"
     assert export_command.main([str(run), "--format", form, "--out", str(out)]) == 0
     assert re.search("3 classes, (within|equal)", capsys.readouterr().out)
@@ -318,6 +341,7 @@ def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp
         assert [each.name for each in session.get_inputs()] == [about["input"]["name"]]
         call = lambda x: session.run(["probabilities"], {about["input"]["name"]: x})[0]  # noqa: E731
     frontend = load_model(run).model.frontend
+    assert about["input"].get("crop", [0, 0, 0, 0]) == list(frontend.crop)
     files = [
         root / f"voice{c}" / f"0{i}.{'wav' if kind == 'audio' else 'png'}"
         for c in range(3)
@@ -465,3 +489,54 @@ def test_a_damaged_best_checkpoint_is_replaced_by_another(audio_run, recordings,
 def test_predict_refuses_tfds_sets(audio_run, capsys):
     assert predict.main([str(audio_run), "tfds:voices"]) == 2
     assert "evaluate scores TFDS sets" in capsys.readouterr().err
+
+
+def test_predict_and_evaluate_crop_as_training_did(figure_run, figures, tmp_path):
+    """Borders of other colors have no effect; columns are those of the whole image."""
+    left, top, right, bottom = FIGURE_BORDERS
+    copies = shutil.copytree(figures, tmp_path / "copies")
+    for file in copies.glob("*/*.png"):
+        with Image.open(file) as image:
+            inner = np.array(image)[top:-bottom, left:-right]
+        border = ((top, bottom), (left, right), (0, 0))
+        Image.fromarray(np.pad(inner, border, constant_values=99)).save(file)
+    one, other = predicted(figure_run, figures), predicted(figure_run, copies)
+    assert [row["probability"] for row in one] == [row["probability"] for row in other]
+    assert {(row["start"], row["end"]) for row in one} == {(left, left + 20)}
+    of_training = recorded(figure_run)
+    in_bulk = {row["path"]: row for row in one}
+    for path, row in of_training.items():
+        assert in_bulk[str(figures / path)]["probability"] == float(row["probability"])
+    assert evaluate.main([str(figure_run), str(copies)]) == 0
+
+
+def test_an_image_that_is_cropped_away_is_an_error_row(figure_run, tmp_path):
+    Image.new("RGB", (9, 30)).save(tmp_path / "narrow.png")
+    Image.new("RGB", (29, 28)).save(tmp_path / "short.png")
+    narrow, short = predicted(figure_run, tmp_path)
+    assert narrow["error"] == (
+        "data.crop='6,4,3,5' leaves nothing of its 9 x 30 pixels (width x height)"
+    )
+    assert short["error"] == (
+        "19 pixels high after data.crop, but the model was trained on images of 20"
+    )
+
+
+def test_an_exported_model_takes_parts_of_a_wider_image_with_its_borders(figure_run, tmp_path):
+    """The windows are those that the description gives; columns are those of the whole image."""
+    left, top, right, bottom = FIGURE_BORDERS
+    rng = np.random.default_rng(0)
+    inner, window = 47, load_model(figure_run).model.frontend.window
+    wide = rng.integers(0, 256, (20 + top + bottom, inner + left + right, 3), np.uint8)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    out = tmp_path / "model.stablehlo"
+    assert export_command.main([str(figure_run), "--format", "stablehlo", "--out", str(out)]) == 0
+    call = jax.export.deserialize(bytearray(out.read_bytes())).call
+    starts = np.rint(np.linspace(0, inner - window, 1 + (inner - window) // (window // 2)))
+    parts = [wide[:, int(s) : int(s) + left + window + right] for s in starts]
+    (row,) = predicted(figure_run, tmp_path / "wide.png")
+    number = load_model(figure_run).model.classes.index(row["label"])
+    assert np.asarray(call(np.stack(parts)))[:, number].mean() == pytest.approx(
+        row["probability"], abs=1e-5
+    )
+    assert (row["start"], row["end"]) == (left, left + inner)

@@ -11,7 +11,7 @@ from conftest import tone
 from test_step import CLASSES, CONFIG, NAMES, make_data, make_task
 
 from meljax.config import MaskConfig
-from meljax.data.batches import DeviceSet
+from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Bad, Item
 from meljax.evaluation.forward import forward, window_logits
@@ -19,12 +19,13 @@ from meljax.evaluation.grad_cam import evidence
 from meljax.evaluation.mistakes import worst_mistakes
 from meljax.evaluation.scorer import Source, cut_row, score_split, score_stream, window_order
 from meljax.evaluation.scores import Scored, score_weights
+from meljax.features.samples import to_float
 from meljax.models.registry import build
 from meljax.training.rng import Stream, key
 from meljax.training.state import init_state, model_of
 from meljax.training.task_setup import make_device_sets
 from meljax.util import devices
-from meljax.util.devices import split_batch
+from meljax.util.devices import replicated, split_batch
 from meljax.util.errors import BadFileError
 
 
@@ -36,7 +37,9 @@ def test_window_order_follows_the_items(monkeypatch):
     monkeypatch.setattr(devices, "scoring_batch", lambda count: 4)
     model = make_model(make_task())
     model = model._replace(frontend=dataclasses.replace(model.frontend, window=6))
-    order = window_order(model, np.array([6, 12, 3]))
+    items = [np.ones(length, np.int16) for length in (6, 12, 3)]
+    data = make_device_set(items, np.zeros(3, np.int32), 6, replicated(model.mesh))
+    order = window_order(model, data)
     np.testing.assert_array_equal(order.item, [[0, 1, 1, 1], [2, -1, -1, -1]])
     np.testing.assert_array_equal(order.start, [[0, 0, 3, 6], [-2, 0, 0, 0]])
 
@@ -45,7 +48,7 @@ def test_window_order_follows_the_items(monkeypatch):
 def test_every_item_is_scored_once_by_the_mean_of_its_windows(items, devices):
     model = make_model(make_task(devices))
     data = make_data(make_task(devices), items)
-    order = window_order(model, np.asarray(data.length))
+    order = window_order(model, data)
     measured, _ = score_split(model, data, order)
     assert int(measured.count) == items
     labels = np.arange(items) % CLASSES
@@ -124,7 +127,7 @@ def test_a_stream_reads_only_a_few_files_ahead():
 def test_other_items_and_the_position_in_the_batch_change_no_bit():
     task = make_task(4)
     model, data = make_model(task), make_data(task)
-    order = window_order(model, np.asarray(data.length))
+    order = window_order(model, data)
     seen = np.asarray(cut_row(data, order, 0, 1600, task.mesh))
 
     def logits(windows):
@@ -142,7 +145,7 @@ def test_scores_are_computed_without_masks():
     task = make_task()
     unmasked = make_task(mask=MaskConfig(freq_count=0, time_count=0))
     data, state = make_data(task), init_state(task, key(0, Stream.INIT))
-    order = window_order(model_of(task, state), np.asarray(data.length))
+    order = window_order(model_of(task, state), data)
     _, one = score_split(model_of(task, state), data, order)
     _, two = score_split(model_of(unmasked, state), data, order)
     np.testing.assert_array_equal(one, two)
@@ -163,7 +166,7 @@ def test_queued_batches_give_the_same_bits(monkeypatch):
     """As on an accelerator, where the next batches are dispatched before one is read."""
     task = make_task()
     model, data = make_model(task), make_data(task, 30)
-    order = window_order(model, np.asarray(data.length))
+    order = window_order(model, data)
     _, one_by_one = score_split(model, data, order)
     monkeypatch.setattr(devices, "batches_in_flight", lambda count: None)
     _, queued = score_split(model, data, order)
@@ -245,7 +248,7 @@ def test_the_worst_mistakes_are_the_most_confident_with_their_clearest_windows()
     assert [each.prediction for each in found] == [dataset.classes[taken[i]] for i in expected]
     assert [each.probability for each in found] == pytest.approx(probabilities)
     seen = [
-        dataset.arrays[val[i]][start : start + 1600]
+        to_float(dataset.arrays[val[i]][start : start + 1600])
         for i in expected
         for start in [800 * clearest[i]]
     ]

@@ -41,8 +41,8 @@ def test_each_row_is_an_item_and_a_file_is_decoded_once(days, monkeypatch):
     decoded = []
     make = dataset_module.decoder.make_decoder
 
-    def counted(*arguments):
-        decode = make(*arguments)
+    def counted(*arguments, **keys):
+        decode = make(*arguments, **keys)
         return lambda data: decoded.append(1) or decode(data)
 
     monkeypatch.setattr(dataset_module.decoder, "make_decoder", counted)

@@ -32,3 +32,9 @@ def test_a_window_of_seconds_is_rounded_to_the_nearest_sample():
     dataset = make_dataset([900] * 4, ["train", "val"] * 2)
     task = make_task(small_config(data__window=0.10009), dataset)  # of 8000 samples a second
     assert task.frontend.window == 801
+
+
+def test_the_window_of_long_recordings_is_30_seconds_by_default():
+    dataset = make_dataset([8000 * seconds for seconds in (40, 50)] * 3, ["train", "val"] * 3)
+    task = make_task(small_config(), dataset)
+    assert task.frontend.window == 30 * 8000

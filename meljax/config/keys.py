@@ -117,11 +117,24 @@ class DataConfig:
         "height and width of resized images, in pixels; 0: not resized",
         "≥ 0 and ≤ 4096",
     )
+    crop: str = _key(
+        "",
+        "pixels to cut from the left, top, right and bottom of every image before it is resized, "
+        "such as the axes of a figure; empty: none",
+        "'' or four whole numbers, 'left,top,right,bottom'",
+        lambda value: re.fullmatch(r"|\s*\d{1,6}\s*(,\s*\d{1,6}\s*){3}", value, re.ASCII),
+    )
     window: float = _number(
         0.0,
         "length of the network's input: seconds of a recording, columns of an image; "
-        "0: the median length in the training set",
+        "0: the median length in the training set, at most 30 s",
         "≥ 0",
+    )
+    silent: str = _choice(
+        "skip",
+        "silent recordings and windows: skip them, in training and in scores, or keep them",
+        "skip",
+        "keep",
     )
     on_bad_file: str = _choice(
         "stop", "unusable files: stop before training, or skip and record them", "stop", "skip"

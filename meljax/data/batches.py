@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, Shaped
 
-from meljax.features.windows import cut, floor_color
+from meljax.features.samples import to_float
+from meljax.features.windows import cut, floor_color, scored_starts
 from meljax.util.errors import UserError
 
 PADDING = -1
@@ -22,11 +23,12 @@ class DeviceSet:
     """Items of different lengths, end to end along the time axis; a pytree."""
 
     # Typed `Any`: JAX's tree functions also put other objects than arrays in a pytree.
-    buffer: Any  # int16 [time] or uint8 [time, height, channel]; one window of margin at both ends
+    buffer: Any  # int16 or float32 [time], or uint8 [time, height, channel]; see `make_device_set`
     offset: Any  # start of each item in `buffer`, int32 [items]
     length: Any  # int32 [items]
     label: Any  # class of each item, int32 [items]
     floor: Any  # value that pads windows beyond the item, [items] or [items, channel]
+    scored: Any  # item and start of each window that is scored, int32 [windows, 2]
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -44,12 +46,17 @@ def make_device_set(
     labels: Int[np.ndarray, " items"],
     window: int,
     sharding: jax.sharding.Sharding,
+    skip_silence: bool = False,
 ) -> DeviceSet:
     """Places items of the same kind on the devices.
 
+    The buffer holds them end to end, with one window of margin at both ends. It is float32 if one
+    of the recordings is.
+
     Args:
-      items: int16 [samples] or uint8 [columns, height, channel] each.
+      items: int16 or float32 [samples], or uint8 [columns, height, channel] each.
       window: maximum length of a window.
+      skip_silence: as in `windows.scored_starts`.
 
     Raises:
       UserError: the set is too large for 32-bit indices.
@@ -63,10 +70,15 @@ def make_device_set(
             "at most 2,147,483,647 fit on a device"
         )
     images = items[0].ndim == 3  # silence is 0 in recordings, the darkest color in images
-    floor = np.stack([floor_color(item) if images else np.int16(0) for item in items])
+    places = [scored_starts(item, window, skip_silence) for item in items]
+    owners = np.repeat(np.arange(len(items)), [len(each) for each in places])
+    scored = np.stack([owners, np.concatenate(places)], axis=1).astype(np.int32)
+    if any(item.dtype == np.float32 for item in items):
+        items = [to_float(item) for item in items]
+    floor = np.stack([floor_color(item) if images else items[0].dtype.type(0) for item in items])
     margin = np.zeros((window, *items[0].shape[1:]), items[0].dtype)
     buffer = np.concatenate([margin, *items, margin])
-    arrays = (buffer, offset.astype(np.int32), length, labels.astype(np.int32), floor)
+    arrays = (buffer, offset.astype(np.int32), length, labels.astype(np.int32), floor, scored)
     return jax.device_put(DeviceSet(*arrays), sharding)
 
 
@@ -85,6 +97,7 @@ def make_window_set(
     Returns:
       The set, and the start of each window relative to its item in the set.
     """
+    pieces = [(to_float(array) if array.ndim == 1 else array, start) for array, start in pieces]
     first = pieces[0][0]
     buffer = np.zeros(((batch + 2) * window, *first.shape[1:]), first.dtype)
     offset = (window * (1 + np.arange(batch))).astype(np.int32)
@@ -96,7 +109,8 @@ def make_window_set(
         length[slot], starts[0, slot] = len(part), min(start, 0)
         if array.ndim == 3 and len(part) < window:
             floor[slot] = floor_color(array)
-    device_set = DeviceSet(buffer, offset, length, np.zeros(batch, np.int32), floor)
+    none = np.zeros((0, 2), np.int32)
+    device_set = DeviceSet(buffer, offset, length, np.zeros(batch, np.int32), floor, none)
     return jax.device_put(device_set, sharding), starts
 
 

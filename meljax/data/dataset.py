@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from meljax.config import Config, DataConfig
-from meljax.data import decoded_cache, synthetic
+from meljax.data import decoded_cache, recordings, synthetic
+from meljax.data.borders import border_warnings
 from meljax.data.classes import describe_items, describe_small, suspicious_classes
 from meljax.data.decode import decoder
 from meljax.data.decoded_cache import CachedItem
@@ -26,17 +27,18 @@ from meljax.data.split import (
     unused_split_folders,
 )
 from meljax.data.tfds import catalog
-from meljax.features.frontend import Kind
+from meljax.features.frontend import Kind, crop_of
+from meljax.features.samples import is_silent
 from meljax.util.devices import cores
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.parallel import map_ahead
-from meljax.util.phrases import count
+from meljax.util.phrases import count, listed
 from meljax.util.progress import track
 from meljax.util.version import DECODING, versions
 
 FILE_KEYS = (
     *("label", "group", "root", "file_column", "split_column", "start_column", "end_column"),
-    "pattern",
+    *("pattern", "crop"),
 )
 """Keys of the data group that do not apply to the embedded voices."""
 SEGMENT_SLACK = 0.05
@@ -216,35 +218,68 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
             "data.window does not apply to resized images, which are used whole; set "
             "data.image_size=0 or data.window=0"
         )
+    if manifest.kind == "audio" and data.crop:
+        raise UserError(
+            f"data.crop is for images, but data.path: {manifest.source!r} has recordings"
+        )
     results = _read_cached(config, manifest, cache)
     bad = (*manifest.bad, *(result for result in results if isinstance(result, Bad)))
+    _check_crop(data, bad)
     if data.on_bad_file == "stop":
         check_none_bad(manifest, bad, "data.on_bad_file=skip")
     good = [(i, r) for i, r in zip(manifest.items, results, strict=True) if not isinstance(r, Bad)]
     items = [item for item, _ in good]
     check_enough_left(manifest, items, bad)
-    arrays = _cut_all(items, [content.value for _, content in good], config.mel.sample_rate)
+    rate = config.mel.sample_rate
+    arrays = _cut_all(items, [content.value.array for _, content in good], rate)
     if manifest.kind == "image":
         if len({array.shape[2] for array in arrays}) > 1:  # gray and RGB images
             arrays = [decoder.with_channels(array, 3) for array in arrays]
         _check_heights(items, arrays)
     digests = [content.digest for _, content in good]
-    attributes = {"left_out": manifest.left_out, "skipped": bad, "notes": manifest.notes}
+    notes, warnings = list(manifest.notes), list(manifest.warnings)
+    warnings += _borders(data, manifest, items, arrays)
+    if manifest.kind == "audio":
+        facts = {item.path: content.value.facts for item, content in good}
+        notes += recordings.notes(facts, rate)
+        warnings += recordings.warnings(facts)
+        items, digests, arrays = _without_silence(data, items, digests, arrays, warnings)
+        check_enough_left(manifest, items, bad)
+    attributes = {"left_out": manifest.left_out, "skipped": bad, "notes": tuple(notes)}
     try:
         return _make_dataset(
-            config, items, digests, arrays, manifest.warnings, kind=manifest.kind, **attributes
+            config, items, digests, arrays, tuple(warnings), kind=manifest.kind, **attributes
         )
     except UserError as error:
-        notes = (f"note: {line}" for line in manifest.notes)
+        notes = (f"note: {line}" for line in notes)
         understood = (f"read {describe_items(items, manifest.kind)}", *notes)
         raise UserError(str(error), (*understood, *error.details)) from error
+
+
+def _without_silence(
+    data: DataConfig,
+    items: Sequence[Item],
+    digests: Sequence[str],
+    arrays: Sequence[np.ndarray],
+    warnings: list[str],
+) -> tuple[list[Item], list[str], list[np.ndarray]]:
+    """Returns what is not silent, or all with `data.silent='keep'`; adds a line to `warnings`."""
+    silent = [is_silent(array) for array in arrays]
+    names = [item.name for item, is_so in zip(items, silent, strict=True) if is_so]
+    if names:
+        what = "skipped" if data.silent == "skip" else "kept"
+        warnings.append(f"{count(len(names), 'silent recording')} {what}: {listed(names)}")
+    if data.silent == "keep":
+        silent = [False] * len(items)
+    kept = [i for i, is_so in enumerate(silent) if not is_so]
+    return [items[i] for i in kept], [digests[i] for i in kept], [arrays[i] for i in kept]
 
 
 class Content(NamedTuple):
     """The content of an item."""
 
     digest: str  # sha256 of its file, hexadecimal
-    value: Any  # decoded
+    value: Any  # what the decoder returned
 
 
 def _read_cached(config: Config, manifest: Manifest, cache: Path) -> list[Content | Bad]:
@@ -253,7 +288,8 @@ def _read_cached(config: Config, manifest: Manifest, cache: Path) -> list[Conten
     name = f"{data.tfds_dir} {data.path}"
     if not catalog.is_name(data.path):
         name = os.path.abspath(os.path.expanduser(data.path))
-    settings = f"{manifest.kind} {data.image_size} {rate} {versions(DECODING)}"
+    crop = crop_of(data.crop)
+    settings = f"{manifest.kind} {data.image_size} {crop} {rate} {versions(DECODING)}"
     file = decoded_cache.cache_file(cache, name, settings)
     files = list({item.path: item for item in manifest.items}.values())  # segments share a file
     # Stamps are taken before reading, so that a file changed meanwhile is read again next time.
@@ -264,17 +300,20 @@ def _read_cached(config: Config, manifest: Manifest, cache: Path) -> list[Conten
         if each.stamp and each.stamp == stamps.get(path)
     }
     rest = [item for item in files if item.path not in kept]
-    decode = decoder.make_decoder(manifest.kind, data.image_size, rate)
+    decode = decoder.make_decoder(manifest.kind, data.image_size, rate, crop=crop)
     read = zip(rest, read_all(manifest, rest, decode), strict=True)
     results = {item.path: result for item, result in read}
     new = {
-        path: CachedItem(stamps[path], *result)
+        path: CachedItem(stamps[path], result.digest, *result.value)
         for path, result in results.items()
         if stamps[path] and not isinstance(result, Bad)
     }
     if new:
         decoded_cache.save(file, kept | new)
-    results |= {path: Content(*each[1:]) for path, each in kept.items()}
+    results |= {
+        path: Content(each.digest, decoder.Decoded(each.array, each.facts))
+        for path, each in kept.items()
+    }
     return [results[item.path] for item in manifest.items]
 
 
@@ -330,6 +369,30 @@ def _cut_all(
             wrong,
         )
     return parts
+
+
+def _borders(
+    data: DataConfig, manifest: Manifest, items: Sequence[Item], arrays: Sequence[np.ndarray]
+) -> list[str]:
+    """Returns a warning if all images have the same borders."""
+    if manifest.kind == "audio":
+        return []
+    crop = crop_of(data.crop)
+    decode = decoder.make_decoder("image", 0, 0, crop=crop)
+
+    def originals(chosen: list[int]) -> list[np.ndarray]:
+        results = read_all(manifest, [items[i] for i in chosen], decode)
+        values = [result.value.array for result in results if not isinstance(result, Bad)]
+        return [decoder.with_channels(value, arrays[0].shape[2]) for value in values]
+
+    return border_warnings(arrays, crop, originals if data.image_size else None)
+
+
+def _check_crop(data: DataConfig, bad: Sequence[Bad]) -> None:
+    """Raises `UserError` if data.crop leaves nothing of an image, which is not to be skipped."""
+    empty = [each for each in bad if each.reason.startswith("data.crop")]
+    if empty and data.on_bad_file == "stop":
+        raise UserError(f"{empty[0].reason}: {empty[0].path}, one of {count(len(empty), 'image')}")
 
 
 def _check_heights(items: Sequence[Item], arrays: Sequence[np.ndarray]) -> None:

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
+from meljax.data.decode.audio_file import AudioFacts
 from meljax.util.files import atomic_writer, remove_stale_temporaries
 
-MAGIC = b"meljax decoded 2\n"
+MAGIC = b"meljax decoded 4\n"
 SUFFIX = ".decoded"
 MAX_BYTES = 8 * 2**30
 """Maximum size of all cache files together. A set larger than half of it is not cached."""
@@ -29,7 +30,8 @@ class CachedItem(NamedTuple):
 
     stamp: str  # `Manifest.stamp` when its file was read; if that changes, the entry is invalid
     digest: str  # sha256 of the file, hexadecimal
-    array: Shaped[np.ndarray, "_ ..."]  # see `decoder.Decoder`
+    array: Shaped[np.ndarray, "_ ..."]  # see `decoder.Decoded`
+    facts: AudioFacts | None = None
 
 
 def cache_file(cache: Path, name: str, settings: str) -> Path:
@@ -53,21 +55,21 @@ def load(file: Path) -> dict[str, CachedItem]:
         data = start + 8 + int.from_bytes(bytes(content[start : start + 8]), "little")
         table = json.loads(bytes(content[start + 8 : data]))
         items = {}
-        for path, stamp, digest, dtype, shape, offset in table:
+        for path, stamp, digest, dtype, shape, facts, offset in table:
             first = data + offset
             size = np.dtype(dtype).itemsize * int(np.prod(shape))
             array = content[first : first + size].view(dtype).reshape(shape)
-            items[path] = CachedItem(stamp, digest, array)
+            items[path] = CachedItem(stamp, digest, array, facts and AudioFacts(*facts))
         return items
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def save(file: Path, items: Mapping[str, CachedItem]) -> None:
     """Writes `items` and evicts old files; does nothing if the disk is full or not writable."""
     table, size = [], 0
-    for path, (stamp, digest, array) in items.items():
-        table.append([path, stamp, digest, array.dtype.str, array.shape, size])
+    for path, (stamp, digest, array, facts) in items.items():
+        table.append([path, stamp, digest, array.dtype.str, array.shape, facts, size])
         size += array.nbytes
     if size > MAX_BYTES // 2:
         return

@@ -15,9 +15,12 @@ from meljax.util.phrases import nearest, on_one_line
 Split = Literal["train", "val", "test"]
 
 KIND_OF_SUFFIX: dict[str, Kind] = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"), "image"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp"), "image"),
+    **dict.fromkeys((".tif", ".tiff", ".gif"), "image"),
     **dict.fromkeys((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"), "audio"),
-    **dict.fromkeys((".aif", ".aiff", ".aifc"), "audio"),
+    **dict.fromkeys((".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64", ".bw64"), "audio"),
+    **dict.fromkeys((".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".wma", ".amr"), "audio"),
+    **dict.fromkeys((".webm", ".mka", ".mkv", ".ac3", ".mp2"), "audio"),
 }
 
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir")

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # its submodules are imported on first use
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Shaped
 
 from meljax.data.batches import DeviceSet
 from meljax.data.dataset import Dataset
 from meljax.evaluation.forward import Model
 from meljax.evaluation.grad_cam import evidence
 from meljax.evaluation.scores import Scored
-from meljax.features.windows import starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Mistake:
         one most confidently predicted as `prediction`.
       evidence: evidence for `prediction` in each part of the image, in 0…1 (Grad-CAM).
       grid: rows and columns of the feature maps that the evidence is interpolated from.
-      audio: the recording, int16; `None` for an image.
+      audio: the recording; `None` for an image.
     """
 
     path: str
@@ -39,7 +38,7 @@ class Mistake:
     image: Float[np.ndarray, "rows columns channel"]
     evidence: Float[np.ndarray, "rows columns"]
     grid: tuple[int, int]
-    audio: Int16[np.ndarray, " samples"] | None
+    audio: Shaped[np.ndarray, " samples"] | None
 
 
 def worst_mistakes(
@@ -54,7 +53,7 @@ def worst_mistakes(
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
     if not len(worst):
         return []
-    start = np.array([_clearest_start(model, data, scores, int(i)) for i in worst], np.int32)
+    start = np.array([_clearest_start(data, scores, int(i)) for i in worst], np.int32)
     # The first mistake fills the batch up to `limit`, so all runs use one compiled program.
     index, start, predicted = (
         jnp.asarray(np.append(x, np.repeat(x[:1], limit - len(worst))))
@@ -79,8 +78,8 @@ def worst_mistakes(
     ]
 
 
-def _clearest_start(model: Model, data: DeviceSet, scores: Scored, i: int) -> int:
+def _clearest_start(data: DeviceSet, scores: Scored, i: int) -> int:
     """Returns the start of the window that gives item `i`'s prediction the highest confidence."""
     confidence = scipy.special.log_softmax(scores.logits[scores.item == i], axis=-1)
-    places = starts(int(data.length[i]), model.frontend.window)
-    return int(places[confidence[:, scores.predictions[i]].argmax()])
+    items, places = np.asarray(data.scored).T
+    return int(places[items == i][confidence[:, scores.predictions[i]].argmax()])

@@ -23,7 +23,7 @@ from meljax.data.manifest import Bad
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.forward import Model, window_logits
 from meljax.evaluation.metrics import Metrics
-from meljax.features.windows import starts
+from meljax.features.windows import scored_starts, starts
 from meljax.util import devices
 from meljax.util.devices import jit, replicated, split_batch
 from meljax.util.errors import BadFileError
@@ -42,16 +42,15 @@ class WindowOrder(NamedTuple):
     start: Int[Array, "rows batch"]
 
 
-def window_order(model: Model, lengths: Int[np.ndarray, " items"]) -> WindowOrder:
-    """Returns the order of all windows of items with the given lengths, on the devices."""
+def window_order(model: Model, data: DeviceSet) -> WindowOrder:
+    """Returns the order in which the windows of a set are scored, on the devices."""
     batch = devices.scoring_batch(model.mesh.size)
-    places = [starts(int(length), model.frontend.window) for length in lengths]
-    item = np.repeat(np.arange(len(places)), [len(each) for each in places])
+    item, start = np.asarray(data.scored).T
     rows = -(-len(item) // batch)
     padding = (0, rows * batch - len(item))
     order = WindowOrder(
         item=np.pad(item, padding, constant_values=PADDING).astype(np.int32).reshape(rows, batch),
-        start=np.pad(np.concatenate(places), padding).astype(np.int32).reshape(rows, batch),
+        start=np.pad(start, padding).astype(np.int32).reshape(rows, batch),
     )
     return jax.device_put(order, replicated(model.mesh))
 
@@ -142,22 +141,27 @@ def file_source(
     `content` returns the file's bytes or raises `BadFileError`.
     """
     frontend = model.frontend
-    decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
+    rate = frontend.mel.sample_rate
+    decode = decoder.make_decoder(frontend.kind, frontend.image_size, rate, frontend.crop)
 
     def read() -> Shaped[np.ndarray, "_ ..."]:
-        return decoder.fit(decode(content()), frontend)
+        return decoder.fit(decode(content()).array, frontend)
 
     return Source(path, read)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredItem:
-    """The logits of one item's windows; length and starts are in samples or columns."""
+    """The logits of one item's windows; length and starts are in samples or columns.
+
+    `silent` are the starts of silent windows that were not scored.
+    """
 
     path: str
     length: int
     starts: Int[np.ndarray, " windows"]
     logits: Float[np.ndarray, "windows classes"]
+    silent: Int[np.ndarray, " silent"]
 
     def probabilities(self, temperature: float) -> Float[np.ndarray, " classes"]:
         """Returns the probabilities of the whole item."""
@@ -176,6 +180,7 @@ class _Pending:
     path: str
     length: int
     starts: Int[np.ndarray, " windows"]
+    silent: Int[np.ndarray, " silent"]
     logits: list[Float[np.ndarray, " classes"]]
 
 
@@ -189,8 +194,8 @@ def score_stream(model: Model, sources: Iterable[Source | Bad]) -> Iterator[Scor
     for logits in _logits(model, _stream_batches(model, sources, waiting, owners)):
         for pending, row in zip(owners.popleft(), np.asarray(logits), strict=False):
             pending.logits.append(row)
-        yield from _completed(waiting)
-    yield from _completed(waiting)
+        yield from _completed(waiting, len(model.classes))
+    yield from _completed(waiting, len(model.classes))
 
 
 def _stream_batches(
@@ -215,7 +220,9 @@ def _stream_batches(
         if isinstance(array, Bad):
             waiting.append(array)
             continue
-        pending = _Pending(source.path, len(array), starts(len(array), window), [])
+        places = scored_starts(array, window, model.frontend.skip_silence)
+        silent = np.setdiff1d(starts(len(array), window), places)
+        pending = _Pending(source.path, len(array), places, silent, [])
         waiting.append(pending)
         for start in pending.starts:
             row.append((pending, array, int(start)))
@@ -234,13 +241,14 @@ def _read(source: Source | Bad) -> tuple[Source | Bad, np.ndarray | Bad]:
         return source, Bad(source.path, "too large for the available memory")
 
 
-def _completed(waiting: deque[_Pending | Bad]) -> Iterator[ScoredItem | Bad]:
+def _completed(waiting: deque[_Pending | Bad], classes: int) -> Iterator[ScoredItem | Bad]:
     """Removes and yields items from the front while they are complete."""
     while waiting:
         first = waiting[0]
         if isinstance(first, _Pending):
             if len(first.logits) < len(first.starts):
                 return
-            first = ScoredItem(first.path, first.length, first.starts, np.stack(first.logits))
+            logits = np.array(first.logits, np.float32).reshape(len(first.starts), classes)
+            first = ScoredItem(first.path, first.length, first.starts, logits, first.silent)
         waiting.popleft()
         yield first

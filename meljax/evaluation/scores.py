@@ -123,7 +123,7 @@ def score_weights(
 
     `temperature` `None` fits one to `data`. The other arguments are attributes of `Scores`.
     """
-    order = window_order(model, np.asarray(data.length))
+    order = window_order(model, data)
     _, table = score_split(model, data, order)
     item = np.asarray(order.item).reshape(-1)
     logits = jax.device_get(table).reshape(-1, len(model.classes))[item != PADDING]

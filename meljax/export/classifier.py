@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 from meljax.evaluation.forward import forward
 from meljax.features import frontend as frontend_lib
-from meljax.features.frontend import Frontend
+from meljax.features.frontend import NO_CROP, Crop, Frontend
 from meljax.runs.load_model import TrainedModel
 from meljax.util.errors import UserError
 
@@ -19,12 +19,21 @@ def input_like(frontend: Frontend, batch: Any) -> jax.ShapeDtypeStruct:
     """Returns shape and dtype of the input; `batch` may be symbolic.
 
     Recordings: float32 [batch, window], samples in -1…1. Images: uint8 [batch, height, width,
-    channel], the top row first.
+    channel], the top row first, with the borders that `inner_crop` cuts off.
     """
     if frontend.kind == "audio":
         return jax.ShapeDtypeStruct((batch, frontend.window), np.float32)
-    shape = (batch, frontend.height, frontend.window, frontend.channels)
-    return jax.ShapeDtypeStruct(shape, np.uint8)
+    left, top, right, bottom = inner_crop(frontend)
+    height, width = top + frontend.height + bottom, left + frontend.window + right
+    return jax.ShapeDtypeStruct((batch, height, width, frontend.channels), np.uint8)
+
+
+def inner_crop(frontend: Frontend) -> Crop:
+    """Returns the pixels that the exported model itself cuts off.
+
+    None if images are resized, because they are cropped before that, outside of the model.
+    """
+    return NO_CROP if frontend.image_size else frontend.crop
 
 
 def classifier(
@@ -40,7 +49,9 @@ def classifier(
         if frontend.kind == "audio":
             images = frontend_lib.spectrograms(frontend, x)
         else:
-            images = frontend_lib.to_images(frontend, jnp.swapaxes(x, 1, 2))
+            left, top, right, bottom = inner_crop(frontend)
+            inner = x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
+            images = frontend_lib.to_images(frontend, jnp.swapaxes(inner, 1, 2))
         logits, _ = forward(network, trained.model.variables, images)
         return jax.nn.softmax(logits / trained.temperature)
 

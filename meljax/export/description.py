@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from meljax.export.classifier import input_like
+from meljax.export.classifier import inner_crop, input_like
 from meljax.features.frontend import Frontend
 from meljax.models.layers import IMAGENET_MEAN, IMAGENET_STD
 from meljax.runs.load_model import TrainedModel
@@ -12,11 +12,12 @@ from meljax.util.version import versions
 def describe(trained: TrainedModel, form: str, run: str) -> dict[str, Any]:
     """Returns the content of FILE.json; `form` is 'stablehlo', 'onnx' or 'torch'."""
     all_versions, is_torch = versions(["jax"]), form == "torch"
-    torch_input = {"shape": ["batch", 3, "height", "width"], "meaning": _TORCH}
+    frontend = trained.model.frontend
+    torch_input = {"shape": ["batch", 3, "height", "width"]} | _cropped(frontend, _TORCH)
     return {
         "format": form,
         "classes": list(trained.model.classes),
-        "input": torch_input if is_torch else _input(trained.model.frontend),
+        "input": torch_input if is_torch else _input(frontend),
         "output": {
             "name": "logits" if is_torch else "probabilities",
             "dtype": "float32",
@@ -35,7 +36,18 @@ def _input(frontend: Frontend) -> dict[str, Any]:
     if frontend.kind == "audio":
         rate = {"sample_rate": frontend.mel.sample_rate}
         return {"name": "waveform", **layout, **rate, "meaning": _AUDIO}
-    return {"name": "image", **layout, "meaning": _RESIZED if frontend.image_size else _IMAGE}
+    if frontend.image_size:
+        return {"name": "image", **layout, **_cropped(frontend, _RESIZED)}
+    whole = any(inner_crop(frontend))
+    meaning = {"crop": list(frontend.crop), "meaning": _WHOLE} if whole else {"meaning": _IMAGE}
+    return {"name": "image", **layout, **meaning}
+
+
+def _cropped(frontend: Frontend, meaning: str) -> dict[str, Any]:
+    """Returns `meaning` of images that are cropped outside of the model, with the crop if any."""
+    if not any(frontend.crop):
+        return {"meaning": meaning}
+    return {"crop": list(frontend.crop), "meaning": f"{_CROP_FIRST} {meaning}"}
 
 
 _WINDOWS = (
@@ -51,9 +63,22 @@ _AUDIO = (
     f"{_WINDOWS.format(padding='silence (0)')}"
 )
 
+_IMAGE_WINDOWS = _WINDOWS.format(padding="its darkest color")
+
 _IMAGE = (
     "rows of pixels, the highest frequencies first, gray or RGB as the shape says, one window of "
-    f"columns. {_WINDOWS.format(padding='its darkest color')}"
+    f"columns. {_IMAGE_WINDOWS}"
+)
+
+_WHOLE = (
+    "rows of pixels, the highest frequencies first, gray or RGB as the shape says, of a whole "
+    "image: the model itself cuts off the pixels of crop (left, top, right, bottom), and sees the "
+    "window between them. Lengths count columns without the crop, and the input of the window that "
+    f"begins at a start are the columns of the whole image from start on. {_IMAGE_WINDOWS}"
+)
+
+_CROP_FIRST = (
+    "First cut the pixels of crop (left, top, right, bottom) off every image, before it is resized."
 )
 
 _RESIZED = (

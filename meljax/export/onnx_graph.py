@@ -18,7 +18,7 @@ from jaxtyping import Float, PyTree, Shaped
 
 from meljax.config import MelConfig
 from meljax.evaluation.forward import Model
-from meljax.export.classifier import check_exported, input_like
+from meljax.export.classifier import check_exported, inner_crop, input_like
 from meljax.features.frontend import Frontend
 from meljax.features.mel_spectrogram import POWER_FLOOR, mel_filterbank
 from meljax.models.batch_norm import BatchNorm
@@ -155,6 +155,10 @@ class _Graph:
 def _add_image(graph: _Graph, frontend: Frontend) -> tuple[str, int, int]:
     """Adds the front end of images; returns images in 0…1 [batch, channel, rows, columns]."""
     image = graph.input("image", frontend, "the top row first; gray or RGB")
+    if any(crop := inner_crop(frontend)):
+        left, top, *_ = crop
+        ends = np.array([top + frontend.height, left + frontend.window])
+        image = graph.add("Slice", image, np.array([top, left]), ends, np.array([1, 2]))
     channels_first = graph.add("Transpose", image, perm=[0, 3, 1, 2])
     number = graph.add("Cast", channels_first, to=1)  # float32
     images = graph.add("Div", number, np.float32(255), output="network_input")

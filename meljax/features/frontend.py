@@ -9,13 +9,26 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int16, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from meljax.config import MelConfig
 from meljax.features.mel_spectrogram import log_mel
 
 Kind = Literal["audio", "image"]
 """What the items of a data set are: recordings or images."""
+
+Crop = tuple[int, int, int, int]
+"""Pixels to cut from the left, top, right and bottom of an image."""
+
+NO_CROP: Crop = (0, 0, 0, 0)
+
+
+def crop_of(text: str) -> Crop:
+    """Returns the value of the key data.crop: 'left,top,right,bottom', or '' for `NO_CROP`."""
+    if not text:
+        return NO_CROP
+    left, top, right, bottom = map(int, text.split(","))
+    return left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +38,12 @@ class Frontend:
     Attributes:
       kind: 'audio' or 'image'.
       window: length of a window, in samples (audio) or columns (image).
-      height: rows of the images as they are read; 0 for audio.
+      height: rows of the images as they are read and cropped; 0 for audio.
       channels: 1 (gray images, and audio) or 3 (RGB).
       image_size: side in pixels of the square that images are resized to; 0: not resized.
       mel: settings of the spectrogram, for audio.
+      skip_silence: whether silent windows are not scored; see `windows.scored_starts`.
+      crop: pixels to cut from each image before it is resized.
     """
 
     kind: Kind
@@ -37,18 +52,20 @@ class Frontend:
     channels: int
     image_size: int
     mel: MelConfig
+    skip_silence: bool = True
+    crop: Crop = NO_CROP
 
     def windows(self, batch: int) -> jax.ShapeDtypeStruct:
         """Returns shape and dtype of `batch` windows of raw data, the input of `to_images`."""
         if self.kind == "audio":
-            return jax.ShapeDtypeStruct((batch, self.window), jnp.int16)
+            return jax.ShapeDtypeStruct((batch, self.window), jnp.float32)
         shape = (batch, self.window, self.height, self.channels)
         return jax.ShapeDtypeStruct(shape, jnp.uint8)
 
 
 def to_images(
     frontend: Frontend,
-    windows: Int16[Array, "batch window"] | UInt8[Array, "batch window height channel"],
+    windows: Float[Array, "batch window"] | UInt8[Array, "batch window height channel"],
 ) -> Float[Array, "batch rows columns channel"]:
     """Returns images in 0…1 with low frequencies at the bottom (the last row).
 
@@ -56,9 +73,9 @@ def to_images(
     silence is 0 everywhere.
     """
     if frontend.kind == "image":
-        # Images are resized when they are decoded.
+        # Images are cropped and resized when they are decoded.
         return jnp.swapaxes(windows, 1, 2).astype(jnp.float32) / 255
-    return spectrograms(frontend, windows.astype(jnp.float32) / 32768)
+    return spectrograms(frontend, windows)
 
 
 def spectrograms(

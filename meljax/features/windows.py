@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, Shaped, UInt8
 
+from meljax.features.samples import is_silent, to_float
+
 
 def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
     """Returns where the windows of an item start when it is scored, in samples or columns.
@@ -19,6 +21,19 @@ def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
     if count == 1:
         return np.array([spare // 2])
     return np.rint(np.linspace(0, spare, count)).astype(np.int64)
+
+
+def scored_starts(
+    item: Shaped[np.ndarray, "_ ..."], window: int, skip_silence: bool
+) -> Int[np.ndarray, " windows"]:
+    """Returns where the windows of a decoded item start that are scored; see `starts`.
+
+    `skip_silence`: silent windows of a recording are left out; see `samples.is_silent`.
+    """
+    places = starts(len(item), window)
+    if item.ndim > 1 or not skip_silence:
+        return places
+    return places[[not is_silent(item[max(first, 0) : first + window]) for first in places]]
 
 
 def random_start(key: Key[Array, ""], length: Int[Array, ""], window: int) -> Int[Array, ""]:
@@ -37,6 +52,8 @@ def cut(
 ) -> Shaped[Array, "batch window ..."]:
     """Returns one window of each item of a batch, padded with the item's floor outside the item.
 
+    Windows of recordings are float32 in -1…1.
+
     Args:
       buffer: items one after the other, with at least `window` values before and after them.
       offset: where each item begins in `buffer`.
@@ -53,7 +70,7 @@ def cut(
     place = start[:, None] + jnp.arange(window)[None]
     inside = (place >= 0) & (place < length[:, None])
     if values.ndim == 2:
-        return jnp.where(inside, values, floor[:, None])
+        return jnp.where(inside, to_float(values), to_float(floor)[:, None])
     return jnp.where(inside[:, :, None, None], values, floor[:, None, None, :])
 
 

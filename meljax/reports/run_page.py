@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Shaped
 from matplotlib.figure import Figure
 
 from meljax.config import KEYS
@@ -89,12 +89,15 @@ def lowest_before_rise(
     return lowest if rises and np.median(training[tail]) < training[lowest] else None
 
 
-def wav(audio: Int16[np.ndarray, " samples"], rate: int) -> bytes:
+def wav(audio: Shaped[np.ndarray, " samples"], rate: int) -> bytes:
     """Returns a 16-bit WAV file of a recording, or of the middle of a long one."""
     longest = LONGEST_SECONDS * rate
     first = max(0, (len(audio) - longest) // 2)
+    part = audio[first : first + longest]
+    if part.dtype == np.float32:
+        part = part / max(1.0, float(np.abs(part).max()))
     file = io.BytesIO()
-    soundfile.write(file, audio[first : first + longest], rate, format="WAV", subtype="PCM_16")
+    soundfile.write(file, part, rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
 
 

@@ -171,7 +171,7 @@ def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataI
         },
         recordings=_recordings(dataset),
         split_rule=dataset.split_rule,
-        window=_window(config, frontend),
+        window=_window(config, frontend, float(np.median(lengths))),
         lengths=tuple(float(f(lengths)) for f in (np.min, np.median, np.max)),
         notes=dataset.notes,
         left_out=dict(dataset.left_out),
@@ -181,20 +181,36 @@ def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataI
     )
 
 
+_MANY_WINDOWS = 3
+"""If the median item is longer than so many windows, the text of the window says so."""
+
+
 def _recordings(dataset: Dataset) -> int:
     segments = any(item.start is not None for item in dataset.items)
     return len({item.path for item in dataset.items}) if segments else 0
 
 
-def _window(config: Config, frontend: Frontend) -> str:
-    """Returns the length of the network's input in words."""
+def _window(config: Config, frontend: Frontend, median: float) -> str:
+    """Returns the length of the network's input in words.
+
+    `median` is that of the items, in seconds or columns.
+    """
+    cropped = ", cropped" if any(frontend.crop) else ""
     if frontend.kind == "image" and frontend.image_size:
-        return f"whole images, resized to {frontend.image_size} × {frontend.image_size}"
-    length = f"{frontend.window:,} columns"
+        return f"whole images{cropped}, resized to {frontend.image_size} × {frontend.image_size}"
+    length = f"{frontend.window:,} columns{cropped}"
     if frontend.kind == "audio":
         length = f"{frontend.window / frontend.mel.sample_rate:.2f} s"
+    own = frontend.window / (frontend.mel.sample_rate if frontend.kind == "audio" else 1)
+    drawn = ""
+    if median > _MANY_WINDOWS * own:
+        drawn = (
+            f"; an epoch sees one random window of each item (median: {median / own:.0f} windows)"
+        )
     if config.data.window:
-        return f"{length}, set by data.window"
+        return f"{length}, set by data.window{drawn}"
+    if median > 1.5 * own:
+        return f"{length}, the most by default; data.window sets another{drawn}"
     return f"{length}, the median length of the training {noun(frontend.kind)}"
 
 

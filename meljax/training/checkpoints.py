@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +16,18 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from meljax.config import MelConfig, Value
 from meljax.evaluation.metrics import Row, rank
-from meljax.features.frontend import Frontend
+from meljax.features.frontend import NO_CROP, Frontend
 from meljax.training.state import TrainState
 from meljax.util import progress
-from meljax.util.errors import UserError, first_line
+from meljax.util.errors import UserError, disk_full, first_line
 from meljax.util.files import TEMPORARY_PREFIX
 from meljax.util.version import __version__
 
 FORMAT = 1
 """Version of the layout of checkpoints; other versions are refused."""
+
+SPARE_BYTES = 2**20
+"""Free space that a checkpoint takes at most besides its arrays."""
 
 Weights = dict[str, Any]
 """A state without its optimizer: 'step', 'params' and 'batch_stats'."""
@@ -69,8 +74,9 @@ class Meta:
                 f"format {FORMAT}; use the version of meljax that wrote it"
             )
         values = {name: saved[name] for name in names}
-        mel = MelConfig(**saved["frontend"]["mel"])
-        values["frontend"] = Frontend(**saved["frontend"] | {"mel": mel})
+        frontend = saved["frontend"]
+        mel, crop = MelConfig(**frontend["mel"]), tuple(frontend.get("crop", NO_CROP))
+        values["frontend"] = Frontend(**frontend | {"mel": mel, "crop": crop})
         return cls(**values | {"classes": tuple(saved["classes"])})
 
 
@@ -106,7 +112,8 @@ class Checkpoints:
           UserError: this or the previous checkpoint could not be written.
         """
         with self._writing():
-            self._check_writable()
+            self._manager.wait_until_finished()  # `save` waits too; then it is known what is free
+            self._check_writable(state)
             self._manager.save(
                 row["step"],
                 args=ocp.args.Composite(
@@ -115,14 +122,18 @@ class Checkpoints:
                 metrics=row,
             )
 
-    def _check_writable(self) -> None:
-        """Raises `OSError` unless folders can be created in the directory.
+    def _check_writable(self, state: TrainState) -> None:
+        """Raises `OSError` unless folders can be created in the directory and there is space.
 
         If orbax cannot create one, its threads wait 300 seconds for it, delay the end of the
-        process, and leave coroutines that were never awaited.
+        process, and leave coroutines that were never awaited. If the disk becomes full while it
+        writes, they print tracebacks.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self._directory))
+        needed = SPARE_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if shutil.disk_usage(self._directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def restore_latest(self, like: TrainState) -> tuple[TrainState, Meta] | None:
         """Returns the latest readable checkpoint; `None` if there is no checkpoint.
@@ -238,8 +249,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # tensorstore raises ValueError for a full disk
+            reason = disk_full(error) or first_line(error, 300)
             raise UserError(
-                f"a checkpoint could not be written to {self._directory} "
-                f"({first_line(error, 300)}); run the same command again to resume from the last "
-                "saved epoch"
+                f"a checkpoint could not be written to {self._directory} ({reason}); "
+                "run the same command again to resume from the last saved epoch"
             ) from None

@@ -58,7 +58,7 @@ def train_epochs(
       UserError: the loss was not finite.
     """
     items, val = len(sets["train"]), sets["val"]
-    order = window_order(model_of(task, state), np.asarray(val.length))
+    order = window_order(model_of(task, state), val)
     for epoch in range(first, config.epochs + 1):
         begun = time.perf_counter()
         with jax.transfer_guard_device_to_host("disallow"):

@@ -5,12 +5,15 @@ import numpy as np
 from meljax.config import Config, MelConfig
 from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset, Split
-from meljax.features.frontend import Frontend
+from meljax.features.frontend import Frontend, crop_of
 from meljax.features.mel_spectrogram import mel_filterbank
 from meljax.models.registry import build
 from meljax.training.state import Task, make_optimizer
 from meljax.util.devices import make_mesh, replicated
 from meljax.util.errors import UserError
+
+MAX_DEFAULT_WINDOW = 30.0
+"""Maximum length of a window in seconds, unless data.window sets it."""
 
 
 def make_task(config: Config, dataset: Dataset) -> Task:
@@ -39,6 +42,8 @@ def make_frontend(config: Config, dataset: Dataset) -> Frontend:
         channels=channels,
         image_size=config.data.image_size,
         mel=config.mel,
+        skip_silence=config.data.silent == "skip",
+        crop=crop_of(config.data.crop),
     )
 
 
@@ -46,7 +51,9 @@ def _window(config: Config, dataset: Dataset) -> int:
     """Returns the length of a window, in samples or columns."""
     lengths = [len(dataset.arrays[i]) for i in dataset.indices("train")]
     if config.data.window == 0:
-        return int(np.median(lengths))
+        median = int(np.median(lengths))
+        longest = round(MAX_DEFAULT_WINDOW * config.mel.sample_rate)
+        return min(median, longest) if dataset.kind == "audio" else median
     unit, name = (1, "columns") if dataset.kind == "image" else (config.mel.sample_rate, "seconds")
     window, longest = round(config.data.window * unit), max(lengths)
     if window < 1:
@@ -83,5 +90,6 @@ def make_device_sets(task: Task, dataset: Dataset) -> dict[Split, DeviceSet]:
                 dataset.labels(index),
                 task.frontend.window,
                 replicated(task.mesh),
+                task.frontend.skip_silence,
             )
     return sets

@@ -11,13 +11,14 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import logging
 
-from meljax.util.errors import UserError
+from meljax.util.errors import UserError, disk_full
 
 KEY_PREFIX = "--config."
 """Prefix of an option for a key; most commands also accept the key without it."""
@@ -166,18 +167,22 @@ class StopRequest:
 def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
     """Runs a command and returns its exit code.
 
-    The exit code is what `body` returns, 2 after a `UserError` (printed in one line), or 128 plus
-    the signal's number if the command was stopped or the reader of its output has gone. Any other
-    exception is a bug and keeps its traceback. `hint`, how to continue, is printed after a stop.
+    The exit code is what `body` returns, 2 after a `UserError` or on a full disk (printed in one
+    line), or 128 plus the signal's number if the command was stopped or the reader of its output
+    has gone. Any other exception is a bug and keeps its traceback. `hint`, how to continue, is
+    printed after a stop.
     """
     # Libraries log what they also raise, and orbax logs every file.
     logging.set_verbosity(logging.FATAL)
     standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    warnings.filterwarnings("ignore", "Corrupt EXIF data")  # the image is shown without them
     _make_output_tolerant()
     stop = StopRequest()
     try:
         with stop.handling_signals():
-            return body(stop)
+            code = body(stop)
+            sys.stdout.flush()
+            return code
     except UserError as error:
         for line in (*error.details, f"meljax: {' '.join(str(error).splitlines())}"):
             print(line, file=sys.stderr)
@@ -187,8 +192,24 @@ def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     except BrokenPipeError:
         # Nobody reads the output any more: discard the rest of its buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 128 + 13  # the number of SIGPIPE, which Windows does not define
+    except Exception as error:
+        reason = disk_full(error)
+        if not reason:
+            raise
+        file = getattr(error, "filename", None)
+        print(f"meljax: {f'{file}: ' if file else ''}{reason}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()  # the output itself goes to a full disk
+        return 2
+
+
+def _discard_output() -> None:
+    """Discards the rest of the output and of its buffer."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _make_output_tolerant() -> None:

@@ -1,5 +1,7 @@
 """Errors that the user can fix, as opposed to bugs."""
 
+import errno
+import os
 import textwrap
 from collections.abc import Iterable
 
@@ -19,6 +21,22 @@ class UserError(Exception):
 
 class BadFileError(Exception):
     """A file that cannot be used. The message is the reason; whoever catches it adds the path."""
+
+
+def disk_full(error: BaseException) -> str | None:
+    """Returns 'No space left on device', or that a quota is used up, in the system's words.
+
+    `None` if neither `error` nor an error that it followed from says so. Libraries may say it in
+    the message of another type than `OSError`.
+    """
+    following: BaseException | None = error
+    while following is not None:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            words = os.strerror(number)
+            if getattr(following, "errno", None) == number or words in str(following):
+                return words
+        following = following.__cause__ or following.__context__
+    return None
 
 
 def first_line(error: BaseException, width: int = 200) -> str:

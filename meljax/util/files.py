@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from meljax.util.errors import UserError
+from meljax.util.errors import UserError, disk_full
 
 try:
     import fcntl
@@ -33,7 +33,7 @@ def write_errors(path: Path, key: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = disk_full(error) or (error.strerror or str(error)).lower()
         raise UserError(f"{key} {path}: cannot be written ({reason})".lstrip()) from error
 
 

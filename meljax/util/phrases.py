@@ -1,12 +1,18 @@
 """Phrases of messages: counts, similar names, and text on one line."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def count(number: int, noun: str) -> str:
     """Returns '1 epoch', '2 epochs'."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Returns the first `most` names, separated by commas, and the number of others."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

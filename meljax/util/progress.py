@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from meljax.util.errors import disk_full
+
 T = TypeVar("T")
 
 
@@ -23,14 +25,18 @@ def warn(line: str) -> None:
 
 @contextlib.contextmanager
 def ending(end: Callable[[], None]) -> Iterator[None]:
-    """Calls `end` after the block; if the block raises, an error of `end` becomes a warning."""
+    """Calls `end` after the block; if the block raises, an error of `end` becomes a warning.
+
+    If both are of a full disk, it is reported once.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         try:
             end()
         except Exception as failure:
-            warn(" ".join(str(failure).splitlines()))
+            if not (disk_full(error) and disk_full(failure)):
+                warn(" ".join(str(failure).splitlines()))
         raise
     end()
 

@@ -60,14 +60,25 @@ def writer(
 
 @contextlib.contextmanager
 def _opened(out: Path) -> Iterator[Callable[[str], None]]:
-    """Yields a function that writes and flushes a line to the file `out`."""
+    """Yields a function that writes and flushes a line to the file `out`.
+
+    It, and leaving the block, raise `UserError` if the file cannot be written.
+    """
     with write_errors(out, "--out"):
         # File names need not be valid UTF-8: their bytes are written unchanged.
         file = open(  # noqa: SIM115 - closed below
             out, "w", encoding="utf-8", errors="surrogateescape", newline="", buffering=1
         )
-    with file:
-        yield lambda text: print(text, file=file)
+
+    def write(text: str) -> None:
+        with write_errors(out, "--out"):
+            print(text, file=file)
+
+    try:
+        yield write
+    finally:
+        with write_errors(out, "--out"):
+            file.close()
 
 
 def _formatter(
@@ -78,15 +89,20 @@ def _formatter(
         return [csv_line(columns)], lambda row: csv_line(map(row.get, columns))
     if form == "jsonl":
         return [], lambda row: json.dumps({column: row.get(column) for column in columns})
-    shown = [column for column in columns if column != "error"]
+    shown = [column for column in columns if column not in ("status", "error")]
     titles = {column: column for column in shown}
     return [_table_line(titles, shown, width)], lambda row: _table_line(row, shown, width)
 
 
 def _table_line(row: Row, columns: Sequence[str], width: int) -> str:
-    """Returns a row in columns; an error replaces all columns after the path."""
+    """Returns a row in columns; an error replaces all columns after the path.
+
+    A status other than 'ok' stands in place of the label.
+    """
     if row.get("error"):
         return f"{on_one_line(row['path']).ljust(width)}  ERROR: {on_one_line(row['error'])}"
+    if row.get("status", "ok") != "ok":
+        row = row | {"label": f"({row['status']})"}
     return "  ".join(_cell(column, row.get(column), width) for column in columns).rstrip()
 
 

@@ -128,7 +128,9 @@ def _identity(
 def _usable(manifest: Manifest, on_bad_file: str) -> dict[Item, Signature]:
     """Returns the signatures of decodable items; raises the same `UserError`s as training."""
     decode = decoder.make_decoder(manifest.kind, 0, ANY_RATE)
-    results = read_all(manifest, manifest.items, lambda data: bool(decode(data).size), "checking")
+    results = read_all(
+        manifest, manifest.items, lambda data: bool(decode(data).array.size), "checking"
+    )
     bad = [*manifest.bad, *(result for result in results if isinstance(result, Bad))]
     if on_bad_file == "stop":
         check_none_bad(manifest, bad, "data.on_bad_file=skip")

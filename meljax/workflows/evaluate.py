@@ -120,17 +120,24 @@ def score(
     items: list[ScoredItem] = []
     used: list[tuple[str, str]] = []
     bad: list[Bad] = []
+    silent = 0
     results = score_stream(trained.model, labeled.sources)
     tracked = track(results, len(labeled.sources), "scoring")
     for result, label in zip(tracked, labeled.labels, strict=True):
         if isinstance(result, Bad):
             bad.append(result)
             warn(f"{result}; skipped")
+        elif not len(result.starts):
+            silent += 1
+            warn(f"{result.path}: silence; not scored")
         else:
             items.append(result)
             used.append((result.path, label))
     if not items:
-        raise UserError(f"none of the {len(bad)} files of {labeled.description} can be used")
+        raise UserError(
+            f"none of the files of {labeled.description} can be scored: {len(bad)} cannot be used, "
+            f"{silent} are silent"
+        )
     number = {name: i for i, name in enumerate(trained.model.classes)}
     scored = Scored(
         split=split,
@@ -225,13 +232,14 @@ def _reader(
     """
     items = {item.path: item for item in manifest.items}
     frontend = model.frontend
-    decode = decoder.make_decoder(frontend.kind, frontend.image_size, frontend.mel.sample_rate)
+    rate = frontend.mel.sample_rate
+    decode = decoder.make_decoder(frontend.kind, frontend.image_size, rate, frontend.crop)
 
     @functools.lru_cache(maxsize=devices.cores() + 1)
     def decoded(path: str) -> np.ndarray:
         content = manifest.read(items[path])
         check(path, content)
-        return decoder.fit(decode(content), frontend)
+        return decoder.fit(decode(content).array, frontend)
 
     return decoded
 

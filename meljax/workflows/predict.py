@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from meljax.data.file_tree import walk
-from meljax.data.manifest import Bad, kind_of, noun, read_file
+from meljax.data.manifest import Bad, kind_name, kind_of, noun, read_file
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
 from meljax.evaluation.scorer import ScoredItem, Source, file_source, score_stream
@@ -22,7 +23,7 @@ from meljax.util.errors import UserError
 from meljax.util.progress import track
 from meljax.util.table import Row
 
-COLUMNS = ("path", "start", "end", "label", "probability", "error")
+COLUMNS = ("path", "start", "end", "label", "probability", "status", "error")
 
 
 def predict(
@@ -50,7 +51,7 @@ def predict(
     trained = load_model(run)
     if not 1 <= top <= len(trained.model.classes):
         raise UserError(f"--top must be 1 to {len(trained.model.classes)}, the number of classes")
-    sources = find_sources(paths, trained.model)
+    sources, left_out = find_sources(paths, trained.model)
     form = form or table.format_of(out)
     names = [source.path for source in sources]
     _check_out(out, run, names)
@@ -65,7 +66,8 @@ def predict(
     files = f"{len(sources)} {noun(trained.model.frontend.kind, len(sources))}"
     print(
         f"{files} in {seconds:.1f} s ({len(sources) / seconds:.0f} a second)"
-        + (f"; {unusable} could not be used" if unusable else ""),
+        + (f"; {unusable} could not be used" if unusable else "")
+        + (f"; left out: {_listed(left_out)}" if left_out else ""),
         file=sys.stderr,
     )
     return unusable
@@ -82,8 +84,16 @@ def _check_out(out: Path | None, run: Path, inputs: Sequence[str]) -> None:
             raise UserError(f"--out {out} is one of the files to be scored; use another file")
 
 
-def find_sources(paths: Sequence[str], model: Model) -> list[Source | Bad]:
-    """Returns the sources to score: the files in `paths`, and files of the model's kind in folders.
+def _listed(left_out: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(left_out.items()))
+
+
+def find_sources(
+    paths: Sequence[str], model: Model
+) -> tuple[list[Source | Bad], Mapping[str, int]]:
+    """Returns the sources to score, and the number of files that are left out, by kind.
+
+    The sources are the files in `paths`, and files of the model's kind in folders.
 
     Raises:
       UserError: none of them is of the kind that the model was trained on.
@@ -91,13 +101,15 @@ def find_sources(paths: Sequence[str], model: Model) -> list[Source | Bad]:
     kind = model.frontend.kind
     found: list[Source | Bad] = []
     others: list[str] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
         if catalog.is_name(path):
             raise UserError(f"{path}: predict takes files and folders; evaluate scores TFDS sets")
         if os.path.isdir(path):
             below, skipped = _folder_sources(path, model)
             found += below
-            others += skipped
+            others += [name for name in skipped if kind_of(name)]
+            left_out.update(map(kind_name, skipped))
         elif kind_of(path) not in (kind, None):
             others.append(path)
             found.append(Bad(path, f"the model was trained on {noun(kind)}"))
@@ -109,11 +121,11 @@ def find_sources(paths: Sequence[str], model: Model) -> list[Source | Bad]:
         raise UserError(
             f"the model was trained on {noun(kind)}; no {noun(kind)} in {where}{instead}"
         )
-    return found
+    return found, left_out
 
 
 def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list[str]]:
-    """Returns the sources in a folder and its sub-folders, and files of the other kind."""
+    """Returns the sources in a folder and its sub-folders, and all other files."""
     found: list[Source | Bad] = []
     others: list[str] = []
     unreadable: list[OSError] = []
@@ -122,7 +134,7 @@ def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list
             found.append(file_source(name, model, partial(read_file, name)))
         elif kind == "missing":
             found.append(Bad(name, "no such file"))
-        elif kind in ("audio", "image"):
+        else:
             others.append(name)
     found += [Bad(str(error.filename), str(error.strerror)) for error in unreadable]
     return found, others
@@ -133,12 +145,17 @@ def rows_of(
 ) -> list[Row]:
     """Returns the rows of one file; `top` and `by_window` as in `predict`."""
     if isinstance(result, Bad):
-        return [{"path": result.path, "error": result.reason}]
+        return [{"path": result.path, "status": "error", "error": result.reason}]
     starts, temperature = result.starts.tolist(), trained.temperature
+    silent = result.silent.tolist()
     if by_window:
-        parts = zip(starts, starts, result.window_probabilities(temperature), strict=True)
+        found = zip(starts, result.window_probabilities(temperature), strict=True)
+        parts = [(start, start, probabilities) for start, probabilities in found]
+        parts += [(start, start, None) for start in silent]
+        parts.sort(key=lambda part: part[0])
     else:
-        parts = [(starts[0], starts[-1], result.probabilities(temperature))]
+        whole = result.probabilities(temperature) if starts else None
+        parts = [(min(starts + silent), max(starts + silent), whole)]
     frontend, classes = trained.model.frontend, trained.model.classes
     return [
         {"path": result.path}
@@ -154,12 +171,22 @@ def _span(frontend: Frontend, length: int, first: int, last: int) -> Row:
     if frontend.kind == "audio":
         rate = frontend.mel.sample_rate
         return {"start": start / rate, "end": end / rate}
-    return {"start": None, "end": None} if frontend.image_size else {"start": start, "end": end}
+    if frontend.image_size:
+        return {"start": None, "end": None}
+    left = frontend.crop[0]  # columns are those of the whole image
+    return {"start": left + start, "end": left + end}
 
 
-def _named(classes: Sequence[str], probabilities: Float[np.ndarray, " classes"], top: int) -> Row:
-    """Returns the `top` most probable classes and their probabilities."""
-    found: Row = {}
+def _named(
+    classes: Sequence[str], probabilities: Float[np.ndarray, " classes"] | None, top: int
+) -> Row:
+    """Returns the status, and the `top` most probable classes and their probabilities.
+
+    `None` instead of probabilities means silence.
+    """
+    if probabilities is None:
+        return {"status": "silence"}
+    found: Row = {"status": "ok"}
     for place, number in enumerate(np.argsort(-probabilities, kind="stable")[:top], 1):
         found[_column("label", place)] = classes[number]
         found[_column("probability", place)] = float(probabilities[number])

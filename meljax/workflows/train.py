@@ -164,7 +164,7 @@ def _train(session: Session, state: TrainState, history: list[Row]) -> tuple[Tra
     """Trains the remaining epochs, and records and saves each before the next one starts."""
     config, items = session.config.train, len(session.sets["train"])
     first = len(history) + 1
-    writer = logs.make_writer(session.workdir, int(state.step))
+    writer = logs.EventLog(session.workdir, int(state.step))
     saver = EpochSaver(session.checkpoints)
     with (
         ending(writer.close),

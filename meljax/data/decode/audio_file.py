@@ -1,134 +1,176 @@
-"""Decodes WAV, FLAC, Ogg, Opus, MP3 and AIFF files to mono at one rate."""
+"""Reads recordings as mono samples at one rate, in blocks of any length."""
 
-import io
-from typing import Literal
+import contextlib
+from collections.abc import Callable, Iterator
+from io import IOBase
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
-import soxr
-from jaxtyping import Float32, Int16, Shaped
+from jaxtyping import Float32, Shaped
 
+from meljax.data.decode import mono
+from meljax.data.decode.av_source import AvSource, open_av
+from meljax.data.decode.content import content_of
+from meljax.data.decode.resample import resample, resampled_length
+from meljax.data.decode.sound_source import SoundSource, open_sound, reason
+from meljax.features.samples import narrowed, to_float
 from meljax.util.errors import BadFileError
 
 MAX_SAMPLES = 2**28
-"""Maximum samples over all channels, before and after resampling: 1 GB as float32."""
-PEAK = 32767
-UNKNOWN_SIZE = 0x7FFF0000
-"""Larger chunk sizes mean "unknown": writers that cannot seek use 0xFFFFFFFF or 0x7FFFF000."""
-MISCOUNT = 64
-"""Bytes that may be missing: some writers count the header as samples."""
+"""Maximum samples of a recording that is read as a whole: 1 GB as float32."""
+_FIRST_SECONDS = 60
+"""Length of the start that decides which channel is used."""
+_FULL_SCALE = 1 - 2**-15
+_CLIPPED_RUN = 3
+"""So many successive samples at full scale count as clipped."""
+_MAX_RATIO = 100
+"""Maximum ratio of sample rates; larger ones come from damaged headers."""
 
 
-class _Stream(io.BytesIO):
-    """A file in memory whose `seek` never raises, because libsndfile would print the exception."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Moves to `offset`; stays in place if a damaged header points before the start."""
-        try:
-            return super().seek(offset, whence)
-        except ValueError:
-            return self.tell()
+Source = SoundSource | AvSource
+"""A decoder of one file, at its own rate. `frames` is `None` if it is not known before the end."""
 
 
-def read_audio(data: bytes, sample_rate: int) -> Int16[np.ndarray, " samples"]:
-    """Returns the samples of a WAV, FLAC, Ogg, Opus, MP3 or AIFF file, mono, at `sample_rate` Hz.
+class AudioFacts(NamedTuple):
+    """What was found in the file of a recording."""
 
-    16-bit mono at that rate is returned unchanged. Everything else is averaged over its channels,
-    resampled (soxr, HQ) and scaled to a peak of 32767, so that quiet float or 24-bit recordings use
-    all 16 bits; spectrograms in dB below their maximum do not depend on the gain. Silence stays 0.
+    rate: int  # in Hz
+    channels: int
+    channel: int | None  # that is used; `None`: the mean of all
+    clipped: bool
 
-    Raises:
-      BadFileError: not a recording, truncated, damaged, without samples, not finite or longer than
-        `MAX_SAMPLES`.
+
+@contextlib.contextmanager
+def open_source(open_file: Callable[[], IOBase]) -> Iterator[Source]:
+    """Opens a recording with the decoder that its content needs; raises `BadFileError`."""
+    with open_file() as file, contextlib.ExitStack() as stack:
+        name, reader = content_of(file)
+        if reader in (None, "image"):
+            raise BadFileError(name)
+        if reader != "av":
+            try:
+                yield stack.enter_context(open_sound(file, reader))
+                return
+            except soundfile.LibsndfileError as error:  # for example ALAC in CAF
+                name += f" that libsndfile cannot read ({reason(error)})"
+        yield stack.enter_context(open_av(file, name))
+
+
+class AudioFile:
+    """An open recording.
+
+    The samples that it gives depend on the file at their place alone, and on the channel that its
+    first minute selects. 1 is full scale.
     """
-    if not data:
-        raise BadFileError("empty file")
-    if _ends_early(data):
-        raise BadFileError("truncated")
-    stream = _Stream(data)
-    try:
-        file = soundfile.SoundFile(stream)
-    except soundfile.LibsndfileError as error:
-        raise BadFileError(f"not a recording that can be read ({_reason(error)})") from error
-    with file:
-        _check_length(file, sample_rate)
-        if file.subtype == "PCM_16" and file.channels == 1 and file.samplerate == sample_rate:
-            return _read(file, stream, "int16")
-        samples = _read(file, stream, "float32")
-        if not np.isfinite(samples).all():
-            raise BadFileError("not finite")
-        if samples.ndim > 1:
-            samples = samples.mean(axis=1, dtype=np.float64).astype(np.float32)
-        if file.samplerate != sample_rate:
-            samples = soxr.resample(samples, file.samplerate, sample_rate, quality="HQ")
-    return _to_int16(samples)
+
+    def __init__(self, open_file: Callable[[], IOBase], sample_rate: int):
+        """Opens a recording.
+
+        Args:
+          open_file: opens its file, whenever it is read from the start.
+          sample_rate: of the samples, in Hz.
+
+        Raises:
+          BadFileError: not a recording, truncated or damaged.
+        """
+        self._open, self._rate = open_file, sample_rate
+        self._clipped = False
+        with open_source(self._open) as source:
+            self.source_rate, self.channels = source.rate, source.channels
+            self._check_rate()
+            self._channel = self._choose_channel(source)
+            self._frames = source.frames
+
+    def _check_rate(self) -> None:
+        ratio = self._rate / max(1, self.source_rate)
+        if not 1 / _MAX_RATIO <= ratio <= _MAX_RATIO:
+            raise BadFileError(f"its sample rate of {self.source_rate:,} Hz cannot be right")
+
+    def _choose_channel(self, source: Source) -> int | None:
+        if source.channels == 1:
+            return None
+        left = _FIRST_SECONDS * source.rate
+
+        def first() -> Iterator[np.ndarray]:
+            nonlocal left
+            for part in source.parts():
+                yield part[:left]
+                left -= len(part)
+                if left <= 0:
+                    return
+
+        return mono.choose_channel(first())
+
+    @property
+    def facts(self) -> AudioFacts:
+        """What was found in the file so far."""
+        return AudioFacts(self.source_rate, self.channels, self._channel, self._clipped)
+
+    def length(self) -> int:
+        """Returns the number of samples; reads the whole file if its header does not know."""
+        if self._frames is None:
+            with open_source(self._open) as source:
+                self._frames = sum(map(len, source.parts()))
+        return resampled_length(self._frames, self.source_rate, self._rate)
+
+    def blocks(self) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Yields all samples in order.
+
+        Raises:
+          BadFileError: the file is damaged or truncated, or has samples that are not finite.
+        """
+        with open_source(self._open) as source:
+            parts = self._mono(source)
+            if source.rate != self._rate:
+                parts = resample(parts, source.rate, self._rate)
+            yield from parts
+
+    def read(self) -> Shaped[np.ndarray, " samples"]:
+        """Returns all samples: int16 if that loses nothing, else float32; see `features.samples`.
+
+        Raises:
+          BadFileError: as in `blocks`; without samples, or more than `MAX_SAMPLES`.
+        """
+        if self._frames is not None:
+            self._check_length(self.length())
+        blocks, total = [], 0
+        for block in self.blocks():
+            blocks.append(narrowed(block))
+            total += len(block)
+            self._check_length(total)
+        if not total:
+            raise BadFileError("no samples")
+        if any(block.dtype != np.int16 for block in blocks):
+            blocks = [to_float(block) for block in blocks]
+        return np.concatenate(blocks)
+
+    def _check_length(self, samples: int) -> None:
+        if samples > MAX_SAMPLES:
+            minutes = MAX_SAMPLES / self._rate / 60
+            raise BadFileError(
+                f"longer than the {minutes:,.0f} minutes that can be held in memory; cut it up"
+            )
+
+    def _mono(self, source: Source) -> Iterator[Float32[np.ndarray, " _"]]:
+        total = 0
+        for part in source.parts():
+            if not np.isfinite(part).all():
+                raise BadFileError("not finite")
+            self._clipped = self._clipped or _is_clipped(part)
+            total += len(part)
+            yield mono.to_mono(part, self._channel)
+        if self._frames not in (None, total):
+            raise BadFileError("truncated" if total < self._frames else "damaged")
+        self._frames = total
 
 
-def _reason(error: soundfile.LibsndfileError) -> str:
-    return " ".join(error.error_string.split()).removeprefix("Error : ").rstrip(".")
-
-
-def _check_length(file: soundfile.SoundFile, sample_rate: int) -> None:
-    """Raises `BadFileError` if the header gives no length, or one that is too large to allocate."""
-    if file.frames == 2**63 - 1:  # libsndfile's value for a FLAC that was written to a pipe
-        raise BadFileError("its header gives no length")
-    longest = file.frames * file.channels * max(1, sample_rate / file.samplerate)
-    if longest > MAX_SAMPLES:
-        minutes = file.frames / file.samplerate / 60
-        most = minutes * MAX_SAMPLES / longest
-        raise BadFileError(
-            f"{minutes:,.0f} minutes long according to its header; at most {most:,.0f} minutes of "
-            "such a recording can be read; cut it into parts"
-        )
-
-
-def _read(
-    file: soundfile.SoundFile, stream: io.BytesIO, dtype: Literal["int16", "float32"]
-) -> Shaped[np.ndarray, " samples *channels"]:
-    try:
-        samples = file.read(file.frames, dtype)
-    except soundfile.LibsndfileError as error:
-        raise BadFileError(f"truncated or damaged ({_reason(error)})") from error
-    data = stream.getvalue()
-    if file.format == "MP3" and b"Xing" not in data and b"Info" not in data:
-        # libsndfile estimates the length from the first frame's bit rate and stops reading there.
-        if stream.tell() < len(data) // 2:
-            raise BadFileError("its bit rate varies and its header gives no length")
-    elif len(samples) < file.frames:
-        raise BadFileError("truncated")
-    if not len(samples):
-        raise BadFileError("no samples")
-    return samples
-
-
-def _to_int16(samples: Float32[np.ndarray, " samples"]) -> Int16[np.ndarray, " samples"]:
-    if not len(samples):
-        raise BadFileError("no samples")  # shorter than one sample at the new rate
-    peak = np.abs(samples).max()
-    if peak == 0:
-        return np.zeros(len(samples), np.int16)
-    return np.rint(samples / peak * PEAK).astype(np.int16)
-
-
-def _ends_early(data: bytes) -> bool:
-    """Returns whether a WAV, AIFF or Ogg file is cut off, which libsndfile does not report."""
-    match data[:4]:
-        case b"RIFF":
-            return _chunk_is_cut(data, b"data", "little")
-        case b"FORM":
-            return _chunk_is_cut(data, b"SSND", "big")
-        case b"OggS":
-            table = data.rfind(b"OggS") + 27  # segment sizes of the last page, after their number
-            end = table + data[table - 1] if table <= len(data) else table
-            return end + sum(data[table:end]) > len(data)
-    return False
-
-
-def _chunk_is_cut(data: bytes, name: bytes, order: Literal["little", "big"]) -> bool:
-    at = 12
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], order)
-        if data[at : at + 4] == name:
-            return size < UNKNOWN_SIZE and at + 8 + size > len(data) + MISCOUNT
-        at += 8 + size + size % 2
-    return False
+def _is_clipped(part: Float32[np.ndarray, "_ channels"]) -> bool:
+    """Returns whether some successive samples of a channel are at full scale."""
+    full = np.abs(part) >= _FULL_SCALE
+    if not full.any():
+        return False
+    runs = full
+    for _ in range(_CLIPPED_RUN - 1):
+        runs = runs[1:] & runs[:-1]
+    return bool(runs.any())

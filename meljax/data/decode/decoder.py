@@ -1,37 +1,53 @@
 """Chooses and applies the decoder of a file, for training, evaluation and prediction."""
 
+import io
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from meljax.data.decode import audio_file, image_file
-from meljax.features.frontend import Frontend, Kind
+from meljax.data.decode import image_file
+from meljax.data.decode.audio_file import AudioFacts, AudioFile
+from meljax.features.frontend import NO_CROP, Crop, Frontend, Kind
 from meljax.util.errors import BadFileError
 
-Decoder = Callable[[bytes], Shaped[np.ndarray, "_ ..."]]
-"""Turns a file's bytes into int16 [samples] or uint8 [columns, height, channel]: time is first.
-Raises `BadFileError`."""
+
+class Decoded(NamedTuple):
+    """The content of a file: int16 or float32 [samples], or uint8 [columns, height, channel]."""
+
+    array: Shaped[np.ndarray, "_ ..."]  # time is first
+    facts: AudioFacts | None = None  # about a recording
 
 
-def make_decoder(kind: Kind, image_size: int, sample_rate: int) -> Decoder:
+Decoder = Callable[[bytes], Decoded]
+"""Turns a file's bytes into its content; raises `BadFileError`."""
+
+
+def make_decoder(kind: Kind, image_size: int, sample_rate: int, crop: Crop = NO_CROP) -> Decoder:
     """Returns the decoder for files of `kind`.
 
-    Images are resized to `image_size` pixels square (0: not resized); recordings are resampled to
-    `sample_rate` Hz.
+    Images lose `crop` pixels on each side and are resized to `image_size` pixels square (0: not
+    resized); recordings are resampled to `sample_rate` Hz.
     """
     if kind == "audio":
-        return lambda data: audio_file.read_audio(data, sample_rate)
+        return lambda data: _decode_audio(data, sample_rate)
 
-    def decode(data: bytes) -> UInt8[np.ndarray, "columns height channel"]:
-        image = image_file.read_image(data)
+    def decode(data: bytes) -> Decoded:
+        image = image_file.crop(image_file.read_image(data), crop)
         if image_file.is_gray(image):
             image = image[:, :, :1]
         if image_size:
             image = image_file.resize(image, image_size)
-        return np.ascontiguousarray(image.swapaxes(0, 1))
+        return Decoded(np.ascontiguousarray(image.swapaxes(0, 1)))
 
     return decode
+
+
+def _decode_audio(data: bytes, sample_rate: int) -> Decoded:
+    file = AudioFile(lambda: io.BytesIO(data), sample_rate)
+    samples = file.read()
+    return Decoded(samples, file.facts)
 
 
 def with_channels(
@@ -53,7 +69,9 @@ def fit(array: Shaped[np.ndarray, "_ ..."], frontend: Frontend) -> Shaped[np.nda
     if channels > frontend.channels:
         raise BadFileError("colored, but the model was trained on gray images")
     if height != frontend.height:
+        cropped = " after data.crop" if any(frontend.crop) else ""
         raise BadFileError(
-            f"{height} pixels high, but the model was trained on images of {frontend.height}"
+            f"{height} pixels high{cropped}, but the model was trained on images of "
+            f"{frontend.height}"
         )
     return with_channels(array, frontend.channels)

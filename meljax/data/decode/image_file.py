@@ -1,4 +1,4 @@
-"""Decodes PNG, JPEG, BMP, WebP and TIFF files to RGB."""
+"""Decodes PNG, JPEG, BMP, WebP, TIFF and GIF files to RGB."""
 
 import io
 
@@ -6,11 +6,14 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from meljax.data.decode import file_content
+from meljax.features.frontend import Crop
 from meljax.util.errors import BadFileError
 
 MAX_PIXELS = 100_000_000
@@ -18,22 +21,38 @@ MAX_PIXELS = 100_000_000
 GRAY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA")
 
+ORIENTATION = 0x0112
+"""The EXIF tag that tells how a viewer turns the image."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # Image.open would warn about large images before their size can be checked; the plugins do not.
 PLUGINS = {
     b"\x89PNG": PngImageFile,
     b"\xff\xd8\xff": JpegImageFile,
     b"BM": BmpImageFile,
     b"RIFF": WebPImageFile,
-    b"II": TiffImageFile,
-    b"MM": TiffImageFile,
+    b"GIF8": GifImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,  # larger than 4 GB
+    b"MM\0+": TiffImageFile,
 }
 
 
 def read_image(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
-    """Returns the first page or frame of a PNG, JPEG, BMP, WebP or TIFF file as RGB.
+    """Returns the first page or frame of an image file as RGB, as a viewer shows it.
 
-    Palettes are applied, transparency is blended with black, and 16-bit gray is scaled to 8 bits,
-    so that an image gives the same array in every lossless mode. Safe to call from threads.
+    The content decides the format, whatever the suffix. Images are turned as their EXIF orientation
+    says, palettes are applied, transparency is blended with black, and 16-bit gray is scaled to 8
+    bits, so that an image gives the same array in every lossless mode. Safe to call from threads.
 
     Raises:
       BadFileError: not an image, truncated, damaged, larger than `MAX_PIXELS`, or in a mode that
@@ -45,27 +64,64 @@ def read_image(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
         raise BadFileError("truncated")
     plugin = next((plugin for magic, plugin in PLUGINS.items() if data.startswith(magic)), None)
     if plugin is None:
-        raise BadFileError("not an image that can be read")
+        raise _not_an_image(data)
     try:
         image = plugin(io.BytesIO(data))
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise BadFileError(f"too large: {width}x{height} pixels")
         image.load()
+        return _rgb(_upright(image))
     except BadFileError:
         raise
     except Image.DecompressionBombError as error:
         raise BadFileError(f"too large: more than {MAX_PIXELS} pixels") from error
     except Exception as error:  # Pillow raises nearly any type for damaged files
-        truncated = "runcated" in str(error)
-        reason = "truncated" if truncated else "not an image that can be read"
-        raise BadFileError(reason) from error
-    return _rgb(image)
+        if "runcated" in str(error):
+            raise BadFileError("truncated") from error
+        raise _not_an_image(data) from error
+
+
+def _not_an_image(data: bytes) -> BadFileError:
+    """Returns the error for a file that no plugin reads."""
+    return BadFileError(file_content.refusal(data, "an image") or "not an image that can be read")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Returns an image as its EXIF orientation says; damaged EXIF data are ignored, as by viewers.
+
+    Pillow has already turned a TIFF.
+    """
+    if isinstance(image, TiffImageFile):
+        return image
+    try:
+        turn = _TURNS.get(image.getexif().get(ORIENTATION))
+    except Exception:  # Pillow raises nearly any type for damaged data
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 def is_gray(image: UInt8[np.ndarray, "height width channel"]) -> bool:
     """Returns whether all channels are equal everywhere."""
     return bool((image[..., 1:] == image[..., :1]).all())
+
+
+def crop(
+    image: UInt8[np.ndarray, "height width channel"], sides: Crop
+) -> UInt8[np.ndarray, "_ _ channel"]:
+    """Returns an image without `sides` pixels on its left, top, right and bottom.
+
+    Raises:
+      BadFileError: nothing would be left.
+    """
+    left, top, right, bottom = sides
+    height, width = image.shape[:2]
+    if left + right >= width or top + bottom >= height:
+        raise BadFileError(
+            f"data.crop='{left},{top},{right},{bottom}' leaves nothing of its {width} x {height} "
+            "pixels (width x height)"
+        )
+    return image[top : height - bottom, left : width - right]
 
 
 def resize(

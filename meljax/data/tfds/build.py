@@ -20,7 +20,7 @@ from meljax.data.tfds import catalog
 from meljax.data.tfds.build_info import METADATA_KEY, BuildInfo, Signature, read_build_info
 from meljax.data.tfds.examples import scan_set
 from meljax.features.frontend import Kind
-from meljax.util.errors import BadFileError, UserError, first_line
+from meljax.util.errors import BadFileError, UserError, disk_full, first_line
 from meljax.util.files import locked_file
 from meljax.util.progress import counter
 
@@ -127,7 +127,8 @@ def write_set(
             builder = Set(data_dir=place, file_format="array_record")
             builder.download_and_prepare(download_config=settings)
         except RuntimeError as error:  # array_record: the disk is full
-            raise UserError(f"{place} cannot be written: {first_line(error)}") from error
+            reason = disk_full(error) or first_line(error)
+            raise UserError(f"{place} cannot be written: {reason}") from error
 
 
 @contextlib.contextmanager

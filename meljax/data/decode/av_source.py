@@ -1,0 +1,77 @@
+"""Decodes AAC, WMA, AMR, WebM, MP4 and the like with PyAV (FFmpeg), from the extra `av`."""
+
+import contextlib
+from collections.abc import Iterator
+from io import IOBase
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from meljax.data.decode import containers
+from meljax.util.errors import BadFileError
+
+_SHORT = 0.3
+"""Seconds that may be missing of the duration that a file states: codecs have whole frames."""
+_STATED = ("mov", "matroska", "avi")
+"""Containers that state the duration, which FFmpeg guesses for others."""
+
+
+class AvSource:
+    """An open file; see `audio_file.Source`."""
+
+    def __init__(self, container: Any, stream: Any):
+        self._container, self._stream = container, stream
+        self.rate, self.channels = stream.rate, stream.channels
+        self.frames = None
+
+    def parts(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
+        """Yields all samples from the start, 1 being full scale; raises `BadFileError`."""
+        import av
+
+        form = av.AudioResampler(format="fltp")
+        total = 0
+        try:
+            for frame in self._container.decode(self._stream):
+                if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
+                    raise BadFileError("its sample rate or channels change")
+                for each in form.resample(frame):
+                    part = each.to_ndarray().T
+                    total += len(part)
+                    yield part
+        except av.error.FFmpegError as error:
+            raise BadFileError(f"truncated or damaged ({error.strerror})") from error
+        stated = self._stated_seconds()
+        if stated and total / self.rate < stated - _SHORT:
+            raise BadFileError(f"truncated: {total / self.rate:.1f} s of {stated:.1f} s")
+
+    def _stated_seconds(self) -> float:
+        if not self._container.format.name.startswith(_STATED):
+            return 0.0
+        if self._stream.duration:
+            return float(self._stream.duration * self._stream.time_base)
+        return (self._container.duration or 0) / 1e6
+
+
+@contextlib.contextmanager
+def open_av(file: IOBase, name: str) -> Iterator[AvSource]:
+    """Opens a file, of which `name` says what it is.
+
+    Raises:
+      BadFileError: it cannot be read, or the extra is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise BadFileError(f"{name}, which the extra 'av' reads: pip install '.[av]'") from None
+    containers.check(file)
+    file.seek(0)
+    try:
+        container = av.open(file)
+    except av.error.FFmpegError as error:
+        raise BadFileError(f"{name} that cannot be read ({error.strerror})") from error
+    with container:
+        stream = next(iter(container.streams.audio), None)
+        if stream is None or not getattr(stream, "rate", 0):
+            raise BadFileError(f"{name} without sound that can be read")
+        yield AvSource(container, stream)
