@@ -161,7 +161,7 @@ def test_bad_files_have_rows_and_the_others_are_scored(window_run, recordings, t
     assert errors.keys() == {"00a.wav", "13a.flac", "nowhere.wav", "LICENSE"}
     assert errors["00a.wav"] == "empty file"
     assert errors["nowhere.wav"] == "No such file or directory"
-    assert errors["LICENSE"] == "text"
+    assert errors["LICENSE"] == "text, not a recording"
     assert len(table) == 18
     assert all((row["label"] is None) == bool(row["error"]) for row in table)
     assert "18 recordings in" in capsys.readouterr().err

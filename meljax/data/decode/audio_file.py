@@ -10,8 +10,8 @@ import soundfile
 from jaxtyping import Float32, Shaped
 
 from meljax.data.decode import mono
+from meljax.data.decode.audio_formats import format_of
 from meljax.data.decode.av_source import AvSource, open_av
-from meljax.data.decode.content import content_of
 from meljax.data.decode.resample import resample, resampled_length
 from meljax.data.decode.sound_source import SoundSource, open_sound, reason
 from meljax.features.samples import narrowed, to_float
@@ -45,9 +45,7 @@ class AudioFacts(NamedTuple):
 def open_source(open_file: Callable[[], IOBase]) -> Iterator[Source]:
     """Opens a recording with the decoder that its content needs; raises `BadFileError`."""
     with open_file() as file, contextlib.ExitStack() as stack:
-        name, reader = content_of(file)
-        if reader in (None, "image"):
-            raise BadFileError(name)
+        name, reader = format_of(file)
         if reader != "av":
             try:
                 yield stack.enter_context(open_sound(file, reader))

@@ -7,7 +7,7 @@ the file.
 import functools
 from io import IOBase
 
-from meljax.data.decode.content import after_tags
+from meljax.data.decode.audio_formats import after_tags
 from meljax.data.decode.spliced_file import SplicedFile, file_size, read_at
 from meljax.util.errors import BadFileError
 

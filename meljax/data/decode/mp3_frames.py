@@ -6,7 +6,7 @@ part of a file whose bit rate varies.
 
 from io import IOBase
 
-from meljax.data.decode.content import after_tags
+from meljax.data.decode.audio_formats import after_tags
 from meljax.data.decode.spliced_file import SplicedFile, file_size
 from meljax.util.errors import BadFileError
 

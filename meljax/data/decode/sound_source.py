@@ -9,7 +9,6 @@ import soundfile
 from jaxtyping import Float32
 
 from meljax.data.decode import chunks, flac_frames, mp3_frames, ogg_pages
-from meljax.data.decode.content import Reader
 from meljax.data.decode.spliced_file import SplicedFile
 from meljax.util.errors import BadFileError
 
@@ -45,7 +44,7 @@ class SoundSource:
 
 
 @contextlib.contextmanager
-def open_sound(file: IOBase, reader: Reader) -> Iterator[SoundSource]:
+def open_sound(file: IOBase, reader: str) -> Iterator[SoundSource]:
     """Opens a recording.
 
     Raises:
@@ -59,7 +58,7 @@ def open_sound(file: IOBase, reader: Reader) -> Iterator[SoundSource]:
         yield SoundSource(opened)
 
 
-def _with_right_length(file: IOBase, reader: Reader) -> IOBase:
+def _with_right_length(file: IOBase, reader: str) -> IOBase:
     match reader:
         case "flac":
             return flac_frames.checked(file)
