@@ -452,7 +452,7 @@ def test_a_missing_file_is_not_another_one_of_its_name(table, files, cells):
     ("files", "cells"),
     [
         (("wavs/part1/1.wav", "wavs/part1/2.wav"), ("wavs/1.wav", "wavs/2.wav")),
-        (("clips/1.wav", "clips/2.wav"), ("/home/ann/sounds/1.wav", "/home/ann/sounds/2.wav")),
+        (("clips/1.wav", "clips/2.wav"), ("/elsewhere/sounds/1.wav", "/elsewhere/sounds/2.wav")),
         (("new/train/1.wav", "new/train/2.wav"), ("old/train/1.wav", "old/train/2.wav")),
     ],
 )

@@ -10,6 +10,7 @@ from meljax.config import DataConfig
 from meljax.data import near_tables
 from meljax.data.file_tree import Tree, join
 from meljax.data.layout import LayoutError, find_layout, is_background, owners
+from meljax.data.layout_checks import check_layout
 from meljax.data.manifest import (
     KIND_OF_SUFFIX,
     Bad,
@@ -88,6 +89,7 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
         raise _nothing_found(root, tree)
     try:
         layout = find_layout(tree, data.allow_split_names, training)
+        check_layout(tree, layout, data.allow_split_names, training)
     except LayoutError as error:
         _check_mixture(root, tree)
         raise _explained(root, tree, error) from error

@@ -1,20 +1,12 @@
 """What the folders of a data set are: classes, splits, wrappers, or none of these."""
 
-import re
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from meljax.data.file_tree import Tree, join
 from meljax.data.near_tables import TABLE_FOLDERS
-from meljax.data.split_names import (
-    are_parts,
-    looks_like_split,
-    not_classes,
-    split_of,
-    splits_of,
-)
+from meljax.data.split_names import looks_like_split, split_of, splits_of
 from meljax.util.errors import UserError
 from meljax.util.phrases import count
 
@@ -68,7 +60,7 @@ def is_background(name: str) -> bool:
 
 
 def find_layout(tree: Tree, allow_split_names: bool, training: bool) -> Layout:
-    """Returns the layout of a folder.
+    """Returns the layout of a folder; `layout_checks` tells whether it can be learned.
 
     Args:
       tree: its files and folders.
@@ -78,7 +70,7 @@ def find_layout(tree: Tree, allow_split_names: bool, training: bool) -> Layout:
     Raises:
       LayoutError: the classes cannot be told.
     """
-    base = _enter(tree, "", "", ())
+    base = enter(tree, "", "", ())
     layout = Layout(base, train=base)
     try:
         _fill(tree, layout, allow_split_names, training)
@@ -92,7 +84,7 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
     base = layout.base
     if base:
         layout.notes.append(f"entered {base!r}, the only sub-folder with recordings or images")
-    names = _inner(tree, base)
+    names = inner_folders(tree, base)
     if not names and tree.direct[base]:
         raise LayoutError(
             f"holds {_files(tree.direct[base])} directly, e.g. {_example(tree, base)!r}; expected "
@@ -108,21 +100,11 @@ def _fill(tree: Tree, layout: Layout, allow_split_names: bool, training: bool) -
     else:
         _add_classes(tree, layout, base, "")
     _set_background_aside(tree, layout)
-    _check_names(tree, layout, allow_split_names)
-    _check_copies(tree, layout)
-    if not allow_split_names:
-        _check_splits_inside(tree, layout)
-    _check_same_folders(tree, layout)
-    if not allow_split_names:
-        _check_parts(layout)
-    labels = {label for label, _ in layout.classes.values()}
-    if training and len(labels) == 1:
-        _check_single_class(tree, layout, *labels)
 
 
 def _set_unlabeled_aside(tree: Tree, layout: Layout, names: list[str]) -> list[str]:
     """Sets folders of unlabeled files aside if two others remain; returns the remaining ones."""
-    flat = [name for name in names if not _inner(tree, join(layout.base, name))]
+    flat = [name for name in names if not inner_folders(tree, join(layout.base, name))]
     aside = [name for name in flat if name.lower().replace(" ", "_") in _UNLABELED]
     tests = [name for name in flat if split_of(name) == "test"]
     if tests == [name for name in names if looks_like_split(name)]:
@@ -143,38 +125,19 @@ def _set_aside(tree: Tree, layout: Layout, folder: str) -> None:
     )
 
 
-def _check_single_class(tree: Tree, layout: Layout, name: str) -> None:
-    """Raises `LayoutError`: there is one class only.
-
-    If it is one folder with sub-folders, these are probably the classes.
-    """
-    folder = join(layout.base, name)
-    alone = list(layout.classes) == [folder]
-    if alone and _inner(tree, folder):
-        raise LayoutError(
-            f"holds files in one sub-folder only, {name!r}; expected one sub-folder per class",
-            instead=folder,
-        )
-    raise LayoutError(
-        f"has files of one class only, {name!r}; expected at least two class folders, a table, or "
-        "labels in the names",
-        "label" if alone else "split",
-    )
-
-
-def _inner(tree: Tree, folder: str) -> list[str]:
+def inner_folders(tree: Tree, folder: str) -> list[str]:
     """Returns the sub-folders with recordings or images, without background."""
     return [name for name in tree.filled(folder) if not is_background(name)]
 
 
-def _enter(tree: Tree, folder: str, split: str, classes: Collection[str]) -> str:
+def enter(tree: Tree, folder: str, split: str, classes: Collection[str]) -> str:
     """Returns the folder reached from `folder` through sub-folders that are the only one.
 
     It stops at class folders: those in `classes`, and those that hold files directly; and at
     folders for another split than `split`.
     """
     while not tree.direct[folder]:
-        names = _inner(tree, folder)
+        names = inner_folders(tree, folder)
         if len(names) != 1 or names[0] in classes or _empty_classes(tree, folder):
             break
         below = join(folder, names[0])
@@ -188,7 +151,7 @@ def _are_splits(
     tree: Tree, base: str, names: list[str], splits: dict[str, str], allow_split_names: bool
 ) -> bool:
     """Returns whether the folders `names` are splits that hold class folders."""
-    deep = [name for name in splits if _inner(tree, join(base, name))]
+    deep = [name for name in splits if inner_folders(tree, join(base, name))]
     if not deep:
         return False
     if allow_split_names:
@@ -205,19 +168,19 @@ def _add_split_folders(
             raise LayoutError(f"has a split {name!r} without readable files; remove it or fill it")
     if more := [name for name in names if name not in splits]:
         raise LayoutError(
-            f"has splits ({_listed(splits)}) and beside them {_listed(more)} with "
+            f"has splits ({quoted(splits)}) and beside them {quoted(more)} with "
             f"{_files(sum(tree.below[join(base, name)] for name in more))}; move that out of the "
             "folder, or its files into the splits"
         )
     names_of = {split: [n for n in splits if splits[n] == split] for split in splits.values()}
     if twice := next((each for each in names_of.values() if len(each) > 1), None):
         raise LayoutError(
-            f"has {len(twice)} folders for one split, {_listed(twice)}; keep one, or put all of "
+            f"has {len(twice)} folders for one split, {quoted(twice)}; keep one, or put all of "
             "their classes into one"
         )
     if training and "train" not in names_of:
         raise LayoutError(
-            f"has splits ({_listed(splits)}) but none for training; add a folder 'train'"
+            f"has splits ({quoted(splits)}) but none for training; add a folder 'train'"
         )
     for split in sorted(names_of, key=("train", "val", "test").index):
         _add_split_folder(tree, layout, names_of[split][0], split)
@@ -229,11 +192,11 @@ def _add_split_folder(tree: Tree, layout: Layout, name: str, split: str) -> None
     """Adds the classes of one split; training comes first."""
     top = join(layout.base, name)
     known = {label for label, _ in layout.classes.values()}
-    folder = _enter(tree, top, split, known)
-    inner = _inner(tree, folder)
+    folder = enter(tree, top, split, known)
+    inner = inner_folders(tree, folder)
     alike = {label.casefold() for label in known} & {each.casefold() for each in inner}
     flat = not inner or bool(len(inner) == 1 and known and not alike)
-    if flat and split == "test" and not _inner(tree, join(folder, "".join(inner[:1]))):
+    if flat and split == "test" and not inner_folders(tree, join(folder, "".join(inner[:1]))):
         _set_aside(tree, layout, top)
         return
     if not inner:
@@ -251,7 +214,7 @@ def _add_split_folder(tree: Tree, layout: Layout, name: str, split: str) -> None
 
 def _add_classes(tree: Tree, layout: Layout, folder: str, split: str) -> None:
     """Adds the sub-folders as classes."""
-    for name in _inner(tree, folder):
+    for name in inner_folders(tree, folder):
         if join(folder, name) in layout.aside:
             continue
         layout.classes[join(folder, name)] = (name, split)
@@ -269,13 +232,13 @@ def _empty_classes(tree: Tree, folder: str) -> list[str]:
 
 def _splits_below(tree: Tree, base: str, names: list[str]) -> dict[str, dict[str, str]]:
     """Returns the split of each sub-folder of each class; {} if the classes hold no splits."""
-    splits = {name: splits_of(_inner(tree, join(base, name))) for name in names}
+    splits = {name: splits_of(inner_folders(tree, join(base, name))) for name in names}
     shared = set.intersection(*(set(each.values()) for each in splits.values())) if names else set()
     if not (shared and len(names) > 1) and all(len(set(s.values())) < 2 for s in splits.values()):
         return {}
     for name, given in splits.items():
         folder = join(base, name)
-        if len(given) < len(_inner(tree, folder)) or tree.direct[folder] or not given:
+        if len(given) < len(inner_folders(tree, folder)) or tree.direct[folder] or not given:
             sample = next(f"{n}/{s}" for n, inner in splits.items() for s in inner)
             raise LayoutError(
                 f"has splits inside classes, e.g. {sample!r}, but class {name!r} also holds files "
@@ -283,9 +246,12 @@ def _splits_below(tree: Tree, base: str, names: list[str]) -> dict[str, dict[str
                 "to take the splits for ordinary parts of the classes"
             )
         for inner in given:
-            if not tree.direct[join(folder, inner)] and len(_inner(tree, join(folder, inner))) > 1:
+            if (
+                not tree.direct[join(folder, inner)]
+                and len(inner_folders(tree, join(folder, inner))) > 1
+            ):
                 raise LayoutError(
-                    f"holds several folders with splits of their own ({_listed(names)}); "
+                    f"holds several folders with splits of their own ({quoted(names)}); "
                     "name one of them in data.path"
                 )
     return splits
@@ -301,7 +267,7 @@ def _add_splits_below(
             raise LayoutError(f"has two folders for one split in class {name!r}; keep one")
     layout.empty += _empty_classes(tree, layout.base)
     found = sorted({inner for splits in below.values() for inner in splits})
-    layout.notes.append(f"splits: folders {_listed(found)} inside the classes")
+    layout.notes.append(f"splits: folders {quoted(found)} inside the classes")
     if training:
         _open_split(layout)
 
@@ -323,144 +289,8 @@ def _set_background_aside(tree: Tree, layout: Layout) -> None:
                 )
 
 
-def _check_names(tree: Tree, layout: Layout, allow_split_names: bool) -> None:
-    """Raises `LayoutError` if classes look like splits or folds, unless that is allowed."""
-    where = {label: folder for folder, (label, _) in layout.classes.items()}
-    found = not_classes(where)
-    if allow_split_names:
-        if found:
-            layout.notes.append(f"data.allow_split_names: {_listed(found)} are learned as classes")
-        return
-    if not found:
-        for name in filter(split_of, where):
-            _check_single(tree, layout, name, where)
-        return
-    splits = all(map(split_of, found))
-    at_base = where[found[0]] == join(layout.base, found[0])
-    raise LayoutError(
-        f"has folders that are splits or folds, not classes: {_listed(found)}; give labels by one "
-        f"sub-folder per class{' inside them' if splits else ''}, by a table or by data.pattern, "
-        "or set data.allow_split_names=true to learn these names as classes",
-        "" if not at_base else "split" if splits else "group",
-    )
-
-
-def _check_copies(tree: Tree, layout: Layout) -> None:
-    """Raises `LayoutError` if a class holds folders named like other classes, as a copy does."""
-    labels = {label for label, _ in layout.classes.values()}
-    for folder, (label, _) in layout.classes.items():
-        if len(copies := sorted({*_inner(tree, folder)} & (labels - {label}))) > 1:
-            raise LayoutError(
-                f"holds {folder!r}, with folders named like the classes beside it "
-                f"({_listed(copies)}); move that out of the folder, or name it in data.path"
-            )
-
-
-def _check_splits_inside(tree: Tree, layout: Layout) -> None:
-    """Raises `LayoutError` if there are folders for splits somewhere in a class."""
-    parents = [folder for folder in tree.folders if folder]
-    for parent, owner in zip(parents, owners(parents, layout.classes, inside=False), strict=True):
-        splits = splits_of(_inner(tree, parent)) if owner is not None else {}
-        if len(set(splits.values())) > 1:
-            raise LayoutError(
-                f"has the class folder {owner!r}, but {parent!r} inside it holds splits "
-                f"({_listed(splits)}); name {parent!r} in data.path, or set "
-                "data.allow_split_names=true to treat the splits as sub-folders of the class"
-            )
-
-
-def _check_parts(layout: Layout) -> None:
-    """Raises `LayoutError` if all classes look like parts or versions of a set."""
-    labels = {label for label, _ in layout.classes.values()}
-    if are_parts(labels, of_classes=False):
-        raise LayoutError(
-            f"has folders that look like parts or versions of a set, not classes: "
-            f"{_listed(sorted(labels))}; name one of them in data.path, give labels by a table or "
-            "by data.pattern, or set data.allow_split_names=true to learn these names as classes",
-            "group",
-        )
-
-
-def _check_same_folders(tree: Tree, layout: Layout) -> None:
-    """Raises `LayoutError` if the classes hold folders of the same names: these may be the classes.
-
-    If those are named as parts or versions, as 'day1', a note says that they are parts of the
-    classes, unless the outer folders are named so too.
-    """
-    depth, folders = 0, {folder: [folder] for folder in layout.classes}
-    while any(folders.values()):
-        depth += 1
-        folders = {
-            top: [join(folder, name) for folder in each for name in _inner(tree, folder)]
-            for top, each in folders.items()
-        }
-        inner = {top: {path.rpartition("/")[2] for path in each} for top, each in folders.items()}
-        shared = _shared_names(layout, inner)
-        if not shared:
-            continue
-        outer = sorted({layout.classes[top][0] for top in inner if inner[top]})
-        parts = are_parts(shared) or all(map(looks_like_split, shared))
-        if parts and not are_parts(outer):
-            pattern = _level_pattern(layout, "(?P<label>[^/]+)/" + "[^/]+/" * (depth - 1))
-            layout.notes.append(
-                f"the folders {_listed(shared)} are parts of the classes; to keep each in one "
-                f"split, set data.pattern='{pattern}(?P<group>[^/]+)/.+'"
-            )
-            continue
-        inside = _level_pattern(layout, "(?P<group>[^/]+)/" + "[^/]+/" * (depth - 1))
-        outside = _level_pattern(layout, "(?P<label>[^/]+)/")
-        raise LayoutError(
-            f"has folders of the same names ({_listed(shared)}) inside the folders "
-            f"{_listed(outer)}, and either may be the classes: for the inner ones, set "
-            f"data.pattern='{inside}(?P<label>[^/]+)/.+'; for the outer ones, "
-            f"data.pattern='{outside}.+'"
-        )
-
-
-def _shared_names(layout: Layout, inner: Mapping[str, set[str]]) -> list[str]:
-    """Returns the names of inner folders that several classes share.
-
-    It is [] if these are less than half of the inner folders, if most class folders have none, or
-    if there is one name only. `inner`: the names by the folder of the class.
-    """
-    labels = defaultdict(set)
-    for folder, names in inner.items():
-        for name in names:
-            labels[name.casefold()].add(layout.classes[folder][0])
-    shared = {name for name, owners in labels.items() if len(owners) > 1}
-    used = [name for names in inner.values() for name in names]
-    mostly = 2 * sum(name.casefold() in shared for name in used) >= len(used)
-    holders = sum(bool(names) for names in inner.values())
-    if len(labels) < 2 or not mostly or 2 * holders < len(inner):
-        return []
-    return sorted({name for name in used if name.casefold() in shared})
-
-
-def _level_pattern(layout: Layout, end: str) -> str:
-    """Returns a pattern for the paths of classes, up to and with the folders that `end` matches."""
-    start = re.escape(join(layout.base, ""))
-    if any(split for _, split in layout.classes.values()):
-        below = layout.train.removeprefix(layout.base).strip("/")
-        start += "(?P<split>[^/]+)/" + "[^/]+/" * below.count("/")
-    return start + end
-
-
-def _check_single(tree: Tree, layout: Layout, name: str, where: dict[str, str]) -> None:
-    """Raises `LayoutError` if `name`, whose siblings are ordinary, seems to hold class folders."""
-    folder = where[name]
-    inner = _inner(tree, _enter(tree, folder, "", ()))
-    if tree.direct[folder] or len(inner) < 2:
-        layout.notes.append(f"{name!r} is a class, as no folder beside it looks like a split")
-        return
-    others = [other for other in where if other != name]
-    raise LayoutError(
-        f"holds {name!r}, which looks like a split with the classes {_listed(inner)}, and beside "
-        f"it {_listed(others)}; move that out of the folder, or set data.allow_split_names=true "
-        "to learn all of them as classes"
-    )
-
-
-def _listed(names: Iterable[str], most: int = 5) -> str:
+def quoted(names: Iterable[str], most: int = 5) -> str:
+    """Returns the first `most` names, quoted and separated by commas."""
     ordered = list(names)
     return ", ".join(map(repr, ordered[:most])) + (", …" if len(ordered) > most else "")
 

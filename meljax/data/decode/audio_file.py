@@ -46,13 +46,13 @@ def open_source(open_file: Callable[[], IOBase]) -> Iterator[Source]:
     """Opens a recording with the decoder that its content needs; raises `BadFileError`."""
     with open_file() as file, contextlib.ExitStack() as stack:
         name, reader = format_of(file)
+        source = None
         if reader != "av":
             try:
-                yield stack.enter_context(open_sound(file, reader))
-                return
+                source = stack.enter_context(open_sound(file, reader))
             except soundfile.LibsndfileError as error:  # for example ALAC in CAF
                 name += f" that libsndfile cannot read ({reason(error)})"
-        yield stack.enter_context(open_av(file, name))
+        yield source or stack.enter_context(open_av(file, name))
 
 
 class AudioFile:

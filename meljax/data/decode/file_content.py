@@ -1,4 +1,4 @@
-"""Names what a file holds, for files that have the suffix of a recording or image but are none."""
+"""Names the content of a file that has the suffix of a recording or image, but is neither."""
 
 import codecs
 import re
