@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from meljax.data.decode import audio_file, sound_source
+from meljax.data.decode import audio_file, mp3_frames, sound_source
 from meljax.data.decode.audio_file import AudioFile
 from meljax.features.samples import is_silent, to_float
 from meljax.util.errors import BadFileError
@@ -381,6 +381,17 @@ def test_tags_of_an_mp3_are_passed_over(tag):
     data = encode(tone(), form="MP3", subtype="MPEG_LAYER_III")
     tagged = tag + data if tag.startswith(b"ID3") else data + tag
     np.testing.assert_array_equal(read_audio(tagged), read_audio(data))
+
+
+@pytest.mark.parametrize("missing", [2, 4])
+def test_an_mp3_that_lacks_some_of_its_frames_is_refused(missing):
+    data = encode(tone(seconds=3), form="MP3", subtype="MPEG_LAYER_III")
+    starts = [0]
+    while starts[-1] < len(data):
+        head = int.from_bytes(data[starts[-1] :][:4], "big")
+        starts.append(starts[-1] + mp3_frames.frame_length(head))
+    assert starts[-1] == len(data)
+    assert refusal(data[: starts[-1 - missing]]) == "truncated"
 
 
 def test_an_mp3_with_other_bytes_between_its_frames_is_refused():
