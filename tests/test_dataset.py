@@ -1,5 +1,6 @@
 """Images, recordings and embedded voices as a `Dataset`."""
 
+import io
 import os
 import shutil
 import threading
@@ -149,7 +150,7 @@ def test_files_are_decoded_with_as_many_threads_as_there_are_cores(monkeypatch):
         items=items,
         left_out={},
         bad=(),
-        read=lambda item: item.path.encode(),
+        open=lambda item: io.BytesIO(item.path.encode()),
         stamp=lambda item: "",
     )
     results = read_all(manifest, items, decode)

@@ -97,14 +97,16 @@ def make_window_set(
     Returns:
       The set, and the start of each window relative to its item in the set.
     """
-    pieces = [(to_float(array) if array.ndim == 1 else array, start) for array, start in pieces]
     first = pieces[0][0]
-    buffer = np.zeros(((batch + 2) * window, *first.shape[1:]), first.dtype)
+    dtype = np.float32 if first.ndim == 1 else first.dtype
+    buffer = np.zeros(((batch + 2) * window, *first.shape[1:]), dtype)
     offset = (window * (1 + np.arange(batch))).astype(np.int32)
     length, starts = np.zeros(batch, np.int32), np.zeros((1, batch), np.int32)
-    floor = np.zeros((batch, *first.shape[2:]), first.dtype)
+    floor = np.zeros((batch, *first.shape[2:]), dtype)
     for slot, (array, start) in enumerate(pieces):
         part = array[max(start, 0) : start + window]
+        if array.ndim == 1:
+            part = to_float(part)
         buffer[offset[slot] : offset[slot] + len(part)] = part
         length[slot], starts[0, slot] = len(part), min(start, 0)
         if array.ndim == 3 and len(part) < window:

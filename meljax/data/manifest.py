@@ -5,6 +5,7 @@ import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader, IOBase
 from pathlib import Path
 from typing import Literal
 
@@ -68,10 +69,14 @@ class Manifest:
     items: tuple[Item, ...]  # sorted by path and start
     left_out: Mapping[str, int]  # number of other files and hidden folders by kind; see `kind_name`
     bad: tuple[Bad, ...]  # files and class folders that cannot be used, sorted by path
-    read: Callable[[Item], bytes]  # returns an item's bytes; raises `BadFileError`
+    open: Callable[[Item], IOBase]  # opens an item's file for reading; raises `BadFileError`
     stamp: Callable[[Item], str]  # changes with an item's content; '' if a change could be missed
     warnings: tuple[str, ...] = ()  # one line each
     notes: tuple[str, ...] = ()  # how the layout was understood, one line each
+
+    def read(self, item: Item) -> bytes:
+        """Returns the bytes of an item's file; raises `BadFileError` if it cannot be read."""
+        return read_and_close(self.open(item))
 
 
 def file_manifest(
@@ -96,21 +101,29 @@ def file_manifest(
         items=items,
         left_out=left_out,
         bad=bad,
-        read=lambda item: read_file(str(root / item.path)),
+        open=lambda item: open_file(str(root / item.path)),
         stamp=lambda item: file_stamp(str(root / item.path)),
         notes=tuple(notes),
     )
 
 
-def read_file(path: str) -> bytes:
-    """Returns the content of a file; raises `BadFileError` if it cannot be read."""
+def open_file(path: str) -> BufferedReader:
+    """Opens a file for reading bytes; raises `BadFileError` if it cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would block
             raise BadFileError("not a file")
-        with open(path, "rb") as file:
-            return file.read()
+        return open(path, "rb")
     except OSError as error:
         raise BadFileError(error.strerror or str(error)) from None
+
+
+def read_and_close(file: IOBase) -> bytes:
+    """Returns the content of a file and closes it; raises `BadFileError` if it cannot be read."""
+    with file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise BadFileError(error.strerror or str(error)) from None
 
 
 def file_stamp(path: str) -> str:

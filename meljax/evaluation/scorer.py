@@ -5,10 +5,11 @@ same, bit for bit, in training, evaluation and prediction, whatever else is scor
 """
 
 import dataclasses
-import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from io import IOBase
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,8 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from meljax.data.batches import PADDING, DeviceSet, make_window_set
 from meljax.data.decode import decoder
-from meljax.data.manifest import Bad
+from meljax.data.decode.long_recording import MAX_AT_ONCE, LongRecording, read_recording
+from meljax.data.manifest import Bad, read_and_close
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.forward import Model, window_logits
 from meljax.evaluation.metrics import Metrics
@@ -28,6 +30,7 @@ from meljax.util import devices
 from meljax.util.devices import jit, replicated, split_batch
 from meljax.util.errors import BadFileError
 from meljax.util.parallel import map_ahead
+from meljax.util.progress import track
 
 
 class WindowOrder(NamedTuple):
@@ -63,7 +66,7 @@ class _Batch(NamedTuple):
     row: int
 
 
-@functools.partial(jit, static_argnames=("window", "mesh"))
+@partial(jit, static_argnames=("window", "mesh"))
 def cut_row(
     data: DeviceSet, order: WindowOrder, row: Int[Array, ""], window: int, mesh: Mesh
 ) -> Shaped[Array, "batch window ..."]:
@@ -83,7 +86,7 @@ def _logits(model: Model, batches: Iterable[_Batch]) -> Iterator[Float[Array, "b
     at_once = devices.batches_in_flight(model.mesh.size)
     if at_once is None:
         # The next batches are dispatched while the consumer waits for one.
-        dispatch = functools.partial(_batch_logits, model)
+        dispatch = partial(_batch_logits, model)
         yield from map_ahead(dispatch, batches, workers=1, ahead=2)
         return
 
@@ -111,7 +114,7 @@ def score_split(
     return item_metrics(table, order.item, data.label), table
 
 
-@functools.partial(jit, donate_argnames="table")
+@partial(jit, donate_argnames="table")
 def _write_row(
     table: Float[Array, "rows batch classes"],
     row: Int[Array, ""],
@@ -124,37 +127,40 @@ def _write_row(
 # A stream of files
 
 
+Content = Shaped[np.ndarray, "_ ..."] | LongRecording
+"""Samples or columns of an item."""
+
+
 class Source(NamedTuple):
     """One item of a stream: its name, and a function that reads it or raises `BadFileError`."""
 
     path: str
-    read: Callable[[], Shaped[np.ndarray, "_ ..."]]
+    read: Callable[[], Content]
 
 
-def file_source(
-    path: str,
-    model: Model,
-    content: Callable[[], bytes],
-) -> Source:
-    """Returns the source of a file, decoded into the form that `model` takes.
+def read_content(open_file: Callable[[], IOBase], model: Model, segments: bool = False) -> Content:
+    """Returns the content of a file in the form that `model` takes; raises `BadFileError`.
 
-    `content` returns the file's bytes or raises `BadFileError`.
+    `segments`: as in `read_recording`.
     """
     frontend = model.frontend
-    rate = frontend.mel.sample_rate
-    decode = decoder.make_decoder(frontend.kind, frontend.image_size, rate, frontend.crop)
-
-    def read() -> Shaped[np.ndarray, "_ ..."]:
-        return decoder.fit(decode(content()).array, frontend)
-
-    return Source(path, read)
+    if frontend.kind == "audio":
+        return read_recording(open_file, frontend.mel.sample_rate, segments)
+    decode = decoder.make_decoder("image", frontend.image_size, 0, frontend.crop)
+    return decoder.fit(decode(read_and_close(open_file())).array, frontend)
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoredItem:
-    """The logits of one item's windows; length and starts are in samples or columns.
+    """The logits of an item's windows, or of successive ones of a long recording.
 
-    `silent` are the starts of silent windows that were not scored.
+    Attributes:
+      path: the item's name.
+      length: of the whole item, in samples or columns, like the starts.
+      starts: of the windows that were scored.
+      logits: of these windows.
+      silent: starts of silent windows that were not scored.
+      last: whether no other windows of the item follow.
     """
 
     path: str
@@ -162,6 +168,7 @@ class ScoredItem:
     starts: Int[np.ndarray, " windows"]
     logits: Float[np.ndarray, "windows classes"]
     silent: Int[np.ndarray, " silent"]
+    last: bool = True
 
     def probabilities(self, temperature: float) -> Float[np.ndarray, " classes"]:
         """Returns the probabilities of the whole item."""
@@ -173,21 +180,65 @@ class ScoredItem:
         return item_probabilities(self.logits, np.arange(len(self.starts)), temperature)
 
 
+def whole_items(results: Iterable[ScoredItem | Bad]) -> Iterator[ScoredItem | Bad]:
+    """Yields the results of `score_stream` with the parts of each item joined."""
+    parts: list[ScoredItem] = []
+    for result in results:
+        if isinstance(result, ScoredItem):
+            parts.append(result)
+            if not result.last:
+                continue
+            starts, logits, silent = (
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("starts", "logits", "silent")
+            )
+            result = ScoredItem(result.path, result.length, starts, logits, silent)
+        parts.clear()
+        yield result
+
+
+def track_items(
+    results: Iterable[ScoredItem | Bad], items: int, what: str
+) -> Iterator[ScoredItem | Bad]:
+    """Yields the results of `score_stream` while a bar shows `what` and the items done."""
+
+    def part_done(result: ScoredItem | Bad) -> float:
+        if isinstance(result, Bad) or result.last:
+            return 1.0
+        return max(*result.starts[-1:], *result.silent[-1:], 0) / result.length
+
+    return track(results, items, what, part_done)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Successive windows of an item; starts are relative to the item, which has `length` values."""
+
+    path: str
+    length: int
+    begin: int  # of `array` in the item
+    array: Shaped[np.ndarray, "_ ..."]
+    starts: Int[np.ndarray, " windows"]
+    last: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class _Pending:
-    """An item with windows that are not scored yet; attributes as in `ScoredItem`."""
+    """A part with windows that are not scored yet; attributes as in `ScoredItem`."""
 
     path: str
     length: int
     starts: Int[np.ndarray, " windows"]
     silent: Int[np.ndarray, " silent"]
+    last: bool
     logits: list[Float[np.ndarray, " classes"]]
 
 
 def score_stream(model: Model, sources: Iterable[Source | Bad]) -> Iterator[ScoredItem | Bad]:
     """Yields the logits of each source, in order, or why it could not be scored.
 
-    Files are read in threads a few ahead of the scoring, so memory stays bounded.
+    Files are read in threads a few ahead of the scoring, and long recordings in parts, so memory
+    stays bounded. A long recording that is found damaged is a `Bad` after the parts before.
     """
     waiting: deque[_Pending | Bad] = deque()
     owners: deque[list[_Pending]] = deque()
@@ -204,7 +255,7 @@ def _stream_batches(
     waiting: deque[_Pending | Bad],
     owners: deque[list[_Pending]],
 ) -> Iterator[_Batch]:
-    """Yields all windows in batches; adds items to `waiting`, each batch's items to `owners`."""
+    """Yields all windows in batches; adds parts to `waiting`, each batch's parts to `owners`."""
     batch, window = devices.scoring_batch(model.mesh.size), model.frontend.window
     row: list[tuple[_Pending, np.ndarray, int]] = []
 
@@ -216,29 +267,63 @@ def _stream_batches(
         item = np.arange(batch, dtype=np.int32)[None]
         return _Batch(data, jax.device_put(WindowOrder(item, start), replicated(model.mesh)), 0)
 
-    for source, array in map_ahead(_read, sources, devices.cores(), devices.cores()):
-        if isinstance(array, Bad):
-            waiting.append(array)
+    for part in _parts(sources, window):
+        if isinstance(part, Bad):
+            waiting.append(part)
             continue
-        places = scored_starts(array, window, model.frontend.skip_silence)
-        silent = np.setdiff1d(starts(len(array), window), places)
-        pending = _Pending(source.path, len(array), places, silent, [])
+        places = part.starts - part.begin
+        scored = scored_starts(part.array, window, model.frontend.skip_silence, places)
+        silent = np.setdiff1d(places, scored) + part.begin
+        pending = _Pending(part.path, part.length, scored + part.begin, silent, part.last, [])
         waiting.append(pending)
-        for start in pending.starts:
-            row.append((pending, array, int(start)))
+        for start in scored:
+            row.append((pending, part.array, int(start)))
             if len(row) == batch:
                 yield take_row()
     if row:
         yield take_row()
 
 
-def _read(source: Source | Bad) -> tuple[Source | Bad, np.ndarray | Bad]:
+def _parts(sources: Iterable[Source | Bad], window: int) -> Iterator[_Part | Bad]:
+    """Yields each item whole, and long recordings in parts."""
+    for source, content in map_ahead(_read, sources, devices.cores(), devices.cores()):
+        if isinstance(content, Bad):
+            yield content
+        elif isinstance(content, LongRecording):
+            try:
+                yield from _long_parts(source.path, content, window)
+            except _UNREADABLE as error:
+                yield _bad(source.path, error)
+        else:
+            places = starts(len(content), window)
+            yield _Part(source.path, len(content), 0, content, places, last=True)
+
+
+def _long_parts(path: str, recording: LongRecording, window: int) -> Iterator[_Part]:
+    places = starts(len(recording), window)
+    spacing = len(recording) / len(places)
+    size = max(1, int((MAX_AT_ONCE // 2 - window) / spacing))  # windows in a part
+    groups = [places[first : first + size] for first in range(0, len(places), size)]
+    spans = [(max(0, int(group[0])), int(group[-1]) + window) for group in groups]
+    arrays = recording.read_spans(spans)
+    for number, (group, span, array) in enumerate(zip(groups, spans, arrays, strict=True), 1):
+        yield _Part(path, len(recording), span[0], array, group, last=number == len(groups))
+
+
+def _read(source: Source | Bad) -> tuple[Source | Bad, Content | Bad]:
     try:
         return source, source if isinstance(source, Bad) else source.read()
-    except BadFileError as error:
-        return source, Bad(source.path, str(error))
-    except MemoryError:
-        return source, Bad(source.path, "too large for the available memory")
+    except _UNREADABLE as error:
+        return source, _bad(source.path, error)
+
+
+_UNREADABLE = (BadFileError, MemoryError, OSError)
+
+
+def _bad(path: str, error: BaseException) -> Bad:
+    if isinstance(error, MemoryError):
+        return Bad(path, "too large for the available memory")
+    return Bad(path, (isinstance(error, OSError) and error.strerror) or str(error))
 
 
 def _completed(waiting: deque[_Pending | Bad], classes: int) -> Iterator[ScoredItem | Bad]:
@@ -249,6 +334,8 @@ def _completed(waiting: deque[_Pending | Bad], classes: int) -> Iterator[ScoredI
             if len(first.logits) < len(first.starts):
                 return
             logits = np.array(first.logits, np.float32).reshape(len(first.starts), classes)
-            first = ScoredItem(first.path, first.length, first.starts, logits, first.silent)
+            first = ScoredItem(
+                first.path, first.length, first.starts, logits, first.silent, first.last
+            )
         waiting.popleft()
         yield first

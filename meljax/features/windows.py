@@ -24,13 +24,17 @@ def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
 
 
 def scored_starts(
-    item: Shaped[np.ndarray, "_ ..."], window: int, skip_silence: bool
+    item: Shaped[np.ndarray, "_ ..."],
+    window: int,
+    skip_silence: bool,
+    places: Int[np.ndarray, " _"] | None = None,
 ) -> Int[np.ndarray, " windows"]:
-    """Returns where the windows of a decoded item start that are scored; see `starts`.
+    """Returns which windows of a decoded item are scored, of those that start at `places`.
 
-    `skip_silence`: silent windows of a recording are left out; see `samples.is_silent`.
+    By default `places` are all `starts`. `skip_silence`: silent windows of a recording are left
+    out; see `samples.is_silent`.
     """
-    places = starts(len(item), window)
+    places = starts(len(item), window) if places is None else places
     if item.ndim > 1 or not skip_silence:
         return places
     return places[[not is_silent(item[max(first, 0) : first + window]) for first in places]]

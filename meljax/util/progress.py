@@ -41,9 +41,23 @@ def ending(end: Callable[[], None]) -> Iterator[None]:
     end()
 
 
-def track(iterable: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yields from `iterable` while a bar shows `what`, the progress and the time left."""
-    yield from tqdm(iterable, desc=what, total=total, leave=False, disable=not interactive())
+def track(
+    iterable: Iterable[T], total: int, what: str, part_done: Callable[[T], float] = lambda _: 1.0
+) -> Iterator[T]:
+    """Yields from `iterable` while a bar shows `what`, the progress and the time left.
+
+    `part_done` returns how much of one of the `total` things is done with a result, up to 1.
+    """
+    form = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}]"
+    with tqdm(
+        desc=what, total=total, leave=False, disable=not interactive(), bar_format=form
+    ) as bar:
+        done = 0
+        for each in iterable:
+            part = part_done(each)
+            bar.update(done + part - bar.n)
+            done += part == 1
+            yield each
 
 
 @contextlib.contextmanager

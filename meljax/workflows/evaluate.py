@@ -16,12 +16,19 @@ import numpy as np
 from meljax.config import Value
 from meljax.data import synthetic
 from meljax.data.dataset import cut_segment
-from meljax.data.decode import decoder
 from meljax.data.manifest import Bad, Item, Manifest, noun
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
-from meljax.evaluation.scorer import ScoredItem, Source, score_stream
+from meljax.evaluation.scorer import (
+    Content,
+    ScoredItem,
+    Source,
+    read_content,
+    score_stream,
+    track_items,
+    whole_items,
+)
 from meljax.evaluation.scores import Scored
 from meljax.reports import evaluation_text
 from meljax.runs.directory import SPLIT
@@ -30,7 +37,7 @@ from meljax.util import devices
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.files import cache_dir, write_atomically
 from meljax.util.phrases import nearest
-from meljax.util.progress import say, track, warn
+from meljax.util.progress import say, warn
 from meljax.util.table import read_csv
 
 MOVABLE = ("data.root", "data.tfds_dir")
@@ -122,8 +129,8 @@ def score(
     bad: list[Bad] = []
     silent = 0
     results = score_stream(trained.model, labeled.sources)
-    tracked = track(results, len(labeled.sources), "scoring")
-    for result, label in zip(tracked, labeled.labels, strict=True):
+    results = whole_items(track_items(results, len(labeled.sources), "scoring"))
+    for result, label in zip(results, labeled.labels, strict=True):
         if isinstance(result, Bad):
             bad.append(result)
             warn(f"{result}; skipped")
@@ -189,8 +196,8 @@ def own_files(
         manifest = read_manifest(data, training=False)
         items = {(item.path, item.start, item.end): item for item in manifest.items}
 
-        def check(path: str, content: bytes) -> None:
-            if hashlib.sha256(content).hexdigest() != digests[path]:
+        def check(path: str, digest: str) -> None:
+            if digest != digests[path]:
                 raise BadFileError("changed since the model was trained")
 
         decoded = _reader(manifest, trained.model, check)
@@ -208,7 +215,7 @@ def _row_source(
     row: dict[str, str],
     items: Mapping[tuple[str, float | None, float | None], Item],
     root: str,
-    decoded: Callable[[str], np.ndarray],
+    decoded: Callable[[str], Content],
     model: Model,
 ) -> Source:
     """Returns the source of a row of `split.csv`."""
@@ -224,29 +231,25 @@ def _row_source(
 
 
 def _reader(
-    manifest: Manifest, model: Model, check: Callable[[str, bytes], None]
-) -> Callable[[str], np.ndarray]:
-    """Returns a function that decodes the file at an item's path, after `check`ing its content.
+    manifest: Manifest, model: Model, check: Callable[[str, str], None]
+) -> Callable[[str], Content]:
+    """Returns a function that decodes the file at an item's path, after `check`ing its sha256.
 
     The last files are kept, because segments of a file follow each other.
     """
     items = {item.path: item for item in manifest.items}
-    frontend = model.frontend
-    rate = frontend.mel.sample_rate
-    decode = decoder.make_decoder(frontend.kind, frontend.image_size, rate, frontend.crop)
 
     @functools.lru_cache(maxsize=devices.cores() + 1)
-    def decoded(path: str) -> np.ndarray:
-        content = manifest.read(items[path])
-        check(path, content)
-        return decoder.fit(decode(content).array, frontend)
+    def decoded(path: str) -> Content:
+        item = items[path]
+        with manifest.open(item) as file:
+            check(path, hashlib.file_digest(file, "sha256").hexdigest())
+        return read_content(partial(manifest.open, item), model, item.start is not None)
 
     return decoded
 
 
-def _item_source(
-    item: Item, root: str, decoded: Callable[[str], np.ndarray], model: Model
-) -> Source:
+def _item_source(item: Item, root: str, decoded: Callable[[str], Content], model: Model) -> Source:
     rate = model.frontend.mel.sample_rate
     name = os.path.join(root, item.name)
     return Source(name, lambda: cut_segment(item, decoded(item.path), rate))
@@ -282,10 +285,7 @@ def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str |
         warn(line)
     digests: dict[str, str] = {}
 
-    def note(path: str, content: bytes) -> None:
-        digests[path] = hashlib.sha256(content).hexdigest()
-
-    decoded = _reader(manifest, trained.model, note)
+    decoded = _reader(manifest, trained.model, digests.__setitem__)
     sources = [_item_source(item, manifest.root, decoded, trained.model) for item in items]
     files = {source.path: item.path for source, item in zip(sources, items, strict=True)}
     labels = [item.label for item in items]

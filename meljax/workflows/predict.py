@@ -12,15 +12,21 @@ import numpy as np
 from jaxtyping import Float
 
 from meljax.data.file_tree import walk
-from meljax.data.manifest import Bad, kind_name, kind_of, noun, read_file
+from meljax.data.manifest import Bad, kind_name, kind_of, noun, open_file
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
-from meljax.evaluation.scorer import ScoredItem, Source, file_source, score_stream
+from meljax.evaluation.scorer import (
+    ScoredItem,
+    Source,
+    read_content,
+    score_stream,
+    track_items,
+    whole_items,
+)
 from meljax.features.frontend import Frontend
 from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices, table
 from meljax.util.errors import UserError
-from meljax.util.progress import track
 from meljax.util.table import Row
 
 COLUMNS = ("path", "start", "end", "label", "probability", "status", "error")
@@ -58,7 +64,8 @@ def predict(
     begun, unusable = time.perf_counter(), 0
     with table.writer(form, out, _columns(top), names) as write:
         results = score_stream(trained.model, sources)
-        for result in track(results, len(sources), "predicting"):
+        results = track_items(results, len(sources), "predicting")
+        for result in results if by_window else whole_items(results):
             unusable += isinstance(result, Bad)
             for row in rows_of(trained, result, top, by_window):
                 write(row)
@@ -114,7 +121,7 @@ def find_sources(
             others.append(path)
             found.append(Bad(path, f"the model was trained on {noun(kind)}"))
         else:
-            found.append(file_source(path, model, partial(read_file, path)))
+            found.append(_file_source(path, model))
     if not found or (others and all(isinstance(each, Bad) for each in found)):
         where = f"{', '.join(map(repr, paths[:3]))}{' …' if len(paths) > 3 else ''}"
         instead = f" (found {len(others)} of another kind, e.g. {others[0]!r})" if others else ""
@@ -131,7 +138,7 @@ def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list
     unreadable: list[OSError] = []
     for name, kind in sorted(walk(folder, folder.rstrip("/") + "/", unreadable=unreadable)):
         if kind == model.frontend.kind:
-            found.append(file_source(name, model, partial(read_file, name)))
+            found.append(_file_source(name, model))
         elif kind == "missing":
             found.append(Bad(name, "no such file"))
         else:
@@ -140,10 +147,14 @@ def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list
     return found, others
 
 
+def _file_source(path: str, model: Model) -> Source:
+    return Source(path, partial(read_content, partial(open_file, path), model))
+
+
 def rows_of(
     trained: TrainedModel, result: ScoredItem | Bad, top: int, by_window: bool
 ) -> list[Row]:
-    """Returns the rows of one file; `top` and `by_window` as in `predict`."""
+    """Returns the rows of one file, or of a part of it; `top` and `by_window` as in `predict`."""
     if isinstance(result, Bad):
         return [{"path": result.path, "status": "error", "error": result.reason}]
     starts, temperature = result.starts.tolist(), trained.temperature

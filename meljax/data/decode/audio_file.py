@@ -12,7 +12,7 @@ from jaxtyping import Float32, Shaped
 from meljax.data.decode import mono
 from meljax.data.decode.audio_formats import format_of
 from meljax.data.decode.av_source import AvSource, open_av
-from meljax.data.decode.resample import resample, resampled_length
+from meljax.data.decode.resample import first_input, resample, resampled_length
 from meljax.data.decode.sound_source import SoundSource, open_sound, reason
 from meljax.features.samples import narrowed, to_float
 from meljax.util.errors import BadFileError
@@ -66,7 +66,7 @@ class AudioFile:
         """Opens a recording.
 
         Args:
-          open_file: opens its file, whenever it is read from the start.
+          open_file: opens its file, whenever it is read.
           sample_rate: of the samples, in Hz.
 
         Raises:
@@ -77,8 +77,8 @@ class AudioFile:
         with open_source(self._open) as source:
             self.source_rate, self.channels = source.rate, source.channels
             self._check_rate()
+            self._frames, self.seekable = source.frames, source.seekable
             self._channel = self._choose_channel(source)
-            self._frames = source.frames
 
     def _check_rate(self) -> None:
         ratio = self._rate / max(1, self.source_rate)
@@ -112,16 +112,21 @@ class AudioFile:
                 self._frames = sum(map(len, source.parts()))
         return resampled_length(self._frames, self.source_rate, self._rate)
 
-    def blocks(self) -> Iterator[Float32[np.ndarray, " _"]]:
-        """Yields all samples in order.
+    def blocks(self, start: int = 0) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Yields the samples from `start` on, in blocks of any length.
+
+        If the file is not `seekable`, everything before `start` is decoded too.
 
         Raises:
-          BadFileError: the file is damaged or truncated, or has samples that are not finite.
+          BadFileError: the file is damaged or truncated, or has samples that are not finite. The
+            last block comes before an error that only the end of the file shows.
         """
+        resampled = self.source_rate != self._rate
+        first = first_input(start, self.source_rate, self._rate) if resampled else start
         with open_source(self._open) as source:
-            parts = self._mono(source)
-            if source.rate != self._rate:
-                parts = resample(parts, source.rate, self._rate)
+            parts = self._mono(source, first)
+            if resampled:
+                parts = resample(parts, self.source_rate, self._rate, start)
             yield from parts
 
     def read(self) -> Shaped[np.ndarray, " samples"]:
@@ -130,34 +135,41 @@ class AudioFile:
         Raises:
           BadFileError: as in `blocks`; without samples, or more than `MAX_SAMPLES`.
         """
-        if self._frames is not None:
-            self._check_length(self.length())
+        samples = self.read_up_to(MAX_SAMPLES)
+        if samples is None:
+            minutes = MAX_SAMPLES / self._rate / 60
+            raise BadFileError(
+                f"longer than the {minutes:,.0f} minutes that can be held in memory; cut it up"
+            )
+        return samples
+
+    def read_up_to(self, limit: int) -> Shaped[np.ndarray, " samples"] | None:
+        """Returns what `read` does, or `None` if there are more than `limit` samples."""
+        if self._frames is not None and self.length() > limit:
+            return None
         blocks, total = [], 0
         for block in self.blocks():
             blocks.append(narrowed(block))
             total += len(block)
-            self._check_length(total)
+            if total > limit:
+                return None
         if not total:
             raise BadFileError("no samples")
         if any(block.dtype != np.int16 for block in blocks):
             blocks = [to_float(block) for block in blocks]
         return np.concatenate(blocks)
 
-    def _check_length(self, samples: int) -> None:
-        if samples > MAX_SAMPLES:
-            minutes = MAX_SAMPLES / self._rate / 60
-            raise BadFileError(
-                f"longer than the {minutes:,.0f} minutes that can be held in memory; cut it up"
-            )
-
-    def _mono(self, source: Source) -> Iterator[Float32[np.ndarray, " _"]]:
-        total = 0
-        for part in source.parts():
+    def _mono(self, source: Source, first: int) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Yields the samples from `first` on at the file's own rate."""
+        total = first if source.seekable else 0
+        for part in source.parts(total):
             if not np.isfinite(part).all():
                 raise BadFileError("not finite")
             self._clipped = self._clipped or _is_clipped(part)
+            skip = max(0, first - total)
             total += len(part)
-            yield mono.to_mono(part, self._channel)
+            if skip < len(part):
+                yield mono.to_mono(part, self._channel)[skip:]
         if self._frames not in (None, total):
             raise BadFileError("truncated" if total < self._frames else "damaged")
         self._frames = total

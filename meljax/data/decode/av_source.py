@@ -24,9 +24,11 @@ class AvSource:
         self._container, self._stream = container, stream
         self.rate, self.channels = stream.rate, stream.channels
         self.frames = None
+        self.seekable = False
 
-    def parts(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
-        """Yields all samples from the start, 1 being full scale; raises `BadFileError`."""
+    def parts(self, start: int = 0) -> Iterator[Float32[np.ndarray, "_ channels"]]:
+        """Yields all samples, 1 being full scale; raises `BadFileError`. `start` is 0."""
+        assert not start
         import av
 
         form = av.AudioResampler(format="fltp")

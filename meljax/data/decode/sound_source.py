@@ -14,6 +14,8 @@ from meljax.util.errors import BadFileError
 
 _MP3_SLACK = 3 * 1152
 """Samples of an MP3 that may be missing."""
+_EXACT = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
+"""Encodings whose samples are the same after seeking."""
 _PART = 1 << 17
 """Values over all channels that are decoded at once."""
 
@@ -26,11 +28,17 @@ class SoundSource:
         self.rate, self.channels = file.samplerate, file.channels
         # The decoder of MP3 may leave out the first frames, which need the ones before them.
         self.frames = None if file.format == "MP3" else file.frames
+        self.seekable = file.subtype in _EXACT
 
-    def parts(self) -> Iterator[Float32[np.ndarray, "_ channels"]]:
-        """Yields all samples from the start, 1 being full scale; raises `BadFileError`."""
-        size, left = max(1, _PART // self.channels), self._file.frames
+    def parts(self, start: int = 0) -> Iterator[Float32[np.ndarray, "_ channels"]]:
+        """Yields the samples from `start` on, 1 being full scale; raises `BadFileError`.
+
+        `start` is 0 unless the source is `seekable`.
+        """
+        size, left = max(1, _PART // self.channels), self._file.frames - start
         try:
+            if start:
+                self._file.seek(start)
             while left:
                 part = self._file.read(min(size, left), "float32", always_2d=True)
                 if not len(part):

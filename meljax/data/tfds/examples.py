@@ -86,7 +86,7 @@ def scan_set(path: str, tfds_dir: str, label: str, group: str, training: bool) -
         items=tuple(sorted(row_of, key=lambda item: item.path)),
         left_out={},
         bad=tuple(bad),
-        read=lambda item: _content(opened, tables[row_of[item].split], row_of[item]),
+        open=lambda item: io.BytesIO(_content(opened, tables[row_of[item].split], row_of[item])),
         stamp=lambda item: " ".join(stamps) if all(stamps) else "",
         warnings=tuple(_warnings(opened, rows, splits)),
     )

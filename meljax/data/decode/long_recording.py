@@ -1,0 +1,103 @@
+"""Long recordings: read in parts, never held as a whole."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import IOBase
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+from meljax.data.decode.audio_file import MAX_SAMPLES, AudioFile
+from meljax.util.devices import cores
+from meljax.util.parallel import map_ahead
+
+MAX_AT_ONCE = 1 << 22
+"""Maximum samples of a recording that is read as a whole: 16 MB as float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LongRecording:
+    """`length` samples of `file` from `first` on; slices are read when they are needed."""
+
+    file: AudioFile
+    first: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> "LongRecording":
+        """Returns a part of consecutive samples."""
+        start, stop, _ = part.indices(self.length)
+        return LongRecording(self.file, self.first + start, max(0, stop - start))
+
+    def read_spans(self, spans: Sequence[tuple[int, int]]) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Yields the samples [start, stop) of each span; `spans` are in order and may overlap.
+
+        The next spans are read ahead in threads if the file is seekable.
+
+        Raises:
+          BadFileError: as `AudioFile.blocks`; a span that ends with the file comes after it is
+            known that the end is not damaged.
+        """
+        spans = [(self.first + start, self.first + stop) for start, stop in spans]
+        if not self.file.seekable:
+            return self._in_order(spans)
+        return map_ahead(self._span, spans, cores(), cores())
+
+    def _span(self, span: tuple[int, int]) -> Float32[np.ndarray, " _"]:
+        (samples,) = self._in_order([span])
+        return samples
+
+    def _in_order(self, spans: Sequence[tuple[int, int]]) -> Iterator[Float32[np.ndarray, " _"]]:
+        begin, end = spans[0][0], spans[-1][1]
+        to_end = end >= self.file.length()
+        return cut_spans(self.file.blocks(begin), begin, spans, to_end)
+
+
+def read_recording(
+    open_file: Callable[[], IOBase], sample_rate: int, segments: bool
+) -> Shaped[np.ndarray, " samples"] | LongRecording:
+    """Returns the samples of a recording as `AudioFile.read` does, or a long recording.
+
+    Args:
+      open_file: opens its file.
+      sample_rate: of the samples, in Hz.
+      segments: whether many segments will be read. A file that is not seekable is then read whole
+        if it fits in memory.
+
+    Raises:
+      BadFileError: it cannot be used.
+    """
+    file = AudioFile(open_file, sample_rate)
+    samples = file.read_up_to(MAX_SAMPLES if segments and not file.seekable else MAX_AT_ONCE)
+    return LongRecording(file, 0, file.length()) if samples is None else samples
+
+
+def cut_spans(
+    blocks: Iterable[Float32[np.ndarray, " _"]],
+    begin: int,
+    spans: Sequence[tuple[int, int]],
+    to_end: bool,
+) -> Iterator[Float32[np.ndarray, " _"]]:
+    """Yields the samples [start, stop) of each span of a signal that comes in blocks.
+
+    Args:
+      blocks: the signal from its sample `begin` on.
+      begin: place of the first block.
+      spans: in order; they may overlap.
+      to_end: whether all blocks are taken before the last span is yielded.
+    """
+    blocks = iter(blocks)
+    held, at = np.zeros(0, np.float32), begin
+    for number, (start, stop) in enumerate(spans, 1):
+        pieces, end = [held[max(0, start - at) :]], at + len(held)
+        at = max(at, start)
+        while end < stop and (block := next(blocks, None)) is not None:
+            pieces.append(block[max(0, start - end) :])
+            end += len(block)
+        held = np.concatenate(pieces)
+        if to_end and number == len(spans):
+            for _ in blocks:
+                pass
+        yield held[: stop - start]
