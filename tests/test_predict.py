@@ -26,15 +26,18 @@ from samples import trained_model
 from meljax.commands import evaluate, predict
 from meljax.commands import export as export_command
 from meljax.config import MelConfig
-from meljax.data.decode import decoder
+from meljax.data.decode import decoder, long_recording, sound_source
+from meljax.data.decode.long_recording import LongRecording
+from meljax.evaluation import scorer
 from meljax.evaluation.scorer import ScoredItem
 from meljax.export import onnx_graph
 from meljax.export.classifier import classifier
 from meljax.features.frontend import Frontend
+from meljax.features.windows import starts
 from meljax.runs.load_model import load_model
 from meljax.util import table
 from meljax.util.errors import BadFileError
-from meljax.workflows.predict import rows_of
+from meljax.workflows.predict import find_sources, rows_of
 
 
 def predicted(run, *arguments) -> list[dict]:
@@ -100,6 +103,85 @@ def test_a_long_recording_has_the_mean_of_its_windows(window_run, tmp_path):
             if row[f"label{j}"] == name
         ]
         assert whole[f"probability{k}"] == pytest.approx(np.mean(of_windows), rel=1e-12)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Makes recordings of more than 0.8 s long ones, which are read in parts."""
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6400)
+
+
+def long_voice(recordings) -> tuple[np.ndarray, int]:
+    """A recording of several seconds with a silent second in it, and its sample rate."""
+    voices = [soundfile.read(path) for path in sorted(recordings.rglob("*.wav"))[:6]]
+    silence = np.zeros(voices[0][1])
+    return np.concatenate([voices[0][0], silence, *(voice for voice, _ in voices)]), voices[0][1]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_a_recording_read_in_parts_has_the_rows_of_the_whole(
+    suffix, window_run, recordings, tmp_path, monkeypatch
+):
+    voice, rate = long_voice(recordings)
+    file = tmp_path / f"voice.{suffix}"
+    soundfile.write(file, np.stack([voice, voice / 2], 1), rate * 2)  # resampled, two channels
+    whole = predicted(window_run, file), predicted(window_run, file, "--windows", "--top", 2)
+    read = []
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6400)
+    original = LongRecording.read_spans
+    monkeypatch.setattr(
+        LongRecording, "read_spans", lambda *given: read.append(given) or original(*given)
+    )
+    assert (
+        predicted(window_run, file),
+        predicted(window_run, file, "--windows", "--top", 2),
+    ) == whole
+    assert len(read) == 2
+    assert len(read[0][1]) > 4
+    assert {row["status"] for row in whole[1]} == {"ok", "silence"}
+
+
+def test_rows_of_a_long_recording_come_as_they_are_scored(window_run, recordings, parts, tmp_path):
+    voice, rate = long_voice(recordings)
+    soundfile.write(tmp_path / "voice.wav", np.tile(voice, 20), rate)
+    model = load_model(window_run).model
+    taken = []
+    original = scorer._long_parts
+
+    def counted(*given):
+        for part in original(*given):
+            taken.append(part)
+            yield part
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "_long_parts", counted)
+        sources, _ = find_sources([str(tmp_path)], model)
+        first = next(scorer.score_stream(model, sources))
+        assert not first.last
+        assert len(taken) < 10
+    results = list(scorer.score_stream(model, sources))
+    assert [result.last for result in results] == [False] * (len(results) - 1) + [True]
+    assert len(results) > 40
+    (whole,) = scorer.whole_items(results)
+    assert len(whole.starts) + len(whole.silent) == len(starts(whole.length, model.frontend.window))
+
+
+def test_a_long_recording_that_is_damaged_at_the_end_keeps_its_rows(
+    window_run, recordings, parts, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sound_source, "_PART", 1000)
+    voice, rate = long_voice(recordings)
+    voice[-10] = np.nan
+    soundfile.write(tmp_path / "a.wav", voice, rate, subtype="FLOAT")
+    soundfile.write(tmp_path / "b.wav", voice[:8000], rate)
+    table = predicted(window_run, tmp_path, "--windows")
+    errors = [row["error"] for row in table]
+    assert errors.count(None) == len(errors) - 1
+    assert errors.index("not finite") > 5
+    assert [row["path"] for row in table] == sorted(row["path"] for row in table)
+    error, after = predicted(window_run, tmp_path)
+    assert (error["status"], error["error"], error["label"]) == ("error", "not finite", None)
+    assert after["status"] == "ok"
 
 
 SOUND = Frontend("audio", 1600, 0, 1, 0, MelConfig(sample_rate=8000))

@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped
 
 from meljax.data.batches import PADDING, DeviceSet, make_window_set
-from meljax.data.decode import decoder
-from meljax.data.decode.long_recording import MAX_AT_ONCE, LongRecording, read_recording
+from meljax.data.decode import decoder, long_recording
+from meljax.data.decode.long_recording import LongRecording, read_recording
 from meljax.data.manifest import Bad, read_and_close
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.forward import Model, window_logits
@@ -302,7 +302,7 @@ def _parts(sources: Iterable[Source | Bad], window: int) -> Iterator[_Part | Bad
 def _long_parts(path: str, recording: LongRecording, window: int) -> Iterator[_Part]:
     places = starts(len(recording), window)
     spacing = len(recording) / len(places)
-    size = max(1, int((MAX_AT_ONCE // 2 - window) / spacing))  # windows in a part
+    size = max(1, int((long_recording.MAX_AT_ONCE // 2 - window) / spacing))  # windows in a part
     groups = [places[first : first + size] for first in range(0, len(places), size)]
     spans = [(max(0, int(group[0])), int(group[-1]) + window) for group in groups]
     arrays = recording.read_spans(spans)
