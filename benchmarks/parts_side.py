@@ -17,8 +17,8 @@ from PIL import Image
 from protocol import CLASSES, serve
 
 from meljax.config import DataConfig, MelConfig
-from meljax.data.dataset import read_all
 from meljax.data.decode import decoder
+from meljax.data.read_files import read_all
 from meljax.data.sources import read_manifest
 from meljax.evaluation.scorer import score_split, window_order
 from meljax.features import frontend
@@ -58,11 +58,10 @@ class Parts(Side):
         folder = Path(self.folder.name) / "decode"
         if not folder.exists():
             self._draw(folder, CLASSES, 32)
-        done = 0
+        done, decode = 0, decoder.make_decoder("image", 0, RATE)
         while done < count:
             manifest = read_manifest(DataConfig(path=str(folder)))
-            decode = decoder.make_decoder("image", 0, RATE)
-            done += len(read_all(manifest, manifest.items, decode))
+            done += len(read_all(manifest, manifest.items, lambda _, opened: decode(opened)))
         return done
 
     def front_end(self, count: int) -> int:

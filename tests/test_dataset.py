@@ -12,9 +12,10 @@ import pytest
 from conftest import CACHE, small_config
 from PIL import Image
 
-from meljax.data import dataset as dataset_module
-from meljax.data.dataset import load, read_all
+from meljax.data import read_files
+from meljax.data.dataset import load
 from meljax.data.manifest import Item, Manifest
+from meljax.data.read_files import read_all
 from meljax.util.errors import UserError
 
 
@@ -128,12 +129,12 @@ def test_the_seed_and_the_fraction_reach_the_split(tmp_path):
 
 
 def test_files_are_decoded_with_as_many_threads_as_there_are_cores(monkeypatch):
-    monkeypatch.setattr(dataset_module, "cores", lambda: 3)
+    monkeypatch.setattr(read_files, "cores", lambda: 3)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     items = tuple(Item(f"{i}.wav", "a") for i in range(40))
     lock, running, most = threading.Lock(), 0, 0
 
-    def decode(data: bytes) -> int:
+    def decode(item: Item, opened: read_files.OpenFile) -> int:
         nonlocal running, most
         with lock:
             running += 1
@@ -141,7 +142,7 @@ def test_files_are_decoded_with_as_many_threads_as_there_are_cores(monkeypatch):
         time.sleep(0.01)
         with lock:
             running -= 1
-        return len(data)
+        return len(opened().read())
 
     manifest = Manifest(
         source="set",

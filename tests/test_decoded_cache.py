@@ -27,9 +27,9 @@ def decoded(monkeypatch) -> list[int]:
     def counting(*arguments, **keys):
         decode = make(*arguments, **keys)
 
-        def count_and_decode(data):
-            sizes.append(len(data))
-            return decode(data)
+        def count_and_decode(opened):
+            sizes.append(len(opened().read()))
+            return decode(opened)
 
         return count_and_decode
 

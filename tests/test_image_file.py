@@ -410,5 +410,7 @@ def test_cropping_everything_away_is_refused(color, sides):
 
 def test_images_are_cropped_before_they_are_resized(color):
     data = encode(Image.fromarray(color))
-    decoded = decoder.make_decoder("image", 10, 0, crop=(3, 5, 7, 2))(data).array
+    decoded = decoder.make_decoder("image", 10, 0, crop=(3, 5, 7, 2))(
+        lambda: io.BytesIO(data)
+    ).array
     np.testing.assert_array_equal(decoded.swapaxes(0, 1), resize(color[5:-2, 3:-7], 10))

@@ -116,7 +116,7 @@ def long_from_a_second(monkeypatch):
 def test_a_long_recording_is_sliced_like_an_array(long_from_a_second, small_blocks, form, seekable):
     data = encoded(form, None, 44_100)
     whole = to_float(AudioFile(opener(data), RATE).read())
-    recording = read_recording(opener(data), RATE, segments=False)
+    recording = read_recording(AudioFile(opener(data), RATE), segments=False)
     assert isinstance(recording, LongRecording)
     assert recording.file.seekable == seekable
     assert len(recording) == len(whole)
@@ -132,17 +132,17 @@ def test_short_recordings_and_files_for_segments_that_cannot_be_seeked_are_read_
     long_from_a_second,
 ):
     short = encoded("WAV", None, RATE, stereo(0.9))
-    assert isinstance(read_recording(opener(short), RATE, segments=False), np.ndarray)
+    assert isinstance(read_recording(AudioFile(opener(short), RATE), segments=False), np.ndarray)
     ogg = encoded("OGG", None, RATE)
-    assert isinstance(read_recording(opener(ogg), RATE, segments=False), LongRecording)
-    assert isinstance(read_recording(opener(ogg), RATE, segments=True), np.ndarray)
+    assert isinstance(read_recording(AudioFile(opener(ogg), RATE), segments=False), LongRecording)
+    assert isinstance(read_recording(AudioFile(opener(ogg), RATE), segments=True), np.ndarray)
     wav = encoded("WAV", None, RATE)
-    assert isinstance(read_recording(opener(wav), RATE, segments=True), LongRecording)
+    assert isinstance(read_recording(AudioFile(opener(wav), RATE), segments=True), LongRecording)
 
 
 def test_a_file_of_unknown_length_that_is_too_long_to_read_whole(long_from_a_second, monkeypatch):
     mp3 = encoded("MP3", None, RATE)
-    recording = read_recording(opener(mp3), RATE, segments=False)
+    recording = read_recording(AudioFile(opener(mp3), RATE), segments=False)
     assert isinstance(recording, LongRecording)
     assert len(recording) == len(AudioFile(opener(mp3), RATE).read())
     monkeypatch.setattr(audio_file, "MAX_SAMPLES", RATE)

@@ -9,8 +9,10 @@ import soundfile
 from conftest import CACHE, command, small_config, tone
 
 from meljax.commands import build_tfds, evaluate
-from meljax.data import dataset as dataset_module
 from meljax.data.dataset import load
+from meljax.data.decode import long_recording
+from meljax.data.decode.audio_file import AudioFile
+from meljax.features.samples import to_float
 from meljax.main import main
 from meljax.util.errors import UserError
 
@@ -39,13 +41,10 @@ def read(table, **keys):
 
 def test_each_row_is_an_item_and_a_file_is_decoded_once(days, monkeypatch):
     decoded = []
-    make = dataset_module.decoder.make_decoder
-
-    def counted(*arguments, **keys):
-        decode = make(*arguments, **keys)
-        return lambda data: decoded.append(1) or decode(data)
-
-    monkeypatch.setattr(dataset_module.decoder, "make_decoder", counted)
+    blocks = AudioFile.blocks
+    monkeypatch.setattr(
+        AudioFile, "blocks", lambda file, *start: decoded.append(1) or blocks(file, *start)
+    )
     found = read(days, mel__fmax=3999.0, mel__sample_rate=RATE)
     assert len(found.items) == 72
     assert len(decoded) <= 12
@@ -58,6 +57,33 @@ def test_each_row_is_an_item_and_a_file_is_decoded_once(days, monkeypatch):
     for item, split in zip(found.items, found.splits, strict=True):
         files.setdefault(item.path, set()).add(split)
     assert {len(splits) for splits in files.values()} == {1}
+
+
+@pytest.mark.parametrize("suffix", ["wav", "ogg"])
+def test_segments_of_long_recordings_are_those_of_the_whole_file(
+    suffix, days, tmp_path, monkeypatch
+):
+    """Segments that overlap, far apart, at another rate, of a file that may not be seekable."""
+    for day in range(4):
+        whole, _ = soundfile.read(days.parent / f"day{day:02}.wav")
+        soundfile.write(tmp_path / f"day{day}.{suffix}", np.tile(whole, 4), 11_025)
+    spans = [(0.1, 0.4), (0.2, 1.9), (0.3, 0.35), (5.0, 5.5), (5.25, 6.1), (8.2, 8.707)]
+    lines = [
+        f"day{day}.{suffix},{start},{end},voice{i % 2}"
+        for day in range(4)
+        for i, (start, end) in enumerate(spans)
+    ]
+    (tmp_path / "calls.csv").write_text("path,start,end,label\n" + "\n".join(lines) + "\n")
+    table = str(tmp_path / "calls.csv")
+    config = small_config(data__path=table, mel__sample_rate=RATE, mel__fmax=4000.0)
+    whole = load(config, tmp_path / "one")
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6000)
+    parts = load(config, tmp_path / "other")
+    again = load(config, tmp_path / "other")
+    for one, other, cached in zip(whole.arrays, parts.arrays, again.arrays, strict=True):
+        np.testing.assert_array_equal(to_float(one), to_float(other))
+        np.testing.assert_array_equal(other, cached)
+    assert [len(array) for array in whole.arrays[:2]] == [2400, 13_600]
 
 
 def test_the_fingerprint_depends_on_the_segments(days, tmp_path):
@@ -77,7 +103,7 @@ def test_a_segment_past_the_end_stops_the_run_and_names_the_keys(days):
     )
 
 
-def test_a_run_on_segments_is_trained_scored_and_evaluated(days, tmp_path, capsys):
+def test_a_run_on_segments_is_trained_scored_and_evaluated(days, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     assert main(command("cnn", days, run, train__epochs=8, train__learning_rate=3e-3)) == 0
     assert "each row is a segment" in capsys.readouterr().out
@@ -99,6 +125,9 @@ def test_a_run_on_segments_is_trained_scored_and_evaluated(days, tmp_path, capsy
     assert (scores["files"], scores["trained_on"]) == (72, 72 - len(held))
     assert scores["accuracy"] > 0.9
     assert "0.5–1 s]" in scores["items"][1]["path"]
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6000)  # now all files are long
+    assert evaluate.main([str(run), str(days), "--json", str(tmp_path / "parts.json")]) == 0
+    assert json.loads((tmp_path / "parts.json").read_text()) == scores
 
 
 def test_segments_cannot_become_a_tfds_set(days, tmp_path, capsys):

@@ -3,9 +3,9 @@
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -15,8 +15,11 @@ from meljax.data import decoded_cache, recordings, synthetic
 from meljax.data.borders import border_warnings
 from meljax.data.classes import describe_items, describe_small, suspicious_classes
 from meljax.data.decode import decoder
+from meljax.data.decode.decoder import Decoded
 from meljax.data.decoded_cache import CachedItem
 from meljax.data.manifest import Bad, Item, Manifest, Split, check_enough_left, check_none_bad
+from meljax.data.read_files import Content, OpenFile, read_all
+from meljax.data.segments import OutsideError, read_segments
 from meljax.data.sources import check_exists, read_manifest
 from meljax.data.split import (
     classes_without_val,
@@ -29,11 +32,8 @@ from meljax.data.split import (
 from meljax.data.tfds import catalog
 from meljax.features.frontend import Kind, crop_of
 from meljax.features.samples import is_silent
-from meljax.util.devices import cores
-from meljax.util.errors import BadFileError, UserError
-from meljax.util.parallel import map_ahead
+from meljax.util.errors import UserError
 from meljax.util.phrases import count, listed
-from meljax.util.progress import track
 from meljax.util.version import DECODING, versions
 
 FILE_KEYS = (
@@ -41,8 +41,6 @@ FILE_KEYS = (
     *("pattern", "crop"),
 )
 """Keys of the data group that do not apply to the embedded voices."""
-SEGMENT_SLACK = 0.05
-"""Seconds by which a segment may end after its file: annotations are rounded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +221,7 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
             f"data.crop is for images, but data.path: {manifest.source!r} has recordings"
         )
     results = _read_cached(config, manifest, cache)
+    _check_segments(manifest.items, results)
     bad = (*manifest.bad, *(result for result in results if isinstance(result, Bad)))
     _check_crop(data, bad)
     if data.on_bad_file == "stop":
@@ -231,7 +230,7 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
     items = [item for item, _ in good]
     check_enough_left(manifest, items, bad)
     rate = config.mel.sample_rate
-    arrays = _cut_all(items, [content.value.array for _, content in good], rate)
+    arrays = [content.value.array for _, content in good]
     if manifest.kind == "image":
         if len({array.shape[2] for array in arrays}) > 1:  # gray and RGB images
             arrays = [decoder.with_channels(array, 3) for array in arrays]
@@ -275,100 +274,78 @@ def _without_silence(
     return [items[i] for i in kept], [digests[i] for i in kept], [arrays[i] for i in kept]
 
 
-class Content(NamedTuple):
-    """The content of an item."""
-
-    digest: str  # sha256 of its file, hexadecimal
-    value: Any  # what the decoder returned
-
-
 def _read_cached(config: Config, manifest: Manifest, cache: Path) -> list[Content | Bad]:
-    """Returns the decoded array of each item, from the cache if its file has not changed."""
+    """Returns the decoded content of each item, from the cache if its file has not changed."""
     data, rate = config.data, config.mel.sample_rate
     name = f"{data.tfds_dir} {data.path}"
     if not catalog.is_name(data.path):
         name = os.path.abspath(os.path.expanduser(data.path))
-    crop = crop_of(data.crop)
-    settings = f"{manifest.kind} {data.image_size} {crop} {rate} {versions(DECODING)}"
+    settings = f"{manifest.kind} {data.image_size} {crop_of(data.crop)} {rate} {versions(DECODING)}"
     file = decoded_cache.cache_file(cache, name, settings)
-    files = list({item.path: item for item in manifest.items}.values())  # segments share a file
     # Stamps are taken before reading, so that a file changed meanwhile is read again next time.
-    stamps = {item.path: manifest.stamp(item) for item in files}
+    stamps = {item.path: manifest.stamp(item) for item in manifest.items}
+    path_of = {item.name: item.path for item in manifest.items}
     kept = {
-        path: each
-        for path, each in decoded_cache.load(file).items()
-        if each.stamp and each.stamp == stamps.get(path)
+        name: each
+        for name, each in decoded_cache.load(file).items()
+        if each.stamp and each.stamp == stamps.get(path_of.get(name, ""))
     }
-    rest = [item for item in files if item.path not in kept]
-    decode = decoder.make_decoder(manifest.kind, data.image_size, rate, crop=crop)
-    read = zip(rest, read_all(manifest, rest, decode), strict=True)
-    results = {item.path: result for item, result in read}
+    results = {
+        name: Content(each.digest, Decoded(each.array, each.facts)) for name, each in kept.items()
+    }
+    results |= _read_files(config, manifest, [i for i in manifest.items if i.name not in kept])
     new = {
-        path: CachedItem(stamps[path], result.digest, *result.value)
-        for path, result in results.items()
-        if stamps[path] and not isinstance(result, Bad)
+        name: CachedItem(stamps[path_of[name]], result.digest, *result.value)
+        for name, result in results.items()
+        if isinstance(result, Content)
+        and isinstance(result.value, Decoded)
+        and name not in kept
+        and stamps[path_of[name]]
     }
     if new:
         decoded_cache.save(file, kept | new)
-    results |= {
-        path: Content(each.digest, decoder.Decoded(each.array, each.facts))
-        for path, each in kept.items()
-    }
-    return [results[item.path] for item in manifest.items]
+    return [results[item.name] for item in manifest.items]
 
 
-def read_all(
-    manifest: Manifest, items: Sequence[Item], decode: Callable[[bytes], Any], what: str = "reading"
-) -> list[Content | Bad]:
-    """Returns the decoded content of each item, or the reason why it cannot be used.
+def _read_files(
+    config: Config, manifest: Manifest, items: Sequence[Item]
+) -> dict[str, Content | Bad]:
+    """Returns the decoded content of each item by its name; a file is decoded once."""
+    data, rate = config.data, config.mel.sample_rate
+    whole = decoder.make_decoder(manifest.kind, data.image_size, rate, crop_of(data.crop))
+    of_file: dict[str, list[Item]] = {}
+    for item in items:
+        of_file.setdefault(item.path, []).append(item)
 
-    `decode` is called in threads and should release the GIL. `what` is the progress bar's title.
-    """
+    def decode(item: Item, opened: OpenFile) -> list[Decoded | OutsideError]:
+        if item.start is None:
+            return [whole(opened)]
+        return read_segments(of_file[item.path], opened, rate)
 
-    def read(item: Item) -> Content | Bad:
-        try:
-            data = manifest.read(item)
-            return Content(hashlib.sha256(data).hexdigest(), decode(data))
-        except BadFileError as error:
-            return Bad(item.path, str(error))
-
-    workers = cores()
-    return list(track(map_ahead(read, items, workers, 2 * workers), len(items), what))
-
-
-def cut_segment(
-    item: Item, array: Shaped[np.ndarray, "_ ..."], rate: int
-) -> Shaped[np.ndarray, "_ ..."]:
-    """Returns the part of a decoded file that its item names, at `rate` samples per second.
-
-    Raises:
-      BadFileError: the segment is empty or ends more than `SEGMENT_SLACK` seconds after the file.
-    """
-    if item.start is None:
-        return array
-    part = array[round(item.start * rate) : round(item.end * rate)]
-    if item.end > len(array) / rate + SEGMENT_SLACK or not len(part):
-        raise BadFileError(f"outside of the recording, which has {len(array) / rate:.2f} s")
-    return part
+    results: dict[str, Content | Bad] = {}
+    files = [segments[0] for segments in of_file.values()]
+    for first, result in zip(files, read_all(manifest, files, decode), strict=True):
+        for place, item in enumerate(of_file[first.path]):
+            if isinstance(result, Content):
+                results[item.name] = Content(result.digest, result.value[place])
+            else:
+                results[item.name] = result
+    return results
 
 
-def _cut_all(
-    items: Sequence[Item], arrays: Sequence[Shaped[np.ndarray, "_ ..."]], rate: int
-) -> list[Shaped[np.ndarray, "_ ..."]]:
-    """Returns `cut_segment` of each item; raises `UserError` that lists all wrong segments."""
-    parts, wrong = [], []
-    for item, array in zip(items, arrays, strict=True):
-        try:
-            parts.append(cut_segment(item, array, rate))
-        except BadFileError as error:
-            wrong.append(f"{item.name}: {error}")
+def _check_segments(items: Sequence[Item], results: Sequence[Content | Bad]) -> None:
+    """Raises `UserError` that lists all segments outside of their recordings."""
+    wrong = [
+        f"{item.name}: {result.value}"
+        for item, result in zip(items, results, strict=True)
+        if isinstance(result, Content) and isinstance(result.value, OutsideError)
+    ]
     if wrong:
         raise UserError(
             f"{count(len(wrong), 'segment')} outside of the recording (listed above); correct the "
             "columns data.start_column and data.end_column, which are in seconds",
             wrong,
         )
-    return parts
 
 
 def _borders(
@@ -381,7 +358,8 @@ def _borders(
     decode = decoder.make_decoder("image", 0, 0, crop=crop)
 
     def originals(chosen: list[int]) -> list[np.ndarray]:
-        results = read_all(manifest, [items[i] for i in chosen], decode)
+        chosen_items = [items[i] for i in chosen]
+        results = read_all(manifest, chosen_items, lambda _, opened: decode(opened))
         values = [result.value.array for result in results if not isinstance(result, Bad)]
         return [decoder.with_channels(value, arrays[0].shape[2]) for value in values]
 

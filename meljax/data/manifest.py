@@ -44,7 +44,9 @@ class Item:
     @property
     def name(self) -> str:
         """The unique name of the item: its path, and the seconds of a segment."""
-        return self.path if self.start is None else f"{self.path} [{self.start:g}–{self.end:g} s]"
+        if self.start is None:
+            return self.path
+        return f"{self.path} [{self.start:.12g}–{self.end:.12g} s]"
 
 
 @dataclass(frozen=True)

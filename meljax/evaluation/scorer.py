@@ -20,8 +20,9 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from meljax.data.batches import PADDING, DeviceSet, make_window_set
 from meljax.data.decode import decoder, long_recording
+from meljax.data.decode.audio_file import AudioFile
 from meljax.data.decode.long_recording import LongRecording, read_recording
-from meljax.data.manifest import Bad, read_and_close
+from meljax.data.manifest import Bad
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.forward import Model, window_logits
 from meljax.evaluation.metrics import Metrics
@@ -145,9 +146,9 @@ def read_content(open_file: Callable[[], IOBase], model: Model, segments: bool =
     """
     frontend = model.frontend
     if frontend.kind == "audio":
-        return read_recording(open_file, frontend.mel.sample_rate, segments)
+        return read_recording(AudioFile(open_file, frontend.mel.sample_rate), segments)
     decode = decoder.make_decoder("image", frontend.image_size, 0, frontend.crop)
-    return decoder.fit(decode(read_and_close(open_file())).array, frontend)
+    return decoder.fit(decode(open_file).array, frontend)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meljax.config import DataConfig
-from meljax.data.dataset import Content, read_all
 from meljax.data.decode import decoder
 from meljax.data.manifest import (
     Bad,
@@ -20,6 +19,7 @@ from meljax.data.manifest import (
     check_none_bad,
     noun,
 )
+from meljax.data.read_files import Content, read_all
 from meljax.data.sources import read_manifest
 from meljax.data.split import conflicting_duplicates
 from meljax.data.tfds import build, build_info, catalog
@@ -51,7 +51,7 @@ def build_tfds(data: DataConfig, name: str, version: str, description: str = "")
     manifest = read_manifest(data)
     _check_items(manifest)
     build.check_place(full_name, root, Path(data.path))
-    hashed = read_all(manifest, manifest.items, lambda data: None)
+    hashed = read_all(manifest, manifest.items, lambda item, opened: None)
     identity = _identity(manifest, hashed, description, data.on_bad_file)
     if build.is_current(full_name, root, identity):
         say(f"unchanged: {build.summary(full_name, root)}")
@@ -129,7 +129,7 @@ def _usable(manifest: Manifest, on_bad_file: str) -> dict[Item, Signature]:
     """Returns the signatures of decodable items; raises the same `UserError`s as training."""
     decode = decoder.make_decoder(manifest.kind, 0, ANY_RATE)
     results = read_all(
-        manifest, manifest.items, lambda data: bool(decode(data).array.size), "checking"
+        manifest, manifest.items, lambda _, opened: bool(decode(opened).array.size), "checking"
     )
     bad = [*manifest.bad, *(result for result in results if isinstance(result, Bad))]
     if on_bad_file == "stop":

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +14,9 @@ import numpy as np
 
 from meljax.config import Value
 from meljax.data import synthetic
-from meljax.data.dataset import cut_segment
 from meljax.data.manifest import Bad, Item, Manifest, noun
+from meljax.data.read_files import hash_file
+from meljax.data.segments import cut_segment
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
@@ -242,9 +242,9 @@ def _reader(
     @functools.lru_cache(maxsize=devices.cores() + 1)
     def decoded(path: str) -> Content:
         item = items[path]
-        with manifest.open(item) as file:
-            check(path, hashlib.file_digest(file, "sha256").hexdigest())
-        return read_content(partial(manifest.open, item), model, item.start is not None)
+        digest, opened = hash_file(manifest, item)
+        check(path, digest)
+        return read_content(opened, model, item.start is not None)
 
     return decoded
 

@@ -1,7 +1,7 @@
 """Chooses and applies the decoder of a file, for training, evaluation and prediction."""
 
-import io
 from collections.abc import Callable
+from io import IOBase
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +20,8 @@ class Decoded(NamedTuple):
     facts: AudioFacts | None = None  # about a recording
 
 
-Decoder = Callable[[bytes], Decoded]
-"""Turns a file's bytes into its content; raises `BadFileError`."""
+Decoder = Callable[[Callable[[], IOBase]], Decoded]
+"""Returns the content of a file, given a function that opens it; raises `BadFileError`."""
 
 
 def make_decoder(kind: Kind, image_size: int, sample_rate: int, crop: Crop = NO_CROP) -> Decoder:
@@ -31,10 +31,12 @@ def make_decoder(kind: Kind, image_size: int, sample_rate: int, crop: Crop = NO_
     resized); recordings are resampled to `sample_rate` Hz.
     """
     if kind == "audio":
-        return lambda data: _decode_audio(data, sample_rate)
+        return lambda open_file: _decode_audio(open_file, sample_rate)
 
-    def decode(data: bytes) -> Decoded:
-        image = image_file.crop(image_file.read_image(data), crop)
+    def decode(open_file: Callable[[], IOBase]) -> Decoded:
+        with open_file() as file:
+            image = image_file.read_image(file.read())
+        image = image_file.crop(image, crop)
         if image_file.is_gray(image):
             image = image[:, :, :1]
         if image_size:
@@ -44,8 +46,8 @@ def make_decoder(kind: Kind, image_size: int, sample_rate: int, crop: Crop = NO_
     return decode
 
 
-def _decode_audio(data: bytes, sample_rate: int) -> Decoded:
-    file = AudioFile(lambda: io.BytesIO(data), sample_rate)
+def _decode_audio(open_file: Callable[[], IOBase], sample_rate: int) -> Decoded:
+    file = AudioFile(open_file, sample_rate)
     samples = file.read()
     return Decoded(samples, file.facts)
 

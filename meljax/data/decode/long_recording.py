@@ -1,8 +1,8 @@
 """Long recordings: read in parts, never held as a whole."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import IOBase
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -43,11 +43,8 @@ class LongRecording:
         spans = [(self.first + start, self.first + stop) for start, stop in spans]
         if not self.file.seekable:
             return self._in_order(spans)
-        return map_ahead(self._span, spans, cores(), cores())
-
-    def _span(self, span: tuple[int, int]) -> Float32[np.ndarray, " _"]:
-        (samples,) = self._in_order([span])
-        return samples
+        read = map_ahead(lambda run: list(self._in_order(run)), _runs(spans), cores(), cores())
+        return itertools.chain.from_iterable(read)
 
     def _in_order(self, spans: Sequence[tuple[int, int]]) -> Iterator[Float32[np.ndarray, " _"]]:
         begin, end = spans[0][0], spans[-1][1]
@@ -56,22 +53,30 @@ class LongRecording:
 
 
 def read_recording(
-    open_file: Callable[[], IOBase], sample_rate: int, segments: bool
+    file: AudioFile, segments: bool = False
 ) -> Shaped[np.ndarray, " samples"] | LongRecording:
-    """Returns the samples of a recording as `AudioFile.read` does, or a long recording.
+    """Returns all samples as `AudioFile.read` does, or a long recording.
 
-    Args:
-      open_file: opens its file.
-      sample_rate: of the samples, in Hz.
-      segments: whether many segments will be read. A file that is not seekable is then read whole
-        if it fits in memory.
+    `segments`: whether segments will be read one by one. A file that is not seekable is then read
+    whole if it fits in memory.
 
     Raises:
-      BadFileError: it cannot be used.
+      BadFileError: the file cannot be used.
     """
-    file = AudioFile(open_file, sample_rate)
     samples = file.read_up_to(MAX_SAMPLES if segments and not file.seekable else MAX_AT_ONCE)
     return LongRecording(file, 0, file.length()) if samples is None else samples
+
+
+def _runs(spans: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yields successive spans that are near each other together, to be read at once."""
+    run: list[tuple[int, int]] = []
+    for span in spans:
+        if run and span[1] - run[0][0] > MAX_AT_ONCE // 2:
+            yield run
+            run = []
+        run.append(span)
+    if run:
+        yield run
 
 
 def cut_spans(
