@@ -324,13 +324,18 @@ def _read_files(
 
     results: dict[str, Content | Bad] = {}
     files = [segments[0] for segments in of_file.values()]
-    for first, result in zip(files, read_all(manifest, files, decode), strict=True):
+    read = read_all(manifest, files, decode, size_of=_decoded_bytes)
+    for first, result in zip(files, read, strict=True):
         for place, item in enumerate(of_file[first.path]):
             if isinstance(result, Content):
                 results[item.name] = Content(result.digest, result.value[place])
             else:
                 results[item.name] = result
     return results
+
+
+def _decoded_bytes(parts: Sequence[Decoded | OutsideError]) -> int:
+    return sum(part.array.nbytes for part in parts if isinstance(part, Decoded))
 
 
 def _check_segments(items: Sequence[Item], results: Sequence[Content | Bad]) -> None:

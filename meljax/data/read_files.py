@@ -2,15 +2,16 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from io import IOBase
 from typing import Any, NamedTuple
 
 from meljax.data.decode.spliced_file import file_size
 from meljax.data.manifest import Bad, Item, Manifest
+from meljax.util import memory
 from meljax.util.devices import cores
-from meljax.util.errors import BadFileError
+from meljax.util.errors import BadFileError, UserError
 from meljax.util.parallel import map_ahead
 from meljax.util.progress import track
 
@@ -33,10 +34,19 @@ def read_all(
     items: Sequence[Item],
     decode: Callable[[Item, OpenFile], Any],
     what: str = "reading",
+    size_of: Callable[[Any], int] = lambda _: 0,
 ) -> list[Content | Bad]:
     """Returns the decoded content of each item's file, or the reason why it cannot be used.
 
-    `decode` is called in threads and should release the GIL. `what` is the progress bar's title.
+    Args:
+      manifest: the set.
+      items: those to read.
+      decode: is called in threads and should release the GIL.
+      what: title of the progress bar.
+      size_of: returns the bytes of a decoded content that stays in memory.
+
+    Raises:
+      UserError: what was decoded does not fit in memory, or the rest is not going to.
     """
 
     def read(item: Item) -> Content | Bad:
@@ -49,7 +59,36 @@ def read_all(
             return Bad(item.path, error.strerror or str(error))
 
     workers = cores()
-    return list(track(map_ahead(read, items, workers, 2 * workers), len(items), what))
+    results = track(map_ahead(read, items, workers, 2 * workers), len(items), what)
+    return list(_within_memory(results, len(items), size_of))
+
+
+def _within_memory(
+    results: Iterable[Content | Bad], total: int, size_of: Callable[[Any], int]
+) -> Iterator[Content | Bad]:
+    """Yields `results`; raises `UserError` once they cannot all fit in memory."""
+    free, used = memory.free_on_host(), 0
+
+    def problem(number: int) -> UserError:
+        return UserError(
+            f"the set does not fit in memory: {number:,} of its {total:,} files take "
+            f"{memory.size(used)} decoded, all need about {memory.size(used * total // number)}, "
+            f"and {memory.size(free)} were free; use fewer or shorter files, or a smaller "
+            "mel.sample_rate or data.image_size"
+        )
+
+    number = 0
+    try:
+        for number, result in enumerate(results, 1):
+            if isinstance(result, Content):
+                used += size_of(result.value)
+            # The first files may be larger than the others: a factor of 1.5 allows for that.
+            sampled = number >= max(20, total // 20)
+            if used > free or (sampled and used / number * total > 1.5 * free):
+                raise problem(number)
+            yield result
+    except MemoryError as error:
+        raise problem(number + 1) from error
 
 
 def hash_file(manifest: Manifest, item: Item) -> tuple[str, OpenFile]:

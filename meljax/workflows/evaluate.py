@@ -20,6 +20,7 @@ from meljax.data.segments import cut_segment
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
+from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import (
     Content,
     ScoredItem,
@@ -130,16 +131,17 @@ def score(
     silent = 0
     results = score_stream(trained.model, labeled.sources)
     results = whole_items(track_items(results, len(labeled.sources), "scoring"))
-    for result, label in zip(results, labeled.labels, strict=True):
-        if isinstance(result, Bad):
-            bad.append(result)
-            warn(f"{result}; skipped")
-        elif not len(result.starts):
-            silent += 1
-            warn(f"{result.path}: silence; not scored")
-        else:
-            items.append(result)
-            used.append((result.path, label))
+    with check_memory(trained.model):
+        for result, label in zip(results, labeled.labels, strict=True):
+            if isinstance(result, Bad):
+                bad.append(result)
+                warn(f"{result}; skipped")
+            elif not len(result.starts):
+                silent += 1
+                warn(f"{result.path}: silence; not scored")
+            else:
+                items.append(result)
+                used.append((result.path, label))
     if not items:
         raise UserError(
             f"none of the files of {labeled.description} can be scored: {len(bad)} cannot be used, "

@@ -15,6 +15,7 @@ from meljax.data.file_tree import walk
 from meljax.data.manifest import Bad, kind_name, kind_of, noun, open_file
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
+from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import (
     ScoredItem,
     Source,
@@ -62,7 +63,8 @@ def predict(
     names = [source.path for source in sources]
     _check_out(out, run, names)
     begun, unusable = time.perf_counter(), 0
-    with table.writer(form, out, _columns(top), names) as write:
+    in_memory = check_memory(trained.model)
+    with table.writer(form, out, _columns(top), names) as write, in_memory:
         results = score_stream(trained.model, sources)
         results = track_items(results, len(sources), "predicting")
         for result in results if by_window else whole_items(results):

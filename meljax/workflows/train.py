@@ -36,6 +36,7 @@ from meljax.training import logs
 from meljax.training.checkpoint_policy import EpochSaver
 from meljax.training.checkpoints import Checkpoints, Meta
 from meljax.training.loop import train_epochs
+from meljax.training.memory import check_memory
 from meljax.training.progress_bar import TrainingBar
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, TrainState, abstract_state, init_state
@@ -74,9 +75,10 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
     task = make_task(config, dataset)
     data = describe_data(config, dataset, task.frontend)
     say(data_summary.text(data))
+    in_memory = check_memory(task, dataset, config.train.batch_size)
     # If the weights cannot be downloaded or read, this fails before anything is written.
     start = None if info else _first_state(config, task)
-    with locked(workdir, info):
+    with locked(workdir, info), in_memory:
         if start:
             # Written first: a directory with other files but no record is not a run.
             create(workdir, _describe(config, data, start, before=None), dataset)

@@ -1,0 +1,94 @@
+"""How much memory is free, and how much a computation needs."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import psutil
+from jax.extend.core import jaxprs_in_params
+
+from meljax.util.errors import UserError
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_on_host() -> int:
+    """Returns the bytes that this process can still allocate."""
+    process = psutil.Process()
+    limits = [psutil.virtual_memory().available]
+    if hasattr(process, "rlimit"):  # Linux: `ulimit -v`
+        address_space = process.rlimit(psutil.RLIMIT_AS)[0]
+        if address_space != psutil.RLIM_INFINITY:
+            limits.append(address_space - process.memory_info().vms)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # the limit of a container
+        rows = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        used = {name: int(value) for name, value in rows}["anon"]
+        limits.append(int((_CGROUP / "memory.max").read_text()) - used)
+    return max(0, min(limits))
+
+
+def free_on(device: jax.Device) -> int:
+    """Returns the bytes that are free on a device; a CPU has the memory of the host."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if not stats or "bytes_limit" not in stats:
+        return free_on_host()
+    return stats["bytes_limit"] - stats["bytes_in_use"]
+
+
+def size(count: int) -> str:
+    """Returns a number of bytes in MB or GB."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB"
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turns running out of memory, on the host or on a device, into a `UserError` with `what`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise UserError(what) from error
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(what) from error
+
+
+class Need(NamedTuple):
+    """Bytes that a computation needs at least.
+
+    Attributes:
+      held: inputs of convolutions, which are kept for the gradient.
+      largest: operands and results of the largest operation.
+    """
+
+    held: int
+    largest: int
+
+
+def need(function: Callable[..., Any], *arguments: Any) -> Need:
+    """Returns what `function` needs; it is traced, not run.
+
+    XLA needs up to twice as much: batch normalization keeps its inputs too.
+    """
+    return _need(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _need(jaxpr: Any) -> Need:
+    held = largest = 0
+    for equation in jaxpr.eqns:
+        inner = [_need(each) for each in jaxprs_in_params(equation.params)]
+        if equation.primitive.name == "conv_general_dilated":
+            held += _bytes(equation.invars[0])
+        if not inner:
+            largest = max(largest, sum(map(_bytes, (*equation.invars, *equation.outvars))))
+        held += sum(each.held for each in inner)
+        largest = max([largest, *(each.largest for each in inner)])
+    return Need(held, largest)
+
+
+def _bytes(variable: Any) -> int:
+    shape, dtype = getattr(variable.aval, "shape", ()), getattr(variable.aval, "dtype", None)
+    return math.prod(shape) * getattr(dtype, "itemsize", 0)

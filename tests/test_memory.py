@@ -1,0 +1,121 @@
+"""What does not fit in memory stops with one line, before it is allocated."""
+
+import jax
+import jax.numpy as jnp
+import psutil
+import pytest
+from conftest import command
+from test_step import make_data, make_task
+
+from meljax.commands import evaluate, predict
+from meljax.evaluation.memory import scoring_bytes
+from meljax.evaluation.metrics import Metrics
+from meljax.main import main
+from meljax.training import step
+from meljax.training.memory import step_bytes
+from meljax.training.state import abstract_state, model_of
+from meljax.util import memory
+from meljax.util.errors import UserError
+
+
+def test_what_a_computation_needs_is_read_from_its_operations():
+    image = jax.ShapeDtypeStruct((4, 10, 20, 3), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((3, 3, 3, 8), jnp.bfloat16)
+
+    @jax.jit
+    def convolve(image, kernel):
+        return jax.lax.conv_general_dilated(
+            image.astype(jnp.bfloat16),
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    found = memory.need(lambda image, kernel: jnp.sum(convolve(image, kernel)), image, kernel)
+    inputs, outputs = 4 * 10 * 20 * 3 * 2, 4 * 10 * 20 * 8 * 2
+    assert found.held == inputs
+    assert found.largest >= inputs + outputs + 3 * 3 * 3 * 8 * 2
+    assert found.largest <= 3 * outputs  # the sum is in float32
+
+
+def test_the_need_of_a_step_is_a_lower_limit_near_what_xla_allocates():
+    task, batch = make_task(1), 100
+    state, data = abstract_state(task), make_data(task)
+    compiled = (
+        jax.jit(step._step, static_argnames="task")
+        .lower(
+            task,
+            state,
+            Metrics.zero(len(task.classes)),
+            data,
+            jnp.zeros((1, batch), jnp.int32),
+            jax.random.key(0),
+        )
+        .compile()
+    )
+    allocated = compiled.memory_analysis().temp_size_in_bytes
+    weights = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert 0.5 * allocated < step_bytes(task, batch) - weights < 1.1 * allocated
+
+
+def test_scoring_needs_less_than_training():
+    task = make_task(1)
+    assert 0 < scoring_bytes(model_of(task, abstract_state(task))) < step_bytes(task, 12)
+
+
+def test_free_memory_is_that_of_the_machine_or_of_a_limit(monkeypatch, tmp_path):
+    free = memory.free_on_host()
+    assert 0 < free <= psutil.virtual_memory().total
+    assert memory.free_on(jax.devices()[0]) == pytest.approx(free, rel=0.3)
+    (tmp_path / "memory.stat").write_text("anon 700\nfile 5000\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.free_on_host() == 300
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_on_host() > 1000
+
+
+def test_running_out_of_memory_is_explained():
+    for error in (MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 GiB")):
+        with pytest.raises(UserError, match="too large"), memory.explained("too large"):
+            raise error
+    with pytest.raises(jax.errors.JaxRuntimeError), memory.explained("too large"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: other")
+
+
+def one_line(capsys) -> str:
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "meljax:" in line]
+    return line
+
+
+def test_training_that_does_not_fit_stops_before_anything_is_written(
+    recordings, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(memory, "free_on_host", lambda: 1_000_000_000)
+    arguments = command("cnn", recordings, tmp_path / "run", data__window=3.0)
+    assert main([*arguments, "--config.train.batch_size=9000"]) == 2
+    message = one_line(capsys)
+    assert "1.0 GB are free" in message
+    assert "a batch of 9000 windows of 3.00 s" in message
+    assert "data.window" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_that_does_not_fit_stops_early(recordings, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "free_on_host", lambda: 100_000)
+    arguments = command("cnn", recordings, tmp_path / "run", mel__sample_rate=7999)
+    assert main(arguments) == 2
+    message = one_line(capsys)
+    assert "the set does not fit in memory: " in message
+    assert "100,000" not in message
+    assert "0 MB were free" in message
+
+
+@pytest.mark.parametrize("scored", [predict.main, evaluate.main])
+def test_scoring_that_does_not_fit_stops(scored, window_run, recordings, monkeypatch, capsys):
+    monkeypatch.setattr(memory, "free_on_host", lambda: 1000)
+    assert scored([str(window_run), str(recordings)]) == 2
+    message = one_line(capsys)
+    assert "windows of 0.16 s" in message
+    assert "0 MB are free" in message
