@@ -349,8 +349,8 @@ def test_an_absurd_sample_rate_is_refused():
 def test_a_recording_that_does_not_fit_in_memory_is_refused(monkeypatch):
     monkeypatch.setattr(audio_file, "MAX_SAMPLES", 1000)
     assert len(read_audio(encode(noise(1000)))) == 1000
-    assert "can be held in memory" in refusal(encode(noise(1001)))
-    assert "can be held in memory" in refusal(encode(tone(8000, 0.1), 8000))
+    assert "the maximum for one recording in memory" in refusal(encode(noise(1001)))
+    assert "the maximum for one recording in memory" in refusal(encode(tone(8000, 0.1), 8000))
 
 
 def headless_mp3(bitrate_mode):

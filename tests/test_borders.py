@@ -1,7 +1,5 @@
 """Borders of figures are found and measured; ordinary spectrograms have none."""
 
-import time
-
 import numpy as np
 import pytest
 from conftest import CACHE, FIGURE_BORDERS, small_config
@@ -100,13 +98,10 @@ def test_earlier_cropping_is_added():
     assert "\n" not in line
 
 
-def test_a_large_set_takes_no_time():
-    images = noise(2469, 190, 180, 3)
-    for each in (images, framed(images, (20, 14, 14, 30))):
-        begun = time.process_time()
-        found = shared_borders(each)
-        assert time.process_time() - begun < 1
-        assert found == (None if each is images else (20, 14, 14, 30))
+def test_two_images_show_that_a_large_set_has_no_borders():
+    images = iter(noise(9))
+    assert shared_borders(images) is None
+    assert len(list(images)) == 7
 
 
 @pytest.mark.parametrize("size", [0, 24])

@@ -204,7 +204,7 @@ def test_a_crop_that_leaves_nothing_names_key_and_sizes(tmp_path, crop):
         read(drawn(tmp_path, "L"), data__crop=crop)
     message = str(caught.value)
     assert message.startswith(f"data.crop='{crop}' leaves nothing of its 12 x 10 pixels")
-    assert message.endswith("voice0/0.png, one of 8 images")
+    assert message.endswith("in 8 images, e.g. voice0/0.png; cut less")
 
 
 def test_a_crop_is_refused_for_recordings(recordings):

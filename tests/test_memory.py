@@ -96,8 +96,8 @@ def test_training_that_does_not_fit_stops_before_anything_is_written(
     arguments = command("cnn", recordings, tmp_path / "run", data__window=3.0)
     assert main([*arguments, "--config.train.batch_size=9000"]) == 2
     message = one_line(capsys)
-    assert "1.0 GB are free" in message
-    assert "a batch of 9000 windows of 3.00 s" in message
+    assert "1.0 GB were free" in message
+    assert "a batch of 2250 windows of 3.00 s on each device" in message
     assert "data.window" in message
     assert not (tmp_path / "run").exists()
 
@@ -118,4 +118,4 @@ def test_scoring_that_does_not_fit_stops(scored, window_run, recordings, monkeyp
     assert scored([str(window_run), str(recordings)]) == 2
     message = one_line(capsys)
     assert "windows of 0.16 s" in message
-    assert "0 MB are free" in message
+    assert "0 MB were free" in message

@@ -148,5 +148,5 @@ def test_formats_of_the_extra_are_read_whole_or_refused(suffix):
 def test_without_the_extra_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     data = b"\0\0\0\x20ftypM4A " + bytes(100)
-    with pytest.raises(BadFileError, match=r"an MP4 file, which the extra 'av' reads"):
+    with pytest.raises(BadFileError, match=r"an MP4 file; the extra 'av' may read it"):
         AudioFile(lambda: io.BytesIO(data), 16_000)

@@ -29,6 +29,26 @@ def test_windows_of_a_long_item_cover_it_without_a_gap(window):
         assert (steps <= window).all()
 
 
+def test_silent_windows_are_left_out_but_a_recording_with_sound_has_at_least_one():
+    def scored(*parts: tuple[int, int]) -> list[int]:
+        """The scored starts of windows of 100 in a recording of (samples, amplitude) parts."""
+        item = [amplitude * (-1) ** np.arange(samples) for samples, amplitude in parts]
+        item = np.concatenate(item).astype(np.int16)
+        found = windows.scored_starts(item, 100, skip_silence=True)
+        assert windows.scored_starts(item, 100, False).tolist() == [*windows.starts(len(item), 100)]
+        return found.tolist()
+
+    assert scored((120, 50)) == [10]
+    assert scored((120, 0)) == []
+    assert scored((60, 0)) == []
+    assert scored((5, 50), (115, 0)) == [0]
+    assert scored((115, 0), (5, 50)) == [20]
+    assert scored((5, 50), (110, 0), (5, 50)) == [0, 20]
+    assert scored((200, 0), (100, 50)) == [150, 200]
+    slow = np.repeat(np.arange(4), 35).astype(np.int16)  # each window spans three steps
+    assert len(windows.scored_starts(slow, 100, skip_silence=True)) >= 1
+
+
 def test_random_starts_reach_every_valid_position():
     for length in (3, 6, 10):
         keys = jax.random.split(jax.random.key(0), 500)

@@ -2,13 +2,14 @@
 
     meljax predict RUN PATH... [--top K] [--windows] [--format FORMAT] [--out FILE]
 
-Writes a row per file: path, start, end, label, probability, error. start and end delimit the scored
-part, in seconds of a recording or columns of an image; they are empty for resized images, which are
-scored whole. A file shorter than one and a half windows is scored on one window in its middle. A
-longer file is scored on overlapping windows from start to end, and its probabilities are the mean
-over the windows; with --windows each window has its own row. For an unusable file, the column error
-holds the reason; the other files are still scored, and the exit code is 1. The weights are those of
-the run's best epoch.
+Writes a row per file: path, start, end, label, probability, status, error. start and end delimit
+the scored part, in seconds of a recording or columns of an image; they are empty for resized
+images, which are scored whole. A file shorter than one and a half windows is scored on one window
+in its middle. A longer file is scored on overlapping windows from start to end, and its
+probabilities are the mean over its windows that are not silent; with --windows each window has its
+own row. The status is ok, silence (without label and probability) or error. For an unusable file,
+the column error holds the reason; the other files are still scored, and the exit code is 1. The
+weights are those of the run's best epoch.
 """
 
 from collections.abc import Sequence

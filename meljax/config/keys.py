@@ -127,12 +127,13 @@ class DataConfig:
     window: float = _number(
         0.0,
         "length of the network's input: seconds of a recording, columns of an image; "
-        "0: the median length in the training set, at most 30 s",
+        "0: the median length in the training set, for recordings at most 30 s",
         "≥ 0",
     )
     silent: str = _choice(
         "skip",
-        "silent recordings and windows: skip them, in training and in scores, or keep them",
+        "silence: skip silent recordings in training and scores, and silent windows in scores, or "
+        "keep both",
         "skip",
         "keep",
     )

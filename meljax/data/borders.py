@@ -13,9 +13,9 @@ Image = UInt8[np.ndarray, "_ _ _"]
 MIN_IMAGES = 5
 """Fewer images may agree by chance."""
 MIN_SHARE = 0.03
-"""Share of the width or height that a border takes at least on one side."""
+"""Minimum width of a border on one side, as a fraction of the image's width or height."""
 COMMON = 0.01
-"""A color of this share of the pixels inside is part of the spectrograms."""
+"""A color of at least this fraction of the central pixels belongs to the spectrograms."""
 SAMPLE = 16
 """Number of original images that are decoded again if the images of a set were resized."""
 
@@ -40,7 +40,7 @@ def border_warnings(
     left, top, right, bottom = borders
     return [
         f"all images have the same borders ({left} pixels left, {top} top, {right} right, {bottom} "
-        f"bottom), like figures with axes or margins; data.crop='{proposed}' cuts them off"
+        f"bottom), like figures with axes or margins; set data.crop='{proposed}' to cut them off"
     ]
 
 

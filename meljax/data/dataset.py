@@ -52,11 +52,11 @@ class Dataset:
     items: tuple[Item, ...]  # sorted by path
     splits: tuple[Split, ...]  # of each item
     digests: tuple[str, ...]  # sha256 of each item's file, hexadecimal
-    arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]  # decoded items; see `decoder.Decoder`
+    arrays: tuple[Shaped[np.ndarray, "_ ..."], ...]  # decoded items; see `decoder.Decoded`
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)  # other files, by kind
     skipped: tuple[Bad, ...] = ()  # unusable files
     warnings: tuple[str, ...] = ()  # one line each
-    notes: tuple[str, ...] = ()  # how the layout was understood, one line each
+    notes: tuple[str, ...] = ()  # how the data were understood, one line each
     split_rule: str = ""  # how the splits were decided
     unscored: tuple[str, ...] = ()  # classes that are trained on, but too small to be scored
 
@@ -372,10 +372,12 @@ def _borders(
 
 
 def _check_crop(data: DataConfig, bad: Sequence[Bad]) -> None:
-    """Raises `UserError` if data.crop leaves nothing of an image, which is not to be skipped."""
+    """Raises `UserError` if data.crop leaves nothing of an image and none are skipped."""
     empty = [each for each in bad if each.reason.startswith("data.crop")]
     if empty and data.on_bad_file == "stop":
-        raise UserError(f"{empty[0].reason}: {empty[0].path}, one of {count(len(empty), 'image')}")
+        raise UserError(
+            f"{empty[0].reason} in {count(len(empty), 'image')}, e.g. {empty[0].path}; cut less"
+        )
 
 
 def _check_heights(items: Sequence[Item], arrays: Sequence[np.ndarray]) -> None:

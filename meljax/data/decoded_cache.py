@@ -41,7 +41,7 @@ def cache_file(cache: Path, name: str, settings: str) -> Path:
 
 
 def load(file: Path) -> dict[str, CachedItem]:
-    """Returns the items of `file` by path; {} if it is missing, damaged or of another format.
+    """Returns the items of `file` by `Item.name`; {} if it is missing, damaged or older.
 
     The arrays are memory-mapped.
     """
@@ -55,11 +55,11 @@ def load(file: Path) -> dict[str, CachedItem]:
         data = start + 8 + int.from_bytes(bytes(content[start : start + 8]), "little")
         table = json.loads(bytes(content[start + 8 : data]))
         items = {}
-        for path, stamp, digest, dtype, shape, facts, offset in table:
+        for name, stamp, digest, dtype, shape, facts, offset in table:
             first = data + offset
             size = np.dtype(dtype).itemsize * int(np.prod(shape))
             array = content[first : first + size].view(dtype).reshape(shape)
-            items[path] = CachedItem(stamp, digest, array, facts and AudioFacts(*facts))
+            items[name] = CachedItem(stamp, digest, array, facts and AudioFacts(*facts))
         return items
     except (OSError, ValueError, TypeError):
         return {}
@@ -68,8 +68,8 @@ def load(file: Path) -> dict[str, CachedItem]:
 def save(file: Path, items: Mapping[str, CachedItem]) -> None:
     """Writes `items` and evicts old files; does nothing if the disk is full or not writable."""
     table, size = [], 0
-    for path, (stamp, digest, array, facts) in items.items():
-        table.append([path, stamp, digest, array.dtype.str, array.shape, facts, size])
+    for name, (stamp, digest, array, facts) in items.items():
+        table.append([name, stamp, digest, array.dtype.str, array.shape, facts, size])
         size += array.nbytes
     if size > MAX_BYTES // 2:
         return

@@ -41,12 +41,13 @@ def read_all(
     Args:
       manifest: the set.
       items: those to read.
-      decode: is called in threads and should release the GIL.
+      decode: returns the content, given an item and a function that opens its file; it is called
+        in threads and should release the GIL.
       what: title of the progress bar.
       size_of: returns the bytes of a decoded content that stays in memory.
 
     Raises:
-      UserError: what was decoded does not fit in memory, or the rest is not going to.
+      UserError: the decoded files do not fit in memory, or all of them are estimated not to.
     """
 
     def read(item: Item) -> Content | Bad:

@@ -1,4 +1,4 @@
-"""What is told about the recordings of a set: their rates, channels and clipping."""
+"""Notes and warnings about the recordings of a set: sample rates, channels and clipping."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -2,12 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Shaped
-
 from meljax.data.decode.audio_file import AudioFile
 from meljax.data.decode.decoder import Decoded
-from meljax.data.decode.long_recording import LongRecording, read_recording
+from meljax.data.decode.long_recording import LongRecording, Samples, read_recording
 from meljax.data.manifest import Item
 from meljax.data.read_files import OpenFile
 from meljax.features.samples import narrowed
@@ -15,8 +12,6 @@ from meljax.util.errors import BadFileError
 
 _SLACK = 0.05
 """Seconds by which a segment may end after its file: annotations are rounded."""
-
-Samples = Shaped[np.ndarray, "_ ..."] | LongRecording
 
 
 class OutsideError(BadFileError):

@@ -1,4 +1,4 @@
-"""Stops before windows are scored that do not fit in memory."""
+"""Refuses to score windows that do not fit in memory."""
 
 import contextlib
 
@@ -28,15 +28,20 @@ def check_memory(model: Model) -> contextlib.AbstractContextManager:
       UserError: a batch of windows needs more memory than is free on a device.
     """
     needed, free = scoring_bytes(model), memory.free_on(model.mesh.devices.flat[0])
-    batch = devices.scoring_batch(model.mesh.size)
+    batch = devices.scoring_batch(model.mesh.size) // model.mesh.size
     text = (
-        f"scoring needs at least {memory.size(needed)} of memory for {batch} "
-        f"{windows_text(model.frontend)}, and {memory.size(free)} are free; train a model with a "
-        "smaller data.window"
+        f"scoring needs at least {memory.size(needed)} of memory for a batch of {batch} "
+        f"{windows_text(model.frontend)} on each device, and {memory.size(free)} were free; train "
+        f"a model with a smaller {window_key(model.frontend)}"
     )
     if needed > free:
         raise UserError(text)
     return memory.explained(text)
+
+
+def window_key(frontend: Frontend) -> str:
+    """Returns the key that sets the size of a window."""
+    return "data.image_size" if frontend.image_size else "data.window"
 
 
 def windows_text(frontend: Frontend) -> str:

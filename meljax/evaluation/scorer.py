@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from meljax.data.batches import PADDING, DeviceSet, make_window_set
 from meljax.data.decode import decoder, long_recording
 from meljax.data.decode.audio_file import AudioFile
-from meljax.data.decode.long_recording import LongRecording, read_recording
+from meljax.data.decode.long_recording import LongRecording, Samples, read_recording
 from meljax.data.manifest import Bad
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.forward import Model, window_logits
@@ -128,18 +128,14 @@ def _write_row(
 # A stream of files
 
 
-Content = Shaped[np.ndarray, "_ ..."] | LongRecording
-"""Samples or columns of an item."""
-
-
 class Source(NamedTuple):
     """One item of a stream: its name, and a function that reads it or raises `BadFileError`."""
 
     path: str
-    read: Callable[[], Content]
+    read: Callable[[], Samples]
 
 
-def read_content(open_file: Callable[[], IOBase], model: Model, segments: bool = False) -> Content:
+def read_samples(open_file: Callable[[], IOBase], model: Model, segments: bool = False) -> Samples:
     """Returns the content of a file in the form that `model` takes; raises `BadFileError`.
 
     `segments`: as in `read_recording`.
@@ -239,7 +235,7 @@ def score_stream(model: Model, sources: Iterable[Source | Bad]) -> Iterator[Scor
     """Yields the logits of each source, in order, or why it could not be scored.
 
     Files are read in threads a few ahead of the scoring, and long recordings in parts, so memory
-    stays bounded. A long recording that is found damaged is a `Bad` after the parts before.
+    stays bounded. If a long recording turns out to be damaged, a `Bad` follows its parts.
     """
     waiting: deque[_Pending | Bad] = deque()
     owners: deque[list[_Pending]] = deque()
@@ -311,7 +307,7 @@ def _long_parts(path: str, recording: LongRecording, window: int) -> Iterator[_P
         yield _Part(path, len(recording), span[0], array, group, last=number == len(groups))
 
 
-def _read(source: Source | Bad) -> tuple[Source | Bad, Content | Bad]:
+def _read(source: Source | Bad) -> tuple[Source | Bad, Samples | Bad]:
     try:
         return source, source if isinstance(source, Bad) else source.read()
     except _UNREADABLE as error:

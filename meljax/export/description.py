@@ -35,7 +35,12 @@ def _input(frontend: Frontend) -> dict[str, Any]:
     layout = {"dtype": str(like.dtype), "shape": ["batch", *like.shape[1:]]}
     if frontend.kind == "audio":
         rate = {"sample_rate": frontend.mel.sample_rate}
-        return {"name": "waveform", **layout, **rate, "meaning": _AUDIO}
+        return {
+            "name": "waveform",
+            **layout,
+            **rate,
+            "meaning": _AUDIO + (_SILENCE if frontend.skip_silence else ""),
+        }
     if frontend.image_size:
         return {"name": "image", **layout, **_cropped(frontend, _RESIZED)}
     whole = any(inner_crop(frontend))
@@ -61,6 +66,11 @@ _WINDOWS = (
 _AUDIO = (
     "one window of mono samples (the mean of the channels) at sample_rate, with any gain. "
     f"{_WINDOWS.format(padding='silence (0)')}"
+)
+
+_SILENCE = (
+    " Windows whose samples are all within 1/32768 of their mean (1 is full scale) are silent and "
+    "left out. If a single window is silent, those at the start and at the end are used."
 )
 
 _IMAGE_WINDOWS = _WINDOWS.format(padding="its darkest color")

@@ -10,7 +10,10 @@ FULL_SCALE = 32768
 def to_float(
     samples: Shaped[np.ndarray | Array, "*shape"],
 ) -> Shaped[np.ndarray | Array, "*shape"]:
-    """Returns samples as float32 in -1…1; exact for int16."""
+    """Returns samples as float32, where 1 is full scale; exact for int16.
+
+    float32 samples are unchanged, and may exceed 1.
+    """
     if samples.dtype == np.int16:
         return samples.astype(np.float32) / np.float32(FULL_SCALE)
     return samples

@@ -32,11 +32,23 @@ def scored_starts(
     """Returns which windows of a decoded item are scored, of those that start at `places`.
 
     By default `places` are all `starts`. `skip_silence`: silent windows of a recording are left
-    out; see `samples.is_silent`.
+    out; see `samples.is_silent`. A recording that is not silent has at least one window: if the one
+    in its middle is silent, those at both ends are tried, which cover all of it.
     """
-    places = starts(len(item), window) if places is None else places
+    whole = places is None
+    places = starts(len(item), window) if whole else places
     if item.ndim > 1 or not skip_silence:
         return places
+    found = _not_silent(item, window, places)
+    if len(found) or not whole or is_silent(item):
+        return found
+    at_ends = _not_silent(item, window, np.array([0, len(item) - window]))
+    return at_ends if len(at_ends) else places  # a slow drift: each window is silent
+
+
+def _not_silent(
+    item: Shaped[np.ndarray, " _"], window: int, places: Int[np.ndarray, " _"]
+) -> Int[np.ndarray, " _"]:
     return places[[not is_silent(item[max(first, 0) : first + window]) for first in places]]
 
 
@@ -56,7 +68,7 @@ def cut(
 ) -> Shaped[Array, "batch window ..."]:
     """Returns one window of each item of a batch, padded with the item's floor outside the item.
 
-    Windows of recordings are float32 in -1…1.
+    Windows of recordings are float32, where 1 is full scale.
 
     Args:
       buffer: items one after the other, with at least `window` values before and after them.

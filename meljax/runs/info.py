@@ -16,6 +16,7 @@ from meljax.data.tfds import catalog
 from meljax.features.frontend import Frontend, Kind
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import NETWORKS
+from meljax.training.task_setup import MAX_DEFAULT_WINDOW
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
 from meljax.util.phrases import count
@@ -38,7 +39,7 @@ class DataInfo:
       split_rule: how the splits were decided.
       window: length of the network's input, and where it comes from.
       lengths: the shortest, median and longest item, in seconds or columns.
-      notes: how the layout was understood, one line each.
+      notes: how the data were understood, one line each.
       left_out: number of files and segments that are not used, by description.
       skipped: 'path: reason' of each unusable file.
       warnings: one line each.
@@ -209,9 +210,9 @@ def _window(config: Config, frontend: Frontend, median: float) -> str:
         )
     if config.data.window:
         return f"{length}, set by data.window{drawn}"
-    if median > 1.5 * own:
-        return f"{length}, the most by default; data.window sets another{drawn}"
-    return f"{length}, the median length of the training {noun(frontend.kind)}"
+    if frontend.kind == "audio" and own >= MAX_DEFAULT_WINDOW:
+        return f"{length}, the maximum unless data.window is set{drawn}"
+    return f"{length}, the median length of the training {noun(frontend.kind)}{drawn}"
 
 
 def absolute_settings(config: Config) -> dict[str, Value]:

@@ -27,7 +27,7 @@ FORMAT = 1
 """Version of the layout of checkpoints; other versions are refused."""
 
 SPARE_BYTES = 2**20
-"""Free space that a checkpoint takes at most besides its arrays."""
+"""Maximum space in bytes that a checkpoint takes beside its arrays."""
 
 Weights = dict[str, Any]
 """A state without its optimizer: 'step', 'params' and 'batch_stats'."""
@@ -112,7 +112,7 @@ class Checkpoints:
           UserError: this or the previous checkpoint could not be written.
         """
         with self._writing():
-            self._manager.wait_until_finished()  # `save` waits too; then it is known what is free
+            self._manager.wait_until_finished()  # the last checkpoint takes no more space now
             self._check_writable(state)
             self._manager.save(
                 row["step"],

@@ -24,7 +24,7 @@ from meljax.evaluation.metrics import Row
 from meljax.util.files import write_errors
 
 FLUSH_SECONDS = 10
-"""Events reach the disk at the latest with the first one written after this time."""
+"""The first event after this time writes all to the disk."""
 
 
 class SummaryWriter:

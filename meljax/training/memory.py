@@ -1,4 +1,4 @@
-"""Stops before a run starts that does not fit in memory."""
+"""Refuses a run that does not fit in memory, before it starts."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from meljax.data.dataset import Dataset
-from meljax.evaluation.memory import scoring_bytes, windows_text
+from meljax.evaluation.memory import scoring_bytes, window_key, windows_text
 from meljax.features.frontend import to_images
 from meljax.training.state import Task, abstract_state, model_of
 from meljax.util import memory
@@ -23,17 +23,18 @@ def check_memory(
     """
     devices = task.mesh.devices.flatten()
     on_host = devices[0].platform == "cpu"
+    batch = -(-batch_size // len(devices))
     items = _set_bytes(task, dataset)
-    step = step_bytes(task, -(-batch_size // len(devices)))
+    step = step_bytes(task, batch)
     needed, free = items + step, memory.free_on(devices[0])
     if on_host:  # all devices share it, and a set is copied when it is placed there
         needed = items * (len(devices) + 1) + step * len(devices)
     text = (
         f"training needs at least {memory.size(needed)} of "
-        f"{'memory' if on_host else 'the memory of each device'}, and {memory.size(free)} are "
+        f"{'memory' if on_host else 'the memory of each device'}, and {memory.size(free)} were "
         f"free: {memory.size(items)} for {len(dataset.items):,} items, {memory.size(step)} for a "
-        f"batch of {batch_size} {windows_text(task.frontend)}; use a smaller data.window or "
-        "train.batch_size, or fewer items"
+        f"batch of {batch} {windows_text(task.frontend)} on each device; use a smaller "
+        f"{window_key(task.frontend)} or train.batch_size, or fewer items"
     )
     if needed > free:
         raise UserError(text)

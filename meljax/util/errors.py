@@ -24,10 +24,10 @@ class BadFileError(Exception):
 
 
 def disk_full(error: BaseException) -> str | None:
-    """Returns 'No space left on device', or that a quota is used up, in the system's words.
+    """Returns the system's message for a full disk or a used-up quota: 'No space left on device'.
 
-    `None` if neither `error` nor an error that it followed from says so. Libraries may say it in
-    the message of another type than `OSError`.
+    `None` if neither `error` nor one of its causes is such an error. Libraries may raise another
+    type than `OSError` with this message.
     """
     following: BaseException | None = error
     while following is not None:

@@ -49,11 +49,11 @@ def explained(what: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise UserError(what) from error
+        raise UserError(f"out of memory: {what}") from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(what) from error
+        raise UserError(f"out of memory: {what}") from error
 
 
 class Need(NamedTuple):

@@ -27,7 +27,7 @@ def warn(line: str) -> None:
 def ending(end: Callable[[], None]) -> Iterator[None]:
     """Calls `end` after the block; if the block raises, an error of `end` becomes a warning.
 
-    If both are of a full disk, it is reported once.
+    If a full disk caused both, it is reported once.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def track(
 ) -> Iterator[T]:
     """Yields from `iterable` while a bar shows `what`, the progress and the time left.
 
-    `part_done` returns how much of one of the `total` things is done with a result, up to 1.
+    `part_done` returns the fraction of the current item that a result completes; 1: it is done.
     """
     form = "{l_bar}{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}]"
     with tqdm(

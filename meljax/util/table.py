@@ -62,7 +62,7 @@ def writer(
 def _opened(out: Path) -> Iterator[Callable[[str], None]]:
     """Yields a function that writes and flushes a line to the file `out`.
 
-    It, and leaving the block, raise `UserError` if the file cannot be written.
+    The function and the end of the block raise `UserError` if the file cannot be written.
     """
     with write_errors(out, "--out"):
         # File names need not be valid UTF-8: their bytes are written unchanged.
@@ -97,7 +97,7 @@ def _formatter(
 def _table_line(row: Row, columns: Sequence[str], width: int) -> str:
     """Returns a row in columns; an error replaces all columns after the path.
 
-    A status other than 'ok' stands in place of the label.
+    A status other than 'ok' replaces the label.
     """
     if row.get("error"):
         return f"{on_one_line(row['path']).ljust(width)}  ERROR: {on_one_line(row['error'])}"

@@ -14,6 +14,7 @@ import numpy as np
 
 from meljax.config import Value
 from meljax.data import synthetic
+from meljax.data.decode.long_recording import Samples
 from meljax.data.manifest import Bad, Item, Manifest, noun
 from meljax.data.read_files import hash_file
 from meljax.data.segments import cut_segment
@@ -22,10 +23,9 @@ from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
 from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import (
-    Content,
     ScoredItem,
     Source,
-    read_content,
+    read_samples,
     score_stream,
     track_items,
     whole_items,
@@ -217,7 +217,7 @@ def _row_source(
     row: dict[str, str],
     items: Mapping[tuple[str, float | None, float | None], Item],
     root: str,
-    decoded: Callable[[str], Content],
+    decoded: Callable[[str], Samples],
     model: Model,
 ) -> Source:
     """Returns the source of a row of `split.csv`."""
@@ -234,7 +234,7 @@ def _row_source(
 
 def _reader(
     manifest: Manifest, model: Model, check: Callable[[str, str], None]
-) -> Callable[[str], Content]:
+) -> Callable[[str], Samples]:
     """Returns a function that decodes the file at an item's path, after `check`ing its sha256.
 
     The last files are kept, because segments of a file follow each other.
@@ -242,16 +242,16 @@ def _reader(
     items = {item.path: item for item in manifest.items}
 
     @functools.lru_cache(maxsize=devices.cores() + 1)
-    def decoded(path: str) -> Content:
+    def decoded(path: str) -> Samples:
         item = items[path]
         digest, opened = hash_file(manifest, item)
         check(path, digest)
-        return read_content(opened, model, item.start is not None)
+        return read_samples(opened, model, item.start is not None)
 
     return decoded
 
 
-def _item_source(item: Item, root: str, decoded: Callable[[str], Content], model: Model) -> Source:
+def _item_source(item: Item, root: str, decoded: Callable[[str], Samples], model: Model) -> Source:
     rate = model.frontend.mel.sample_rate
     name = os.path.join(root, item.name)
     return Source(name, lambda: cut_segment(item, decoded(item.path), rate))

@@ -19,7 +19,7 @@ from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import (
     ScoredItem,
     Source,
-    read_content,
+    read_samples,
     score_stream,
     track_items,
     whole_items,
@@ -150,7 +150,7 @@ def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list
 
 
 def _file_source(path: str, model: Model) -> Source:
-    return Source(path, partial(read_content, partial(open_file, path), model))
+    return Source(path, partial(read_samples, partial(open_file, path), model))
 
 
 def rows_of(

@@ -18,12 +18,12 @@ from meljax.features.samples import narrowed, to_float
 from meljax.util.errors import BadFileError
 
 MAX_SAMPLES = 2**28
-"""Maximum samples of a recording that is read as a whole: 1 GB as float32."""
+"""Maximum number of samples of one recording in memory: 1 GB as float32."""
 _FIRST_SECONDS = 60
 """Length of the start that decides which channel is used."""
 _FULL_SCALE = 1 - 2**-15
 _CLIPPED_RUN = 3
-"""So many successive samples at full scale count as clipped."""
+"""Number of successive samples at full scale that count as clipping."""
 _MAX_RATIO = 100
 """Maximum ratio of sample rates; larger ones come from damaged headers."""
 
@@ -51,15 +51,15 @@ def open_source(open_file: Callable[[], IOBase]) -> Iterator[Source]:
             try:
                 source = stack.enter_context(open_sound(file, reader))
             except soundfile.LibsndfileError as error:  # for example ALAC in CAF
-                name += f" that libsndfile cannot read ({reason(error)})"
+                name += f"; libsndfile cannot read it ({reason(error)})"
         yield source or stack.enter_context(open_av(file, name))
 
 
 class AudioFile:
-    """An open recording.
+    """A recording, decoded whenever it is read.
 
-    The samples that it gives depend on the file at their place alone, and on the channel that its
-    first minute selects. 1 is full scale.
+    A sample does not depend on which other samples are read with it. The first minute selects the
+    channel. 1 is full scale.
     """
 
     def __init__(self, open_file: Callable[[], IOBase], sample_rate: int):
@@ -118,8 +118,8 @@ class AudioFile:
         If the file is not `seekable`, everything before `start` is decoded too.
 
         Raises:
-          BadFileError: the file is damaged or truncated, or has samples that are not finite. The
-            last block comes before an error that only the end of the file shows.
+          BadFileError: the file is damaged or truncated, or has samples that are not finite. An
+            error at the end of the file is raised after the last block.
         """
         resampled = self.source_rate != self._rate
         first = first_input(start, self.source_rate, self._rate) if resampled else start
@@ -139,7 +139,8 @@ class AudioFile:
         if samples is None:
             minutes = MAX_SAMPLES / self._rate / 60
             raise BadFileError(
-                f"longer than the {minutes:,.0f} minutes that can be held in memory; cut it up"
+                f"longer than {minutes:,.0f} minutes, the maximum for one recording in memory; cut "
+                "it into parts, or give a table with segments"
             )
         return samples
 

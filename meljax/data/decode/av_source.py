@@ -12,7 +12,7 @@ from meljax.data.decode import containers
 from meljax.util.errors import BadFileError
 
 _SHORT = 0.3
-"""Seconds that may be missing of the duration that a file states: codecs have whole frames."""
+"""A file may be this many seconds shorter than its stated duration: codecs store whole frames."""
 _STATED = ("mov", "matroska", "avi")
 """Containers that state the duration, which FFmpeg guesses for others."""
 
@@ -57,7 +57,7 @@ class AvSource:
 
 @contextlib.contextmanager
 def open_av(file: IOBase, name: str) -> Iterator[AvSource]:
-    """Opens a file, of which `name` says what it is.
+    """Opens a file; `name` is its format for messages, such as 'an AAC file'.
 
     Raises:
       BadFileError: it cannot be read, or the extra is not installed.
@@ -65,15 +65,15 @@ def open_av(file: IOBase, name: str) -> Iterator[AvSource]:
     try:
         import av
     except ImportError:
-        raise BadFileError(f"{name}, which the extra 'av' reads: pip install '.[av]'") from None
+        raise BadFileError(f"{name}; the extra 'av' may read it: pip install '.[av]'") from None
     containers.check(file)
     file.seek(0)
     try:
         container = av.open(file)
     except av.error.FFmpegError as error:
-        raise BadFileError(f"{name} that cannot be read ({error.strerror})") from error
+        raise BadFileError(f"{name}; FFmpeg cannot read it ({error.strerror})") from error
     with container:
         stream = next(iter(container.streams.audio), None)
         if stream is None or not getattr(stream, "rate", 0):
-            raise BadFileError(f"{name} without sound that can be read")
+            raise BadFileError(f"{name}; FFmpeg finds no sound in it")
         yield AvSource(container, stream)

@@ -32,7 +32,7 @@ class _Samples:
 
 
 def checked(file: IOBase) -> IOBase:
-    """Returns the file, or one with a correct length in its header.
+    """Returns the file, or one with a corrected header if the length in it is 0 or unknown.
 
     Files of other formats are returned as they are.
 
@@ -53,7 +53,10 @@ def checked(file: IOBase) -> IOBase:
 
 
 def _is_complete(file: IOBase, samples: _Samples, end: int) -> bool:
-    """Returns whether the header is right; False if it does not know the length."""
+    """Returns whether the header is right; False if the length in it is 0 or unknown.
+
+    Raises `BadFileError` if it is wrong.
+    """
     available = end - samples.start
     if samples.size is None:
         return available == 0
@@ -69,7 +72,8 @@ def _is_complete(file: IOBase, samples: _Samples, end: int) -> bool:
     if samples.size == 0:
         return False
     raise BadFileError(
-        f"its header says {samples.size:,} bytes of samples, but {available:,} follow; repair it"
+        f"its header says {samples.size:,} bytes of samples, but {available:,} follow; convert it "
+        "again"
     )
 
 

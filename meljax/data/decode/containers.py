@@ -1,4 +1,4 @@
-"""Whether MP4, Matroska, WMA and AAC files are complete; FFmpeg reads a part without an error."""
+"""Checks that MP4, Matroska, WMA and AAC files are complete: FFmpeg reads others silently."""
 
 import struct
 from io import IOBase

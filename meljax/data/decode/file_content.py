@@ -1,4 +1,4 @@
-"""Names the content of a file that has the suffix of a recording or image, but is neither."""
+"""Names the content of a file by its first bytes, for messages about files that cannot be read."""
 
 import codecs
 import re

@@ -18,7 +18,7 @@ _BLOCK_SIZES |= {n: 256 << (n - 8) for n in range(8, 16)}
 
 
 def checked(file: IOBase) -> IOBase:
-    """Returns a FLAC file with the number of samples in its header.
+    """Returns a FLAC file with the number of samples in its header, if that is 0.
 
     Raises:
       BadFileError: the file is truncated, or has more samples than its header says.
@@ -33,7 +33,9 @@ def checked(file: IOBase) -> IOBase:
     if said and found < said:
         raise BadFileError("truncated")
     if said not in (0, found):
-        raise BadFileError(f"its header says {said:,} samples, but it has {found:,}; repair it")
+        raise BadFileError(
+            f"its header says {said:,} samples, but it has {found:,}; convert it again"
+        )
     head[18:26] = (fields - said + found).to_bytes(8, "big")
     return SplicedFile(file, bytes(head), start + 42)
 
@@ -41,8 +43,8 @@ def checked(file: IOBase) -> IOBase:
 def _samples(file: IOBase, block_size: int, said: int) -> int:
     """Returns the number of samples up to the end of the last frame; raises `BadFileError`.
 
-    A frame whose end is at the number that the header `said` is taken as it is. Others must have
-    the right checksum.
+    A frame that ends at the header's number of samples, `said`, is accepted; any other must have a
+    correct checksum.
     """
     tail = read_at(file, max(0, file_size(file) - _TAIL), _TAIL)
     at = len(tail)

@@ -12,7 +12,7 @@ from meljax.util.devices import cores
 from meljax.util.parallel import map_ahead
 
 MAX_AT_ONCE = 1 << 22
-"""Maximum samples of a recording that is read as a whole: 16 MB as float32."""
+"""Recordings with more samples are read in parts; this many take 16 MB as float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,8 @@ class LongRecording:
         The next spans are read ahead in threads if the file is seekable.
 
         Raises:
-          BadFileError: as `AudioFile.blocks`; a span that ends with the file comes after it is
-            known that the end is not damaged.
+          BadFileError: as in `AudioFile.blocks`. A span at the end of the file is yielded only
+            after the end was checked.
         """
         spans = [(self.first + start, self.first + stop) for start, stop in spans]
         if not self.file.seekable:
@@ -52,13 +52,17 @@ class LongRecording:
         return cut_spans(self.file.blocks(begin), begin, spans, to_end)
 
 
+Samples = Shaped[np.ndarray, "_ ..."] | LongRecording
+"""Samples or columns of an item, or a long recording; time is first."""
+
+
 def read_recording(
     file: AudioFile, segments: bool = False
 ) -> Shaped[np.ndarray, " samples"] | LongRecording:
-    """Returns all samples as `AudioFile.read` does, or a long recording.
+    """Returns all samples as `AudioFile.read` does, or a long recording if they are many.
 
     `segments`: whether segments will be read one by one. A file that is not seekable is then read
-    whole if it fits in memory.
+    whole up to `MAX_SAMPLES`.
 
     Raises:
       BadFileError: the file cannot be used.

@@ -21,11 +21,11 @@ _BIT_RATES = {  # kbit/s, by (MPEG 1, layer)
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _PIECE = 1 << 22
 _JUNK = 1 << 16
-"""Bytes without a frame at the start or end of a file that are passed over."""
+"""Maximum bytes without a frame, at the start or end of a file, that are skipped."""
 
 
 def frame_length(head: int) -> int:
-    """Returns the bytes of the frame whose first four bytes are the number `head`; 0 if none."""
+    """Returns the size in bytes of the frame with the 32-bit header `head`; 0 if it is none."""
     if head >> 21 != 0x7FF:
         return 0
     version, layer = head >> 19 & 3, 4 - (head >> 17 & 3)
@@ -40,31 +40,31 @@ def frame_length(head: int) -> int:
 
 
 def checked(file: IOBase) -> IOBase:
-    """Returns an MP3 file, or one with the number of frames in a header of its own.
+    """Returns an MP3 file, with a new header frame if none gives the number of frames.
 
     Raises:
       BadFileError: frames are missing in the middle, or at the end of a file whose length is known.
     """
     start = after_tags(file, 0)
     frames, first, at = 0, None, start
-    window = _Window(file)
-    while (head := window.number(at)) is not None:
+    reader = _Reader(file)
+    while (head := reader.number(at)) is not None:
         length = frame_length(head)
         if not length:
-            following = _next_frame(window, at, frames == 0)
+            following = _next_frame(reader, at, frames == 0)
             if following is None:
                 break
             at = following
             continue
-        if at + length > window.size:
+        if at + length > reader.size:
             break
         first = at if first is None else first
         frames += 1
         at += length
     if first is None:
         raise BadFileError("not an MP3 that can be read")
-    head = window.number(first)
-    said, is_header = _said(window, first, head)
+    head = reader.number(first)
+    said, is_header = _said(reader, first, head)
     frames -= is_header
     if said is not None and frames < said - 1:
         raise BadFileError("truncated")
@@ -74,8 +74,8 @@ def checked(file: IOBase) -> IOBase:
     return SplicedFile(file, _header_frame(head, frames), skip)
 
 
-class _Window:
-    """Reads numbers anywhere in a file, in large pieces."""
+class _Reader:
+    """Reads bytes and numbers anywhere in a file, in large pieces."""
 
     def __init__(self, file: IOBase):
         self.size = file_size(file)
@@ -94,36 +94,38 @@ class _Window:
         return int.from_bytes(four, "big") if len(four) == 4 else None
 
 
-def _next_frame(window: _Window, at: int, leading: bool) -> int | None:
-    """Returns where the frames go on after `at`; `None` if they do not.
+def _next_frame(reader: _Reader, at: int, leading: bool) -> int | None:
+    """Returns where the next frame after `at` starts; `None` if there is none.
+
+    `leading`: whether no frame came before.
 
     Raises:
       BadFileError: there is something else between frames.
     """
-    if window.bytes(at, 3) == b"ID3":
-        return after_tags(window.file, at)
-    rest = window.bytes(at, _JUNK)
+    if reader.bytes(at, 3) == b"ID3":
+        return after_tags(reader.file, at)
+    rest = reader.bytes(at, _JUNK)
     for place in range(1, len(rest) - 4):
-        if rest[place] == 0xFF and (length := frame_length(window.number(at + place) or 0)):
-            after = window.number(at + place + length)
+        if rest[place] == 0xFF and (length := frame_length(reader.number(at + place) or 0)):
+            after = reader.number(at + place + length)
             if after and frame_length(after):
                 if leading or not any(rest[:place]):
                     return at + place
                 raise BadFileError(f"damaged at byte {at:,}")
-    if window.size - at > len(rest) and not rest.startswith((b"TAG", b"APETAGEX", b"LYRICS")):
+    if reader.size - at > len(rest) and not rest.startswith((b"TAG", b"APETAGEX", b"LYRICS")):
         raise BadFileError(f"damaged at byte {at:,}")
     return None
 
 
 def _side_information(head: int) -> int:
-    """Returns where a frame with this head has the number of frames, if it has it."""
+    """Returns the offset at which a frame with this header may hold a Xing header."""
     version, mono = head >> 19 & 3, head >> 6 & 3 == 3
     return 4 + ((17 if mono else 32) if version == 3 else (9 if mono else 17))
 
 
-def _said(window: _Window, first: int, head: int) -> tuple[int | None, bool]:
-    """Returns the number of frames that the first frame says, and whether it is such a header."""
-    frame = window.bytes(first, 200)
+def _said(reader: _Reader, first: int, head: int) -> tuple[int | None, bool]:
+    """Returns the number of frames in a Xing header (`None`: unknown), and whether there is one."""
+    frame = reader.bytes(first, 200)
     at = _side_information(head)
     if frame[at : at + 4] in (b"Xing", b"Info"):
         known = frame[at + 7] & 1

@@ -1,4 +1,4 @@
-"""Whether an Ogg file is complete (RFC 3533); libsndfile reads a part without an error."""
+"""Checks that an Ogg file is complete (RFC 3533): libsndfile reads truncated ones silently."""
 
 from io import IOBase
 
