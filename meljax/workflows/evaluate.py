@@ -32,6 +32,7 @@ from meljax.evaluation.scorer import (
 )
 from meljax.evaluation.scores import Scored
 from meljax.reports import evaluation_text
+from meljax.reports.evaluation_text import Evaluation
 from meljax.runs.directory import SPLIT
 from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices
@@ -73,21 +74,48 @@ def evaluate(
 ) -> int:
     """Scores a trained model and prints the scores; returns the number of unusable files.
 
-    Args:
-      run: directory of a run.
-      keys: keys of the data group, such as 'data.path'; without a path, the run's own files are
-        scored. Others are by default those of the run.
-      split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all of other data.
-      json_file: file for all numbers.
+    `run`, `keys` and `split` are as in `evaluate_model`. `json_file` is a file for all numbers.
 
     Raises:
       UserError: there is no model or no file to score, or `json_file` cannot be written.
     """
-    others = keys.get("data.path") is not None
-    if not others and (stray := [key for key in keys if key not in MOVABLE]):
-        raise UserError(f"{stray[0]} is for other data; name them as DATA, or leave it out")
+    _check_keys(keys)
     devices.set_up()
-    trained = load_model(run)
+    results = evaluate_model(run, load_model(run), keys, split)
+    numbers = evaluation_text.numbers(results)
+    say(evaluation_text.text(results, numbers))
+    if keys.get("data.path") is None and results.scored.split == "val":
+        say("the epoch was chosen on these files: expect lower scores on new ones")
+    if json_file:
+        write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
+    return len(results.bad)
+
+
+def _check_keys(keys: Mapping[str, Value]) -> None:
+    """Raises `UserError` if keys are given that are for other data."""
+    if keys.get("data.path") is not None:
+        return
+    if stray := [key for key in keys if key not in MOVABLE]:
+        raise UserError(f"{stray[0]} is for other data; name them as DATA, or leave it out")
+
+
+def evaluate_model(
+    run: Path, trained: TrainedModel, keys: Mapping[str, Value], split: str | None = None
+) -> Evaluation:
+    """Returns the scores of a trained model.
+
+    Args:
+      run: directory of its run.
+      trained: the model.
+      keys: keys of the data group, such as 'data.path'; without a path, the run's own files are
+        scored. Others are by default those of the run.
+      split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all of other data.
+
+    Raises:
+      UserError: there is no file to score, or `keys` are not for these files.
+    """
+    _check_keys(keys)
+    others = keys.get("data.path") is not None
     rows = _read_split(run, needed=not others)
     given = {key.removeprefix("data."): value for key, value in keys.items()}
     if others:
@@ -99,7 +127,7 @@ def evaluate(
     scored, used, bad = score(trained, labeled, split or "all", unscored)
     bad = [*labeled.bad, *bad]
     known = {row["sha256"] for row in rows if row["split"] == "train"}
-    results = evaluation_text.Evaluation(
+    return Evaluation(
         run=str(run),
         data=labeled.description,
         classes=trained.model.classes,
@@ -108,13 +136,6 @@ def evaluate(
         trained_on=sum(labeled.digests.get(labeled.files[path]) in known for path, _ in used),
         bad=bad,
     )
-    numbers = evaluation_text.numbers(results)
-    say(evaluation_text.text(results, numbers))
-    if not others and split == "val":
-        say("the epoch was chosen on these files: expect lower scores on new ones")
-    if json_file:
-        write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
-    return len(bad)
 
 
 def score(

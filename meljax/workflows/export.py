@@ -5,7 +5,7 @@ from pathlib import Path
 
 from meljax.export import onnx_graph, stablehlo, torch_weights
 from meljax.export.description import describe
-from meljax.runs.load_model import load_model
+from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices
 from meljax.util.files import write_atomically
 from meljax.util.progress import say
@@ -21,6 +21,15 @@ def export(run: Path, form: str, out: Path) -> None:
     """
     devices.set_up()
     trained = load_model(run)
+    checked = export_model(trained, run.absolute().name, form, out)
+    say(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")
+
+
+def export_model(trained: TrainedModel, name: str, form: str, out: Path) -> str:
+    """Writes a model to `out`; returns how its probabilities compare with the original ones.
+
+    `name` is that of its run; for the others see `export`.
+    """
     if form == "torch":
         content, checked = torch_weights.serialize(trained), ""
     else:
@@ -29,7 +38,7 @@ def export(run: Path, form: str, out: Path) -> None:
         within = f"within {difference:.1g} of" if difference else "equal to"
         checked = f", {within} the model's own probabilities"
     write_atomically(out, content, "--out")
-    description = describe(trained, form, run.absolute().name)
+    description = describe(trained, form, name)
     text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
     write_atomically(out.with_name(f"{out.name}.json"), text, "--out")
-    say(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")
+    return checked

@@ -64,7 +64,7 @@ def predict(
     _check_out(out, run, names)
     begun, unusable = time.perf_counter(), 0
     in_memory = check_memory(trained.model)
-    with table.writer(form, out, _columns(top), names) as write, in_memory:
+    with table.writer(form, out, columns(top), names) as write, in_memory:
         results = score_stream(trained.model, sources)
         results = track_items(results, len(sources), "predicting")
         for result in results if by_window else whole_items(results):
@@ -178,6 +178,23 @@ def rows_of(
     ]
 
 
+def probabilities_of(
+    trained: TrainedModel, result: ScoredItem | Bad, by_window: bool
+) -> Float[np.ndarray, "rows classes"]:
+    """Returns the probabilities of all classes for each of `rows_of`; NaN without a label."""
+    rows = 1
+    if by_window and isinstance(result, ScoredItem):
+        rows = len(result.starts) + len(result.silent)
+    found = np.full((rows, len(trained.model.classes)), np.nan)
+    if isinstance(result, Bad) or not len(result.starts):
+        return found
+    if not by_window:
+        return result.probabilities(trained.temperature)[None]
+    order = np.argsort(np.concatenate([result.starts, result.silent]), kind="stable")
+    found[: len(result.starts)] = result.window_probabilities(trained.temperature)
+    return found[order]
+
+
 def _span(frontend: Frontend, length: int, first: int, last: int) -> Row:
     """Returns start and end of the part covered by the windows that start at `first` to `last`."""
     start, end = max(first, 0), min(last + frontend.window, length)
@@ -210,6 +227,7 @@ def _column(name: str, place: int) -> str:
     return name if place == 1 else f"{name}_{place}"
 
 
-def _columns(top: int) -> list[str]:
+def columns(top: int) -> list[str]:
+    """Returns the columns of the rows; `top` as in `predict`."""
     more = range(2, top + 1)
     return [*COLUMNS, *(_column(name, k) for k in more for name in ("label", "probability"))]

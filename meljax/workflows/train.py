@@ -48,10 +48,16 @@ from meljax.util.progress import ending, say, warn
 from meljax.workflows import finish
 
 
-def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: None) -> None:
+def train(
+    config: Config,
+    workdir: Path,
+    check: Callable[[], None] = lambda: None,
+    epoch_done: Callable[[Row], None] = lambda row: None,
+) -> None:
     """Trains in the directory `workdir`, or resumes the run there.
 
-    `check` is called at every step and may raise to stop.
+    `check` is called at every step and may raise to stop. `epoch_done` is called with the row of
+    each epoch after it was saved.
 
     Raises:
       UserError: the data, the directory or the settings cannot be used.
@@ -95,7 +101,7 @@ def train(config: Config, workdir: Path, check: Callable[[], None] = lambda: Non
                 checkpoints=checkpoints,
                 check=check,
             )
-            results = _run(session, start.state, start.epochs, resumed=bool(info))
+            results = _run(session, start, epoch_done, resumed=bool(info))
     say(f"{summary.text(results)}\nreport: {workdir / REPORT}")
 
 
@@ -137,13 +143,16 @@ def _describe(config: Config, data: DataInfo, start: _Start, before: RunInfo | N
     return describe_run(config, data, start.weights, parameters, before)
 
 
-def _run(session: Session, state: TrainState, done: int, resumed: bool) -> RunResults:
-    """Trains the epochs after `done` and writes the report."""
+def _run(
+    session: Session, start: _Start, epoch_done: Callable[[Row], None], resumed: bool
+) -> RunResults:
+    """Trains the epochs after `start` and writes the report."""
+    done = start.epochs
     history = read_history(session.workdir, done)
     cut_history(session.workdir, done)
     create(session.workdir, session.info, session.dataset)
     _announce(session, resumed, done)
-    state, history = _train(session, state, history)
+    state, history = _train(session, start.state, history, epoch_done)
     results = finish.finish(session, state, history)
     info = dataclasses.replace(session.info, finished=session.config.train.epochs)
     write_info(session.workdir, info)
@@ -162,7 +171,12 @@ def _announce(session: Session, resumed: bool, done: int) -> None:
         say(f"resuming after epoch {done}" if done else "no epoch was saved: starting over")
 
 
-def _train(session: Session, state: TrainState, history: list[Row]) -> tuple[TrainState, list[Row]]:
+def _train(
+    session: Session,
+    state: TrainState,
+    history: list[Row],
+    epoch_done: Callable[[Row], None],
+) -> tuple[TrainState, list[Row]]:
     """Trains the remaining epochs, and records and saves each before the next one starts."""
     config, items = session.config.train, len(session.sets["train"])
     first = len(history) + 1
@@ -198,4 +212,5 @@ def _train(session: Session, state: TrainState, history: list[Row]) -> tuple[Tra
             writer.write_scalars(row["step"], {k: v for k, v in row.items() if k != "step"})
             writer.write_images(row["step"], {"confusion": logs.confusion_image(epoch.confusion)})
             bar.epoch_done(row)
+            epoch_done(dict(row))
     return state, history

@@ -19,8 +19,6 @@ from meljax.util.errors import BadFileError
 
 MAX_SAMPLES = 2**28
 """Maximum number of samples of one recording in memory: 1 GB as float32."""
-_FIRST_SECONDS = 60
-"""Length of the start that decides which channel is used."""
 _FULL_SCALE = 1 - 2**-15
 _CLIPPED_RUN = 3
 """Number of successive samples at full scale that count as clipping."""
@@ -88,7 +86,7 @@ class AudioFile:
     def _choose_channel(self, source: Source) -> int | None:
         if source.channels == 1:
             return None
-        left = _FIRST_SECONDS * source.rate
+        left = mono.FIRST_SECONDS * source.rate
 
         def first() -> Iterator[np.ndarray]:
             nonlocal left

@@ -5,11 +5,13 @@ from io import IOBase
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 
-from meljax.data.decode import image_file
+from meljax.data.decode import image_file, mono
 from meljax.data.decode.audio_file import AudioFacts, AudioFile
+from meljax.data.decode.resample import resample
 from meljax.features.frontend import NO_CROP, Crop, Frontend, Kind
+from meljax.features.samples import narrowed
 from meljax.util.errors import BadFileError
 
 
@@ -36,14 +38,39 @@ def make_decoder(kind: Kind, image_size: int, sample_rate: int, crop: Crop = NO_
     def decode(open_file: Callable[[], IOBase]) -> Decoded:
         with open_file() as file:
             image = image_file.read_image(file.read())
-        image = image_file.crop(image, crop)
-        if image_file.is_gray(image):
-            image = image[:, :, :1]
-        if image_size:
-            image = image_file.resize(image, image_size)
-        return Decoded(np.ascontiguousarray(image.swapaxes(0, 1)))
+        return Decoded(prepare_image(image, image_size, crop))
 
     return decode
+
+
+def prepare_image(
+    image: UInt8[np.ndarray, "height width 3"], image_size: int, crop: Crop
+) -> UInt8[np.ndarray, "_ _ channel"]:
+    """Returns an image cropped and resized as in `make_decoder`, [columns, height, channel].
+
+    It has one channel if it is gray.
+    """
+    image = image_file.crop(image, crop)
+    if image_file.is_gray(image):
+        image = image[:, :, :1]
+    if image_size:
+        image = image_file.resize(image, image_size)
+    return np.ascontiguousarray(image.swapaxes(0, 1))
+
+
+def prepare_samples(
+    samples: Float32[np.ndarray, "_ channels"], rate: int, new_rate: int
+) -> Shaped[np.ndarray, " samples"]:
+    """Returns a recording that was decoded elsewhere as `AudioFile.read` does.
+
+    `rate` is its sample rate, `new_rate` that of the result, in Hz.
+    """
+    start = samples[: mono.FIRST_SECONDS * rate]
+    channel = mono.choose_channel([start]) if samples.shape[1] > 1 else None
+    one = mono.to_mono(samples, channel)
+    if rate != new_rate:
+        one = np.concatenate(list(resample([one], rate, new_rate)))
+    return narrowed(one)
 
 
 def _decode_audio(open_file: Callable[[], IOBase], sample_rate: int) -> Decoded:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float32
 
+FIRST_SECONDS = 60
+"""Length of the start that decides which channel is used."""
 CANCELS = 0.01
 """If the mean of the channels has less than this part of the loudest one's power, they cancel."""
 

@@ -1,0 +1,192 @@
+"""A trained model: predict, evaluate, export."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from meljax.api.keys import data_keys
+from meljax.api.predictions import Predictions
+from meljax.data.decode import decoder
+from meljax.evaluation.memory import check_memory
+from meljax.evaluation.scorer import Source, score_stream, track_items, whole_items
+from meljax.reports.evaluation_text import Evaluation
+from meljax.runs.load_model import TrainedModel, load_model
+from meljax.util import devices
+from meljax.util.errors import UserError
+from meljax.workflows.evaluate import evaluate_model
+from meljax.workflows.export import export_model
+from meljax.workflows.predict import columns, find_sources, probabilities_of, rows_of
+
+Array = Shaped[np.ndarray, "..."]
+
+_EXPORTS = {".stablehlo": "stablehlo", ".onnx": "onnx", ".safetensors": "torch"}
+"""Format by suffix."""
+
+
+def load(run: str | Path) -> "Model":
+    """Returns the model of the best epoch of a run.
+
+    Raises:
+      UserError: the directory `run` holds no run, or no epoch of the run is finished.
+    """
+    devices.set_up()
+    return Model(Path(run), load_model(Path(run)))
+
+
+class Model:
+    """A trained model."""
+
+    def __init__(self, run: Path, trained: TrainedModel):
+        """Called by `load`."""
+        self.run, self._trained = run, trained
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of all arrays."""
+        return self._trained.model.classes
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the weights, from 1."""
+        return self._trained.epoch
+
+    @property
+    def sample_rate(self) -> int | None:
+        """Sample rate in Hz to which recordings are resampled; `None` for models of images."""
+        frontend = self._trained.model.frontend
+        return frontend.mel.sample_rate if frontend.kind == "audio" else None
+
+    def __repr__(self) -> str:
+        kind = {"audio": "recordings", "image": "images"}[self._trained.model.frontend.kind]
+        name = self._trained.config.model.name
+        return f"<{name} for {kind}, {len(self.classes)} classes, epoch {self.epoch} of {self.run}>"
+
+    def predict(
+        self,
+        inputs: str | Path | Array | Sequence[str | Path | Array],
+        sample_rate: int | None = None,
+        *,
+        top: int = 1,
+        windows: bool = False,
+    ) -> Predictions:
+        """Returns the classes of files or arrays, with probabilities, as `meljax predict` does.
+
+        Args:
+          inputs: files, folders and arrays, or one of them. Arrays of recordings are [samples] or
+            [samples, channels], float (1 is full scale) or int16; arrays of images are uint8
+            [height, width] or [height, width, 3].
+          sample_rate: of arrays of recordings, in Hz.
+          top: number of most probable classes in a row.
+          windows: whether each window has a row.
+
+        Raises:
+          UserError: there is nothing to score, or an array has another form.
+        """
+        if not 1 <= top <= len(self.classes):
+            raise UserError(f"top must be 1 to {len(self.classes)}, the number of classes")
+        single = isinstance(inputs, str | os.PathLike | np.ndarray)
+        given = [inputs] if single else list(inputs)
+        paths = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
+        sources = find_sources(paths, self._trained.model)[0] if paths else []
+        sources = [
+            *sources,
+            *(
+                self._array_source(f"array {number}", each, sample_rate)
+                for number, each in enumerate(given)
+                if isinstance(each, np.ndarray)
+            ),
+        ]
+        if not sources:
+            raise UserError("there is nothing to predict: no file, folder or array is given")
+        results = track_items(
+            score_stream(self._trained.model, sources), len(sources), "predicting"
+        )
+        rows, found = [], []
+        with check_memory(self._trained.model):
+            for result in whole_items(results):
+                rows += rows_of(self._trained, result, top, windows)
+                found.append(probabilities_of(self._trained, result, windows))
+        names = columns(top)
+        rows = [{name: row.get(name) for name in names} for row in rows]
+        return Predictions(self.classes, rows, np.concatenate(found))
+
+    def _array_source(self, name: str, array: Array, sample_rate: int | None) -> Source:
+        """Returns the source of an array; raises `UserError` if it has the wrong form."""
+        frontend = self._trained.model.frontend
+        if frontend.kind == "image":
+            image = _rgb(name, array)
+            crop, size = frontend.crop, frontend.image_size
+            return Source(
+                name, lambda: decoder.fit(decoder.prepare_image(image, size, crop), frontend)
+            )
+        if sample_rate is None:
+            raise UserError("sample_rate is missing: an array of samples does not tell its own")
+        samples, rate = _samples(name, array), frontend.mel.sample_rate
+        return Source(name, lambda: decoder.prepare_samples(samples, sample_rate, rate))
+
+    def evaluate(
+        self, data: str | Path | None = None, split: str | None = None, **keys: Any
+    ) -> Evaluation:
+        """Returns the scores of the model on labeled files, as `meljax evaluate` prints them.
+
+        Args:
+          data: a folder, a table or a TFDS set; `None`: the run's own files.
+          split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all of other data.
+          keys: keys of the data group, such as `label='word'`.
+
+        Raises:
+          UserError: there is no file to score.
+        """
+        given: Mapping[str, Any] = data_keys(data, keys)
+        return evaluate_model(self.run, self._trained, given, split)
+
+    def export(self, path: str | Path, format: str | None = None) -> Path:
+        """Writes the model as StableHLO, ONNX or PyTorch weights, as `meljax export` does.
+
+        Args:
+          path: the file to write; its description is written beside it, to `path`.json.
+          format: 'stablehlo', 'onnx' or 'torch'; `None`: by the suffix of `path`.
+
+        Returns:
+          `path`.
+
+        Raises:
+          UserError: the model cannot be written in this format.
+        """
+        path = Path(path)
+        form = format or _EXPORTS.get(path.suffix, "")
+        if form not in _EXPORTS.values():
+            raise UserError(
+                f"{path}: use the suffix {', '.join(_EXPORTS)}, or a format: "
+                f"{', '.join(_EXPORTS.values())}"
+            )
+        export_model(self._trained, self.run.absolute().name, form, path)
+        return path
+
+
+def _rgb(name: str, array: Array) -> Shaped[np.ndarray, "height width 3"]:
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise UserError(
+            f"{name}: an image is uint8 [height, width] or [height, width, 3], not {array.dtype} "
+            f"{list(array.shape)}"
+        )
+    return array if array.ndim == 3 else np.repeat(array[:, :, None], 3, axis=2)
+
+
+def _samples(name: str, array: Array) -> Shaped[np.ndarray, "samples channels"]:
+    """Returns a recording as float32, where 1 is full scale."""
+    if array.ndim not in (1, 2) or not len(array) or not array.size:
+        raise UserError(
+            f"{name}: a recording is [samples] or [samples, channels], not {list(array.shape)}"
+        )
+    if array.dtype == np.int16:
+        array = array / np.float32(32768)
+    elif not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{name}: a recording is float or int16, not {array.dtype}")
+    if not np.isfinite(array).all():
+        raise UserError(f"{name}: not finite")
+    return array.reshape(len(array), -1).astype(np.float32)

@@ -1,0 +1,204 @@
+"""The Python interface gives what the commands give."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import SMALL
+from PIL import Image
+
+import meljax
+from meljax.commands import evaluate as evaluate_command
+from meljax.commands import predict as predict_command
+from meljax.util.errors import UserError
+
+
+def test_importing_is_quick_and_changes_nothing():
+    """JAX is imported with the first function that is used."""
+    program = (
+        "import signal, sys, meljax; assert 'jax' not in sys.modules; "
+        "assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL; "
+        "assert {'train', 'load', 'inspect', 'compare'} <= set(dir(meljax)); "
+        "print(sum(name.split('.')[0] == 'numpy' for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "0\n"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'meljax' has no attribute 'trian'"):
+        meljax.trian  # noqa: B018
+
+
+def test_train_calls_back_after_each_epoch_and_can_be_resumed(recordings, tmp_path):
+    rows = []
+    keys = SMALL | {"train.epochs": 2, "data.window": 0.16}
+    run = meljax.train(
+        recordings, config="cnn", workdir=tmp_path / "run", callback=rows.append, **keys
+    )
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert rows == run.history
+    assert run.report.is_file()
+    assert repr(run) == f"<run {tmp_path / 'run'}, 2 epochs>"
+    again = meljax.train(
+        recordings,
+        config="cnn",
+        workdir=tmp_path / "run",
+        callback=rows.append,
+        **keys | {"train.epochs": 3},
+    )
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert len(again.history) == 3
+    assert again.model.classes == ("voice0", "voice1", "voice2")
+
+
+def test_a_callback_may_stop_the_training(recordings, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def callback(row):
+        raise StopError
+
+    with pytest.raises(StopError):
+        meljax.train(
+            recordings,
+            config="cnn",
+            workdir=tmp_path,
+            callback=callback,
+            **SMALL | {"train.epochs": 5},
+        )
+    assert len(meljax.Run(tmp_path).history) == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"epoch": 3}, "unknown key epoch; did you mean train.epochs?"),
+        ({"epochs": 3, "train.epochs": 4}, "train.epochs is given twice"),
+        ({"epochs": "many"}, "train.epochs must be a whole number"),
+    ],
+)
+def test_wrong_settings_are_refused(keys, message, recordings, tmp_path):
+    with pytest.raises(UserError, match=message.replace("?", r"\?")):
+        meljax.train(recordings, workdir=tmp_path, **keys)
+    assert meljax.UserError is UserError
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_predict_gives_the_rows_of_the_command(windows, window_run, recordings, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    (recordings_of := tmp_path / "in").mkdir()
+    for path in sorted(recordings.rglob("*.wav"))[:4]:
+        (recordings_of / path.name).write_bytes(path.read_bytes())
+    (recordings_of / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(recordings_of / "silence.wav", np.zeros(8000), 8000)
+    arguments = [str(window_run), str(recordings_of), "--top", "2", "--out", str(out)]
+    assert predict_command.main(arguments + ["--windows"] * windows) == 1
+    expected = [json.loads(line) for line in out.read_text().splitlines()]
+    model = meljax.load(window_run)
+    found = model.predict(recordings_of, top=2, windows=windows)
+    assert list(found) == expected
+    assert found.probabilities.shape == (len(expected), 3)
+    for row, probabilities in zip(found, found.probabilities, strict=True):
+        if row["status"] == "ok":
+            assert probabilities.max() == row["probability"]
+            assert found.classes[probabilities.argmax()] == row["label"]
+        else:
+            assert np.isnan(probabilities).all()
+    assert {row["status"] for row in found} == {"ok", "silence", "error"}
+    assert "voice" in found._repr_html_()
+    assert found.labels == [row["label"] for row in expected]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_arrays_of_samples_give_the_probabilities_of_files(dtype, window_run, recordings):
+    file = min(recordings.rglob("*.wav"))
+    samples, rate = soundfile.read(file, dtype="int16" if dtype == np.int16 else "float64")
+    model = meljax.load(window_run)
+    expected = model.predict(file).probabilities
+    for array in (samples.astype(dtype), np.stack([samples.astype(dtype)] * 2, 1)):
+        found = model.predict([array, str(file)], sample_rate=rate)
+        np.testing.assert_array_equal(found.probabilities, np.concatenate([expected] * 2))
+    assert [row["path"] for row in found] == [str(file), "array 0"]
+
+
+def test_arrays_are_resampled_as_files_are(window_run, recordings, tmp_path):
+    samples, rate = soundfile.read(min(recordings.rglob("*.wav")), dtype="int16")
+    soundfile.write(tmp_path / "fast.wav", samples, 3 * rate)
+    model = meljax.load(window_run)
+    np.testing.assert_array_equal(
+        model.predict(samples, sample_rate=3 * rate).probabilities,
+        model.predict(tmp_path / "fast.wav").probabilities,
+    )
+
+
+def test_arrays_of_images_give_the_probabilities_of_files(square_run, image_folder):
+    file = min(image_folder.rglob("*.png"))
+    model = meljax.load(square_run)
+    expected = model.predict(file).probabilities
+    for array in (np.asarray(Image.open(file).convert("RGB")),):
+        np.testing.assert_array_equal(model.predict(array).probabilities, expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "rate", "message"),
+    [
+        (np.zeros(8000), None, "sample_rate is missing"),
+        (np.zeros((2, 3, 4)), 8000, r"\[samples, channels\], not \[2, 3, 4\]"),
+        (np.zeros(0), 8000, r"not \[0\]"),
+        (np.zeros(8, np.uint8), 8000, "float or int16, not uint8"),
+        (np.full(8, np.nan), 8000, "not finite"),
+    ],
+)
+def test_wrong_arrays_are_refused(array, rate, message, window_run):
+    with pytest.raises(UserError, match=message):
+        meljax.load(window_run).predict(array, sample_rate=rate)
+
+
+def test_nothing_to_predict_is_refused(window_run):
+    with pytest.raises(UserError, match="nothing to predict"):
+        meljax.load(window_run).predict([])
+    with pytest.raises(UserError, match="top must be 1 to 3"):
+        meljax.load(window_run).predict(np.zeros(8), 8000, top=4)
+
+
+def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_path):
+    model = meljax.load(window_run)
+    for data in ([], [str(recordings)]):
+        out = tmp_path / "scores.json"
+        assert evaluate_command.main([str(window_run), *data, "--json", str(out)]) == 0
+        expected = json.loads(out.read_text())
+        found = model.evaluate(*data)
+        assert found.scored.accuracy == expected["accuracy"]
+        assert found.scored.macro_f1 == expected["macro_f1"]
+
+
+def test_export_writes_by_suffix(window_run, tmp_path):
+    model = meljax.load(window_run)
+    out = model.export(tmp_path / "model.stablehlo")
+    assert out.stat().st_size > 1000
+    assert json.loads((tmp_path / "model.stablehlo.json").read_text())["classes"]
+    with pytest.raises(UserError, match="use the suffix"):
+        model.export(tmp_path / "model.bin")
+
+
+def test_inspect_shows_what_the_command_prints(recordings, capsys):
+    found = meljax.inspect(recordings, config="cnn", **SMALL)
+    assert "3 classes, 42 recordings" in repr(found)
+    assert found.info.classes == ("voice0", "voice1", "voice2")
+
+
+def test_compare_writes_a_page(window_run, audio_run, tmp_path):
+    page = meljax.compare([window_run, meljax.Run(audio_run)], tmp_path / "page")
+    assert page.is_file()
+
+
+def test_the_history_is_that_of_the_file(window_run):
+    with open(window_run / "predictions.csv", newline="") as file:
+        assert list(csv.DictReader(file))
+    assert meljax.Run(window_run).history[0]["epoch"] == 1
