@@ -1,6 +1,7 @@
 """meljax: trains classifiers of voices and uses them.
 
 meljax COMMAND [ARGUMENTS]
+meljax --version
 """
 
 import importlib
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from meljax.util import console
 from meljax.util.console import Parser
 from meljax.util.phrases import nearest
+from meljax.util.version import __version__
 
 COMMANDS = {
     "train": "train a classifier, or resume a run",
@@ -27,6 +29,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` names; returns its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if argv == ["--version"]:
+        print(f"meljax {__version__}")
+        return 0
     if argv[0] not in COMMANDS:
         return console.run(lambda _: _no_command(argv[:1]))
     # Only one command is imported, so that wrong arguments are reported without delay.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import meljax
 from meljax import __main__
 from meljax.util import console
 from meljax.util.errors import UserError, first_line
@@ -84,6 +85,11 @@ def test_first_line_is_short_and_never_empty():
     assert first_line(ValueError("\n  one  \ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
     assert len(first_line(ValueError("word " * 100), 50)) <= 50
+
+
+def test_the_version_is_printed(capsys):
+    assert __main__.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"meljax {meljax.__version__}\n"
 
 
 @pytest.mark.parametrize("command", __main__.COMMANDS)

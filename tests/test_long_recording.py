@@ -45,6 +45,7 @@ def small_blocks(monkeypatch):
         ("WAV", "PCM_16", True),
         ("WAV", "FLOAT", True),
         ("WAV", "IMA_ADPCM", False),
+        ("WAV", "MS_ADPCM", False),
         ("W64", "PCM_24", True),
         ("AIFF", "PCM_16", True),
         ("AU", "ULAW", True),
@@ -107,6 +108,22 @@ def test_only_spans_to_the_end_take_all_blocks():
         list(cut_spans(blocks(), 0, [(0, 10)], to_end=True))
 
 
+@pytest.mark.parametrize("form", ["WAV", "OGG"])
+def test_the_last_span_comes_after_the_end_was_checked(form, monkeypatch):
+    file = AudioFile(opener(encoded(form, None, RATE)), RATE)
+    length, blocks = file.length(), file.blocks
+
+    def damaged(start=0):
+        yield from blocks(start)
+        raise BadFileError("damaged at the end")
+
+    monkeypatch.setattr(file, "blocks", damaged)
+    recording = LongRecording(file, 0, length)
+    assert len(list(recording.read_spans([(0, 100), (200, length - 1)]))) == 2
+    with pytest.raises(BadFileError):
+        list(recording.read_spans([(0, 100), (length - 300, length)]))
+
+
 @pytest.fixture
 def long_from_a_second(monkeypatch):
     monkeypatch.setattr(long_recording, "MAX_AT_ONCE", RATE)
@@ -123,6 +140,7 @@ def test_a_long_recording_is_sliced_like_an_array(long_from_a_second, small_bloc
     part = recording[20_000:50_000][100:]
     assert len(part) == 29_900
     assert len(recording[60_000:99_999_999]) == len(whole) - 60_000
+    assert len(recording[50:20]) == 0
     spans = [(0, 10), (5, 3000), (20_000, 29_900)]
     for (start, stop), found in zip(spans, part.read_spans(spans), strict=True):
         np.testing.assert_array_equal(found, whole[20_100 + start : 20_100 + stop])
@@ -145,6 +163,8 @@ def test_a_file_of_unknown_length_that_is_too_long_to_read_whole(long_from_a_sec
     recording = read_recording(AudioFile(opener(mp3), RATE), segments=False)
     assert isinstance(recording, LongRecording)
     assert len(recording) == len(AudioFile(opener(mp3), RATE).read())
+    assert AudioFile(opener(mp3), RATE).read_up_to(len(recording) - 1) is None
+    assert len(AudioFile(opener(mp3), RATE).read_up_to(len(recording))) == len(recording)
     monkeypatch.setattr(audio_file, "MAX_SAMPLES", RATE)
     with pytest.raises(BadFileError, match="longer than 0 minutes, the maximum"):
         AudioFile(opener(mp3), RATE).read()
