@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -109,6 +110,33 @@ def test_only_spans_to_the_end_take_all_blocks():
 
 
 @pytest.mark.parametrize("form", ["WAV", "OGG"])
+def test_no_span_and_nested_spans(form, small_blocks):
+    data = encoded(form, None, RATE)
+    whole = to_float(AudioFile(opener(data), RATE).read())
+    file = AudioFile(opener(data), RATE)
+    recording = LongRecording(file, 0, len(whole))
+    assert list(recording.read_spans([])) == []
+    spans = [(0, len(whole)), (10, 20), (10, 50_000), (30_000, 30_001)]
+    for (start, stop), found in zip(spans, recording.read_spans(spans), strict=True):
+        np.testing.assert_array_equal(found, whole[start:stop])
+        assert found.base is None  # a view would keep more in memory
+
+
+def test_files_that_cannot_be_seeked_are_read_in_a_thread():
+    """A signal that arrives in the main thread inside of a decoder's callback would be lost."""
+    file = AudioFile(opener(encoded("OGG", None, RATE)), RATE)
+    names, blocks = [], file.blocks
+
+    def noted(start=0):
+        names.append(threading.current_thread())
+        yield from blocks(start)
+
+    file.blocks = noted
+    assert len(list(LongRecording(file, 0, file.length()).read_spans([(0, 9), (3, 30)]))) == 2
+    assert names[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("form", ["WAV", "OGG"])
 def test_the_last_span_comes_after_the_end_was_checked(form, monkeypatch):
     file = AudioFile(opener(encoded(form, None, RATE)), RATE)
     length, blocks = file.length(), file.blocks
@@ -120,8 +148,11 @@ def test_the_last_span_comes_after_the_end_was_checked(form, monkeypatch):
     monkeypatch.setattr(file, "blocks", damaged)
     recording = LongRecording(file, 0, length)
     assert len(list(recording.read_spans([(0, 100), (200, length - 1)]))) == 2
+    for spans in ([(0, 100), (length - 300, length)], [(0, length), (5, 10)]):
+        with pytest.raises(BadFileError):
+            list(recording.read_spans(spans))
     with pytest.raises(BadFileError):
-        list(recording.read_spans([(0, 100), (length - 300, length)]))
+        list(recording.read_spans([(0, 100)], to_end=True))
 
 
 @pytest.fixture

@@ -161,6 +161,13 @@ def test_rows_of_a_long_recording_come_as_they_are_scored(window_run, recordings
         assert len(taken) < 10
     results = list(scorer.score_stream(model, sources))
     assert [result.last for result in results] == [False] * (len(results) - 1) + [True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "track", lambda given, total, what, done: map(done, given))
+        done = list(scorer.track_items(results, 1, "predicting"))
+    assert done == sorted(done)
+    assert done[0] < 0.05
+    assert done[len(done) // 2] == pytest.approx(0.5, abs=0.1)
+    assert done[-1] == 1
     assert len(results) > 40
     (whole,) = scorer.whole_items(results)
     assert len(whole.starts) + len(whole.silent) == len(starts(whole.length, model.frontend.window))

@@ -81,9 +81,16 @@ def test_segments_of_long_recordings_are_those_of_the_whole_file(
     parts = load(config, tmp_path / "other")
     again = load(config, tmp_path / "other")
     for one, other, cached in zip(whole.arrays, parts.arrays, again.arrays, strict=True):
+        assert one.base is other.base is None  # the rest of the recording is not kept
         np.testing.assert_array_equal(to_float(one), to_float(other))
         np.testing.assert_array_equal(other, cached)
     assert [len(array) for array in whole.arrays[:2]] == [2400, 13_600]
+
+
+def test_segments_of_a_long_recording_stay_16_bit(days, tmp_path, monkeypatch):
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6000)
+    config = small_config(data__path=str(days), mel__sample_rate=RATE, mel__fmax=4000.0)
+    assert {array.dtype for array in load(config, tmp_path).arrays} == {np.dtype(np.int16)}
 
 
 def test_the_fingerprint_depends_on_the_segments(days, tmp_path):

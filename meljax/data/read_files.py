@@ -18,6 +18,9 @@ from meljax.util.progress import track
 _MAX_BYTES = 1 << 25
 """Maximum size of a file whose bytes are held in memory while it is decoded."""
 
+_UNEVEN = 4
+"""The first files of a set may be so many times as large as the others."""
+
 OpenFile = Callable[[], IOBase]
 """Opens a file for reading bytes; raises `BadFileError` if it cannot be read."""
 
@@ -83,13 +86,12 @@ def _within_memory(
         for number, result in enumerate(results, 1):
             if isinstance(result, Content):
                 used += size_of(result.value)
-            # The first files may be larger than the others: a factor of 1.5 allows for that.
             sampled = number >= max(20, total // 20)
-            if used > free or (sampled and used / number * total > 1.5 * free):
+            if used > free or (sampled and used / number * total > _UNEVEN * free):
                 raise problem(number)
             yield result
     except MemoryError as error:
-        raise problem(number + 1) from error
+        raise problem(max(1, number)) from error
 
 
 def hash_file(manifest: Manifest, item: Item) -> tuple[str, OpenFile]:

@@ -58,7 +58,7 @@ def read_segments(
     inside = [part for part in parts if not isinstance(part, OutsideError)]
     if isinstance(content, LongRecording):
         spans = [(part.first, part.first + len(part)) for part in inside]
-        arrays = iter([narrowed(array).copy() for array in content.read_spans(spans)])
+        arrays = iter([narrowed(array) for array in content.read_spans(spans)])
     else:
         arrays = iter([array.copy() for array in inside])
     return [

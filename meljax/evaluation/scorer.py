@@ -302,7 +302,7 @@ def _long_parts(path: str, recording: LongRecording, window: int) -> Iterator[_P
     size = max(1, int((long_recording.MAX_AT_ONCE // 2 - window) / spacing))  # windows in a part
     groups = [places[first : first + size] for first in range(0, len(places), size)]
     spans = [(max(0, int(group[0])), int(group[-1]) + window) for group in groups]
-    arrays = recording.read_spans(spans)
+    arrays = recording.read_spans(spans, to_end=True)
     for number, (group, span, array) in enumerate(zip(groups, spans, arrays, strict=True), 1):
         yield _Part(path, len(recording), span[0], array, group, last=number == len(groups))
 

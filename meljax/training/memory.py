@@ -28,7 +28,7 @@ def check_memory(
     step = step_bytes(task, batch)
     needed, free = items + step, memory.free_on(devices[0])
     if on_host:  # all devices share it, and a set is copied when it is placed there
-        needed = items * (len(devices) + 1) + step * len(devices)
+        needed = max(items * (len(devices) + 1), (items + step) * len(devices))
     text = (
         f"training needs at least {memory.size(needed)} of "
         f"{'memory' if on_host else 'the memory of each device'}, and {memory.size(free)} were "

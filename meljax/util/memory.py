@@ -56,12 +56,16 @@ def explained(what: str) -> Iterator[None]:
         raise UserError(f"out of memory: {what}") from error
 
 
+_LARGE = ("conv_general_dilated", "fft", "dot_general")
+"""Operations whose operands and results XLA holds in memory; it fuses others."""
+
+
 class Need(NamedTuple):
     """Bytes that a computation needs at least.
 
     Attributes:
       held: inputs of convolutions, which are kept for the gradient.
-      largest: operands and results of the largest operation.
+      largest: operands and result of the largest convolution, Fourier transform or matrix product.
     """
 
     held: int
@@ -82,7 +86,7 @@ def _need(jaxpr: Any) -> Need:
         inner = [_need(each) for each in jaxprs_in_params(equation.params)]
         if equation.primitive.name == "conv_general_dilated":
             held += _bytes(equation.invars[0])
-        if not inner:
+        if equation.primitive.name in _LARGE:
             largest = max(largest, sum(map(_bytes, (*equation.invars, *equation.outvars))))
         held += sum(each.held for each in inner)
         largest = max([largest, *(each.largest for each in inner)])

@@ -31,24 +31,37 @@ class LongRecording:
         start, stop, _ = part.indices(self.length)
         return LongRecording(self.file, self.first + start, max(0, stop - start))
 
-    def read_spans(self, spans: Sequence[tuple[int, int]]) -> Iterator[Float32[np.ndarray, " _"]]:
+    def read_spans(
+        self, spans: Sequence[tuple[int, int]], to_end: bool = False
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
         """Yields the samples [start, stop) of each span; `spans` are in order and may overlap.
 
-        The next spans are read ahead in threads if the file is seekable.
+        Threads read the next spans ahead; one thread if the file is not seekable. `to_end`: whether
+        the file is checked to its end, even if no span reaches it.
 
         Raises:
           BadFileError: as in `AudioFile.blocks`. A span at the end of the file is yielded only
             after the end was checked.
         """
         spans = [(self.first + start, self.first + stop) for start, stop in spans]
+        if not spans:
+            return iter(())
+        last = spans[-1]
         if not self.file.seekable:
-            return self._in_order(spans)
-        read = map_ahead(lambda run: list(self._in_order(run)), _runs(spans), cores(), cores())
-        return itertools.chain.from_iterable(read)
+            # Not in this thread: a signal that arrives inside of a decoder's callback is lost.
+            parts = self._in_order(spans, to_end)
+            return map_ahead(lambda _: next(parts), spans, workers=1, ahead=2)
 
-    def _in_order(self, spans: Sequence[tuple[int, int]]) -> Iterator[Float32[np.ndarray, " _"]]:
-        begin, end = spans[0][0], spans[-1][1]
-        to_end = end >= self.file.length()
+        def read(run: list[tuple[int, int]]) -> list[Float32[np.ndarray, " _"]]:
+            return list(self._in_order(run, to_end and run[-1] is last))
+
+        return itertools.chain.from_iterable(map_ahead(read, _runs(spans), cores(), cores()))
+
+    def _in_order(
+        self, spans: Sequence[tuple[int, int]], to_end: bool
+    ) -> Iterator[Float32[np.ndarray, " _"]]:
+        begin, end = spans[0][0], max(stop for _, stop in spans)
+        to_end = to_end or end >= self.file.length()
         return cut_spans(self.file.blocks(begin), begin, spans, to_end)
 
 
@@ -105,8 +118,8 @@ def cut_spans(
         while end < stop and (block := next(blocks, None)) is not None:
             pieces.append(block[max(0, start - end) :])
             end += len(block)
-        held = np.concatenate(pieces)
+        held = np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
         if to_end and number == len(spans):
             for _ in blocks:
                 pass
-        yield held[: stop - start]
+        yield held[: stop - start].copy()  # a view would keep all of `held` in memory
