@@ -130,7 +130,9 @@ def test_a_recording_read_in_parts_has_the_rows_of_the_whole(
     monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6400)
     original = LongRecording.read_spans
     monkeypatch.setattr(
-        LongRecording, "read_spans", lambda *given: read.append(given) or original(*given)
+        LongRecording,
+        "read_spans",
+        lambda *given, **keys: read.append(given) or original(*given, **keys),
     )
     assert (
         predicted(window_run, file),

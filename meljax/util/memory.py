@@ -75,7 +75,7 @@ class Need(NamedTuple):
 def need(function: Callable[..., Any], *arguments: Any) -> Need:
     """Returns what `function` needs; it is traced, not run.
 
-    XLA needs up to twice as much: batch normalization keeps its inputs too.
+    XLA needs more, up to four times: batch normalization keeps its inputs too.
     """
     return _need(jax.make_jaxpr(function)(*arguments).jaxpr)
 
