@@ -139,7 +139,7 @@ class Model:
           keys: keys of the data group, such as `label='word'`.
 
         Raises:
-          UserError: there is no file to score.
+          UserError: none of the files can be scored, or a key does not apply to them.
         """
         given: Mapping[str, Any] = data_keys(data, keys)
         return evaluate_model(self.run, self._trained, given, split)

@@ -112,7 +112,7 @@ def evaluate_model(
       split: 'train', 'val' or 'test'; `None`: 'val' of the run's own files, all of other data.
 
     Raises:
-      UserError: there is no file to score, or `keys` are not for these files.
+      UserError: none of the files can be scored, or a key does not apply to them.
     """
     _check_keys(keys)
     others = keys.get("data.path") is not None
