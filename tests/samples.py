@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from meljax import config
+from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.forward import Model
 from meljax.evaluation.mistakes import Mistake
 from meljax.evaluation.scores import Scored
@@ -112,16 +113,18 @@ def make_info(classes, settings=None, weights=IMAGENET, parameters=1_234_567, **
     )
 
 
+def mistake(path, label, target, image, samples=None):
+    seen = Explanation(path, target, 0.9, 0, image, image[:, :, 0], (2, 3), samples)
+    return Mistake(label, seen)
+
+
 def make_results(
     names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=None, audio=None, **info
 ):
     image = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
     count = len(names)
     best = max(1, epochs - 1)
-    wrong = [
-        Mistake(f"{n}.wav", names[0], names[1], 0.9, image, image[:, :, 0], (2, 3), audio)
-        for n in range(mistakes)
-    ]
+    wrong = [mistake(f"{n}.wav", names[0], names[1], image, audio) for n in range(mistakes)]
     return RunResults(
         name="run",
         info=make_info(names, **info),
@@ -145,12 +148,12 @@ def make_named(word):
     weights = WeightsOrigin("file", word, "0" * 64)
     results = make_results(names, settings=settings, weights=weights, **data)
     session = SessionInfo(word, word, 2, {word: word})
-    image = results.mistakes[0].image
+    image = results.mistakes[0].seen.image
     return dataclasses.replace(
         results,
         name=word,
         info=dataclasses.replace(results.info, sessions=(session,)),
-        mistakes=[Mistake(word, word, word, 0.9, image, image[..., 0], (2, 3), None)],
+        mistakes=[mistake(word, word, word, image)],
         mask_examples=[MaskExample(word, word, image, image)],
     )
 

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
 import soundfile
 from samples import Page, table_under
@@ -107,7 +106,8 @@ def test_the_worst_mistakes_are_those_of_the_last_epoch_on_validation_files(mudd
         heard, rate = soundfile.read(muddled_run / audio, dtype="int16")
         original, _ = soundfile.read(muddle / row["path"], dtype="int16")
         assert rate == 8000
-        np.testing.assert_array_equal(heard, original)
+        short, long = sorted((heard, original), key=len)
+        assert short.tobytes() in long.tobytes()  # a window of it, or padded to a window
 
 
 def test_the_page_has_the_scores_of_the_best_and_the_last_epoch(muddled_run):

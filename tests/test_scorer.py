@@ -14,7 +14,7 @@ from meljax.config import MaskConfig
 from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Bad, Item
-from meljax.evaluation.forward import forward, window_logits
+from meljax.evaluation.forward import window_logits
 from meljax.evaluation.grad_cam import evidence
 from meljax.evaluation.mistakes import worst_mistakes
 from meljax.evaluation.scorer import Source, cut_row, score_split, score_stream, window_order
@@ -180,24 +180,59 @@ def test_queued_batches_give_the_same_bits(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])
 def test_evidence_is_grad_cam(name):
-    """The closed form equals the gradient of the logit with respect to the last maps."""
+    """For the last maps, a closed form gives the gradient: the weights of the last layer."""
     task = make_task()
     config = dataclasses.replace(CONFIG.model, name=name)
     task = task._replace(network=build(config, CLASSES))
     data, model = make_data(task), make_model(task)
     windows = data.windows(jnp.array([1, 20]), jnp.array([0, 5]), 1600)
-    images, heat, grid = evidence(model, windows, jnp.array([2, 0]))
+    images, heat, grid = evidence(model, windows, jnp.array([2, 0]), smallest_grid=1)
     assert heat.shape == images.shape[:3]
-    _, maps = jax.jit(forward, static_argnums=0)(model.network, model.variables, images)
+    apply = jax.jit(model.network.apply, static_argnames=("train", "mutable"))
+    _, seen = apply(model.variables, images, jnp.ones(2), train=False, mutable="intermediates")
+    (maps,) = seen["intermediates"]["maps4"]
     assert grid == maps.shape[1:3]
-    fc = model.variables["params"]["fc"]
-    gradient = jax.grad(lambda x: (x.mean((1, 2)) @ fc["kernel"])[[0, 1], [2, 0]].sum())(maps)
-    weights = gradient.mean((1, 2), keepdims=True)
-    expected = jax.nn.relu((maps * weights).sum(-1))
+    weights = model.variables["params"]["fc"]["kernel"][:, jnp.array([2, 0])].T
+    expected = jax.nn.relu(jnp.einsum("brcf,bf->brc", maps, weights))
     expected = jax.image.resize(expected, heat.shape, "linear")
     expected /= np.maximum(expected.max((1, 2), keepdims=True), 1e-30)
     np.testing.assert_allclose(heat, expected, atol=1e-4)
     assert 0 <= heat.min() <= heat.max() <= 1.0001
+
+
+def test_evidence_uses_earlier_maps_if_the_last_are_small():
+    """Their gradient is that of the layers after them, found here by differences."""
+    task = make_task()
+    data, model = make_data(task), make_model(task)
+    windows = data.windows(jnp.array([1, 20]), jnp.array([0, 5]), 1600)
+    images, heat, grid = evidence(model, windows, jnp.array([2, 0]))
+    sizes = [(rows >> k, columns >> k) for rows, columns in [images.shape[1:3]] for k in (1, 2, 3)]
+    assert grid == [size for size in sizes if min(size) >= 4][-1]
+    assert grid != (images.shape[1] >> 4, images.shape[2] >> 4)
+    name = f"maps{1 + sizes.index(grid)}"
+    _, seen = model.network.apply(
+        model.variables,
+        images,
+        jnp.ones(2),
+        train=False,
+        mutable=["intermediates", "perturbations"],
+    )
+    (maps,), zeros = seen["intermediates"][name], seen["perturbations"]
+
+    @jax.jit
+    def moved(by):
+        given = model.variables | {"perturbations": zeros | {name: by}}
+        return model.network.apply(given, images, jnp.ones(2), train=False)
+
+    weights = []
+    for feature in range(maps.shape[-1]):
+        one = jnp.zeros(maps.shape).at[..., feature].set(1e-3)
+        change = (moved(one) - moved(-one)) / 2e-3
+        weights.append([change[0, 2], change[1, 0]])
+    expected = jax.nn.relu(jnp.einsum("brcf,fb->brc", maps, jnp.array(weights)))
+    expected = jax.image.resize(expected, heat.shape, "linear")
+    expected /= expected.max((1, 2), keepdims=True)
+    np.testing.assert_allclose(heat, expected, atol=0.02)
 
 
 def make_dataset(lengths: list[int], splits: list[str]) -> Dataset:
@@ -243,21 +278,23 @@ def test_the_worst_mistakes_are_the_most_confident_with_their_clearest_windows()
     expected = [2, 3, 6, 0]
     probabilities = [scores.probabilities[i, taken[i]] for i in expected]
     assert probabilities == sorted(probabilities, reverse=True)
-    assert [each.path for each in found] == [dataset.items[val[i]].path for i in expected]
     assert [each.label for each in found] == [dataset.classes[labels[i]] for i in expected]
-    assert [each.prediction for each in found] == [dataset.classes[taken[i]] for i in expected]
+    found = [each.seen for each in found]
+    assert [each.path for each in found] == [dataset.items[val[i]].path for i in expected]
+    assert [each.target for each in found] == [dataset.classes[taken[i]] for i in expected]
     assert [each.probability for each in found] == pytest.approx(probabilities)
+    assert [each.start for each in found] == [800 * clearest[i] for i in expected]
     seen = [
         to_float(dataset.arrays[val[i]][start : start + 1600])
         for i in expected
         for start in [800 * clearest[i]]
     ]
     images, heat, grid = evidence(model, jnp.stack(seen), jnp.asarray(taken[expected]))
-    for mistake, i, image, warmth in zip(found, expected, images, heat, strict=True):
-        assert mistake.grid == grid
-        np.testing.assert_array_equal(mistake.audio, dataset.arrays[val[i]])
-        np.testing.assert_allclose(mistake.image, image, atol=1e-5)
-        np.testing.assert_allclose(mistake.evidence, warmth, atol=1e-5)
+    for each, window, image, warmth in zip(found, seen, images, heat, strict=True):
+        assert each.grid == grid
+        np.testing.assert_array_equal(each.samples, window)
+        np.testing.assert_allclose(each.image, image, atol=1e-5)
+        np.testing.assert_allclose(each.evidence, warmth, atol=1e-5)
     few = dataclasses.replace(scores, labels=np.where(np.arange(8) < 2, labels, taken))
     found = worst_mistakes(model, dataset, device_set(task, dataset, "val"), few, 4)
-    assert [each.path for each in found] == [dataset.items[val[i]].path for i in (0, 1)]
+    assert [each.seen.path for each in found] == [dataset.items[val[i]].path for i in (0, 1)]

@@ -1,6 +1,6 @@
 """The network in evaluation mode, without masks: from windows of raw data to logits.
 
-Training, evaluation, prediction, export and Grad-CAM all call `forward`.
+Training, evaluation, prediction and export all call `forward`.
 """
 
 import functools
@@ -31,12 +31,10 @@ class Model(NamedTuple):
 
 def forward(
     network: nn.Module, variables: PyTree, images: Float[Array, "batch rows columns channel"]
-) -> tuple[Float[Array, "batch classes"], Float[Array, "batch map_rows map_columns features"]]:
-    """Returns the logits of images in 0…1, and the last feature maps before the mean."""
+) -> Float[Array, "batch classes"]:
+    """Returns the logits of images in 0…1."""
     weight = jnp.ones(images.shape[0])  # not len: the exported batch size is symbolic
-    logits, sown = network.apply(variables, images, weight, train=False, mutable=["intermediates"])
-    (features,) = sown["intermediates"]["features"]
-    return logits, features
+    return network.apply(variables, images, weight, train=False)
 
 
 @functools.partial(jit, static_argnames=("network", "frontend", "mesh"))
@@ -53,5 +51,5 @@ def window_logits(
     and get the same bits.
     """
     windows = jax.lax.with_sharding_constraint(windows, split_batch(mesh))
-    logits, _ = forward(network, variables, to_images(frontend, windows))
+    logits = forward(network, variables, to_images(frontend, windows))
     return jax.lax.with_sharding_constraint(logits, replicated(mesh))

@@ -52,7 +52,7 @@ def classifier(
             left, top, right, bottom = inner_crop(frontend)
             inner = x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
             images = frontend_lib.to_images(frontend, jnp.swapaxes(inner, 1, 2))
-        logits, _ = forward(network, trained.model.variables, images)
+        logits = forward(network, trained.model.variables, images)
         return jax.nn.softmax(logits / trained.temperature)
 
     return classify

@@ -66,13 +66,23 @@ def mel_filterbank(
     Equal to `librosa.filters.mel(htk=False, norm='slaney')`; the scale is from Slaney's Auditory
     Toolbox (1998). `bins` is `1 + n_fft // 2`.
     """
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
+    edges = _band_edges(n_mels, fmin, fmax)
     bins = np.arange(1 + n_fft // 2) * (sample_rate / n_fft)
     lower, center, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising = (bins - lower) / (center - lower)
     falling = (upper - bins) / (upper - center)
     triangles = np.maximum(0, np.minimum(rising, falling))
     return (triangles * 2 / (upper - lower)).astype(np.float32)
+
+
+def band_centers(n_mels: int, fmin: float, fmax: float) -> Float[np.ndarray, " n_mels"]:
+    """Returns the center frequency of each filter of `mel_filterbank`, in Hz."""
+    return _band_edges(n_mels, fmin, fmax)[1:-1]
+
+
+def _band_edges(n_mels: int, fmin: float, fmax: float) -> Float[np.ndarray, " edges"]:
+    """Returns the lower edges of all bands, then the centers and upper edges of the last ones."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
 
 
 # Slaney's scale: linear below the knee, logarithmic above.

@@ -10,6 +10,7 @@ from meljax.models.layers import (
     Weight,
     classify,
     conv,
+    exposed,
     max_pool_2x2,
     normalize,
     relu,
@@ -40,4 +41,5 @@ class CNN(nn.Module):
                 x = conv(channels, 3, 1, self.dtype, uniform_fan_in, name)(x)
             x = BatchNorm(name=f"bn{layer + 1}")(x, weight, train)
             x = relu(max_pool_2x2(x))  # equals pool(relu), with a quarter of the work
-        return classify(self, x, self.classes)
+            x = exposed(self, x, f"maps{layer + 1}")
+        return classify(x, self.classes)

@@ -74,14 +74,24 @@ def conv(
     )
 
 
-def classify(network: nn.Module, x: Maps, classes: int) -> Float[Array, "batch classes"]:
+def exposed(network: nn.Module, x: Maps, name: str) -> Maps:
+    """Returns feature maps unchanged, and lets Grad-CAM see them as 'maps1', 'maps2', ….
+
+    Must be called in `network.__call__`. The maps are stored in the collection 'intermediates'; the
+    collection 'perturbations', if it is given, is added to them, which gives their gradient.
+    """
+    if network.is_initializing():  # its variables are the weights alone
+        return x
+    network.sow("intermediates", name, x)
+    return network.perturb(name, x)
+
+
+def classify(x: Maps, classes: int) -> Float[Array, "batch classes"]:
     """Returns the logits of the last feature maps: their mean and a linear layer 'fc', in float32.
 
-    Must be called in `network.__call__`; stores the maps as 'features' in 'intermediates'.
+    Must be called in the `__call__` of a network.
     """
-    x = x.astype(jnp.float32)
-    network.sow("intermediates", "features", x)
-    mean = x.mean((1, 2))
+    mean = x.astype(jnp.float32).mean((1, 2))
     bias = linear_bias(mean.shape[-1])
     return nn.Dense(classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(mean)
 

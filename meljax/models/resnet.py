@@ -10,6 +10,7 @@ from meljax.models.layers import (
     Weight,
     classify,
     conv,
+    exposed,
     max_pool_3x3,
     normal_fan_out,
     relu,
@@ -39,7 +40,8 @@ class ResNet18(nn.Module):
                 stride = 2 if layer > 0 and block == 0 else 1
                 name = f"layer{layer + 1}_{block}"
                 x = BasicBlock(channels, stride, self.dtype, name=name)(x, weight, train)
-        return classify(self, x, self.classes)
+            x = exposed(self, x, f"maps{layer + 1}")
+        return classify(x, self.classes)
 
 
 class BasicBlock(nn.Module):

@@ -14,6 +14,8 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.legend import Legend
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from meljax.features.axes import ImageAxes
+
 # All colors are from Okabe & Ito's palette, which color-blind readers can tell apart.
 TRAINING = "#d55e00"
 VALIDATION = "#0072b2"
@@ -182,6 +184,49 @@ def image(pixels: Float[np.ndarray, "rows columns channel"]) -> Figure:
     style = {"cmap": "magma", "vmin": 0, "vmax": 1, "aspect": "auto"}
     axes.imshow(shown, origin="upper", interpolation="antialiased", **style)
     return figure
+
+
+def spectrogram(
+    pixels: Float[np.ndarray, "rows columns channel"],
+    axes: ImageAxes,
+    evidence: Float[np.ndarray, "rows columns"] | None = None,
+    width: float = 4.2,
+) -> Figure:
+    """Draws an image in 0…1 with its axes: seconds and hertz of a recording, or columns.
+
+    `evidence`, in 0…1, is shown as in `overlay`; `width` is that of the figure in inches.
+    """
+    height = 0.62 * width
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    margin = (0.66 / width, 0.42 / height, 1 - 0.78 / width, 1 - 0.5 / height)
+    drawn = figure.add_axes(margin)
+    rows = len(pixels)
+    shown = np.clip(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels, 0, 1)
+    if evidence is not None:
+        shown = overlay(pixels, evidence)
+    extent = (axes.left, axes.right, -0.5, rows - 0.5)
+    style = {"cmap": "magma", "vmin": 0, "vmax": 1, "aspect": "auto", "extent": extent}
+    drawn.imshow(shown, origin="upper", interpolation="antialiased", **style)
+    drawn.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    drawn.tick_params(labelsize=8, length=2.5)
+    drawn.set_xlabel("column" if axes.bands is None else "time, s", fontsize=8.5, labelpad=2)
+    if axes.bands is None:
+        drawn.set_yticks([])
+    else:
+        _name_frequencies(drawn, axes.bands, rows)
+    return figure
+
+
+def _name_frequencies(axes: Axes, bands: Float[np.ndarray, " bands"], rows: int) -> None:
+    """Labels round frequencies, at least an eighth of the height apart; powers of ten go first."""
+    chosen: dict[float, int] = {}
+    for hertz in (step * 10**power for step in (1, 5, 2) for power in range(1, 6)):
+        place = float(np.interp(hertz, bands, np.linspace(0, rows - 1, len(bands))))
+        inside = bands[0] <= hertz <= bands[-1]
+        if inside and all(abs(place - other) > rows / 8 for other in chosen):
+            chosen[place] = hertz
+    axes.set_yticks(list(chosen), [f"{hertz:,}" for hertz in chosen.values()])
+    axes.set_ylabel("frequency, Hz", fontsize=8.5, labelpad=2)
 
 
 def overlay(

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float32
 from matplotlib.figure import Figure
 
 from meljax.config import KEYS
 from meljax.evaluation import calibration
 from meljax.evaluation.scores import Scored
+from meljax.features.samples import narrowed
 from meljax.models.registry import NETWORKS
 from meljax.reports import data_summary, figures, html_page
 from meljax.reports.class_scores import confused_pairs, per_class, worst_first
@@ -26,9 +27,6 @@ FILES = (CONFIG, SPLIT, METRICS, PREDICTIONS, CALIBRATION)
 
 PAIRS = 8
 """Number of listed pairs of confused classes."""
-
-LONGEST_SECONDS = 30
-"""Longer recordings are cut to this many seconds from their middle."""
 
 
 def write_report(directory: Path, results: RunResults, run: Path) -> Path:
@@ -65,7 +63,6 @@ def page(results: RunResults, links: Mapping[str, str]) -> str:
         classes=worst_first(per_class(last.confusion, classes)),
         mistakes=_numbered("mistake", results.mistakes),
         masks=_numbered("masks", results.mask_examples),
-        longest_seconds=LONGEST_SECONDS,
         lengths=data_summary.lengths(info.data),
         left_out=data_summary.left_out(info.data),
         settings=KEYS,
@@ -89,15 +86,12 @@ def lowest_before_rise(
     return lowest if rises and np.median(training[tail]) < training[lowest] else None
 
 
-def wav(audio: Shaped[np.ndarray, " samples"], rate: int) -> bytes:
-    """Returns a 16-bit WAV file of a recording, or of the middle of a long one."""
-    longest = LONGEST_SECONDS * rate
-    first = max(0, (len(audio) - longest) // 2)
-    part = audio[first : first + longest]
-    if part.dtype == np.float32:
-        part = part / max(1.0, float(np.abs(part).max()))
+def wav(samples: Float32[np.ndarray, " samples"], rate: int) -> bytes:
+    """Returns a 16-bit WAV file of samples, where 1 is full scale; louder ones are scaled down."""
     file = io.BytesIO()
-    soundfile.write(file, part, rate, format="WAV", subtype="PCM_16")
+    # 16-bit recordings are written unchanged.
+    content = narrowed(samples / max(np.float32(1), np.abs(samples).max()))
+    soundfile.write(file, content, rate, format="WAV", subtype="PCM_16")
     return file.getvalue()
 
 
@@ -123,11 +117,11 @@ def _files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
         yield "calibration.png", figures.reliability(bins)
     yield "confusion.png", figures.confusion_matrix(last.confusion, results.classes)
     for name, mistake in _numbered("mistake", results.mistakes):
-        overlaid = figures.overlay(mistake.image, mistake.evidence)
-        yield f"{name}.png", figures.image(mistake.image)
+        overlaid = figures.overlay(mistake.seen.image, mistake.seen.evidence)
+        yield f"{name}.png", figures.image(mistake.seen.image)
         yield f"{name}_evidence.png", figures.image(overlaid)
-        if mistake.audio is not None:
-            yield f"{name}.wav", wav(mistake.audio, results.info.config["mel.sample_rate"])
+        if mistake.seen.samples is not None:
+            yield f"{name}.wav", wav(mistake.seen.samples, results.info.config["mel.sample_rate"])
     for name, example in _numbered("masks", results.mask_examples):
         yield f"{name}_before.png", figures.image(example.clean)
         yield f"{name}_after.png", figures.image(example.masked)

@@ -54,7 +54,7 @@ def compare_logits(network: ResNet18, variables: PyTree, reference: Path) -> flo
     images, expected = _read_reference(reference, network.classes)
     with jax.default_matmul_precision("highest"):
         scaled = jnp.asarray(images, jnp.float32) / 255
-        logits = np.asarray(jax.jit(forward, static_argnums=0)(network, variables, scaled)[0])
+        logits = np.asarray(jax.jit(forward, static_argnums=0)(network, variables, scaled))
     difference = float(np.abs(logits - expected).max())
     same = int((logits.argmax(1) == expected.argmax(1)).sum())
     say(f"max |Δ logits| {difference:.2e}, the same class for {same} of {len(images)} images")

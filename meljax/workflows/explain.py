@@ -1,0 +1,59 @@
+"""Explains a prediction: what the network saw of an item, and where the evidence is."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from meljax.data.batches import make_window_set
+from meljax.data.decode.long_recording import LongRecording
+from meljax.data.manifest import Bad
+from meljax.evaluation.explanation import Explanation, clearest_window, explain_windows
+from meljax.evaluation.memory import check_memory
+from meljax.evaluation.scorer import ScoredItem, Source, score_stream, whole_items
+from meljax.runs.load_model import TrainedModel
+from meljax.util.devices import replicated
+from meljax.util.errors import UserError
+from meljax.util.phrases import nearest
+
+
+def explain(trained: TrainedModel, source: Source, target: str | None = None) -> Explanation:
+    """Returns the window of an item that speaks most clearly for a class, with the evidence.
+
+    Args:
+      trained: the model.
+      source: the item.
+      target: the class; `None`: the predicted one.
+
+    Raises:
+      UserError: the item cannot be used or is silent, or there is no such class.
+    """
+    classes = trained.model.classes
+    if target is not None and target not in classes:
+        raise UserError(f"unknown class {target!r}{nearest(target, classes)}")
+    with check_memory(trained.model):
+        (result,) = whole_items(score_stream(trained.model, [source]))
+    if isinstance(result, Bad):
+        raise UserError(str(result))
+    if not len(result.starts):
+        raise UserError(f"{result.path}: silence; there is nothing to explain")
+    return explain_scored(trained, source, result, target)
+
+
+def explain_scored(
+    trained: TrainedModel, source: Source, result: ScoredItem, target: str | None = None
+) -> Explanation:
+    """Returns `explain` of an item whose windows were scored; at least one was not silent."""
+    model, window = trained.model, trained.model.frontend.window
+    probabilities = result.probabilities(trained.temperature)
+    number = int(probabilities.argmax()) if target is None else model.classes.index(target)
+    start = int(result.starts[clearest_window(result.logits, number)])
+    content = source.read()
+    if isinstance(content, LongRecording):
+        (part,) = content.read_spans([(start, start + window)])
+        piece = (part, 0)
+    else:
+        piece = (content, start)
+    data, place = make_window_set([piece], 1, window, replicated(model.mesh))
+    windows = data.windows(jnp.zeros(1, jnp.int32), jnp.asarray(place[0]), window)
+    item = (result.path, float(probabilities[number]), start)
+    (explained,) = explain_windows(model, windows, np.array([number]), [item])
+    return explained
