@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from meljax.util.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from meljax.api import Explained as Explained
     from meljax.api import Model as Model
     from meljax.api import Predictions as Predictions
     from meljax.api import Run as Run
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from meljax.api import load as load
     from meljax.api import train as train
 
-__all__ = ["Model", "Predictions", "Run", "UserError", "__version__"]
+__all__ = ["Explained", "Model", "Predictions", "Run", "UserError", "__version__"]
 __all__ += ["compare", "inspect", "load", "train"]
 
 

@@ -1,7 +1,10 @@
 """The Python interface gives what the commands give."""
 
+import base64
 import csv
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -14,6 +17,7 @@ from PIL import Image
 import meljax
 from meljax.commands import evaluate as evaluate_command
 from meljax.commands import predict as predict_command
+from meljax.data.decode import long_recording
 from meljax.util.errors import UserError
 
 
@@ -81,6 +85,7 @@ def test_a_callback_may_stop_the_training(recordings, tmp_path):
         ({"epoch": 3}, "unknown key epoch; did you mean train.epochs?"),
         ({"epochs": 3, "train.epochs": 4}, "train.epochs is given twice"),
         ({"epochs": "many"}, "train.epochs must be a whole number"),
+        ({"path": "other"}, "data.path is given twice"),
     ],
 )
 def test_wrong_settings_are_refused(keys, message, recordings, tmp_path):
@@ -167,7 +172,7 @@ def test_nothing_to_predict_is_refused(window_run):
         meljax.load(window_run).predict(np.zeros(8), 8000, top=4)
 
 
-def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_path):
+def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_path, capsys):
     model = meljax.load(window_run)
     for data in ([], [str(recordings)]):
         out = tmp_path / "scores.json"
@@ -176,6 +181,68 @@ def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_pa
         found = model.evaluate(*data)
         assert found.scored.accuracy == expected["accuracy"]
         assert found.scored.macro_f1 == expected["macro_f1"]
+        assert found.chosen_on == expected["chosen_on"] == (not data)
+        assert repr(found) in capsys.readouterr().out.strip()
+        assert ("chosen on these files" in repr(found)) == (not data)
+
+
+def test_explain_shows_the_clearest_window_of_a_file(window_run, recordings, monkeypatch):
+    """Read in parts or whole, it is the window with the highest probability of the class."""
+    file = max(recordings.rglob("*.wav"))
+    model = meljax.load(window_run)
+    rows = model.predict(file, windows=True)
+    for label in (None, *model.classes):
+        found = model.explain(file, label=label)
+        place = rows.classes.index(found.label)
+        best = rows.rows[rows.probabilities[:, place].argmax()]
+        assert found.start == best["start"]
+        whole = model.predict(file).probabilities[0]
+        assert found.probability == whole[place]
+        assert label in (None, found.label)
+        assert whole.max() == found.probability or label
+    samples, rate = soundfile.read(file, dtype="float32")
+    first = round(found.start * rate)
+    np.testing.assert_array_equal(found.samples, samples[first : first + len(found.samples)])
+    assert (found.sample_rate, len(found.samples)) == (8000, 1280)
+    assert found.image.shape[:2] == found.evidence.shape
+    monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 1000)
+    again = model.explain(file, label=found.label)
+    for name in ("start", "probability"):
+        assert getattr(again, name) == getattr(found, name)
+    for name in ("image", "evidence", "samples"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+
+
+def test_a_notebook_shows_an_explanation_as_images_and_sound(window_run, square_run, image_folder):
+    samples = np.random.default_rng(0).normal(size=8000)
+    found = meljax.load(window_run).explain(samples, 8000)
+    shown = found._repr_html_()
+    assert (shown.count("<img"), shown.count("<audio")) == (2, 1)
+    assert repr(found).startswith(f"<array 0: {found.label} ")
+    sound = base64.b64decode(re.search('data:audio/wav;base64,([^"]*)', shown)[1])
+    heard, rate = soundfile.read(io.BytesIO(sound), dtype="float32")
+    assert rate == 8000
+    loudest = np.abs(found.samples).max()
+    np.testing.assert_allclose(heard, found.samples / loudest, atol=1e-4)
+    (axes,) = found.figure().axes
+    assert axes.get_xlim() == pytest.approx((found.start, found.start + 0.16), abs=0.03)
+    image = meljax.load(square_run).explain(min(image_folder.rglob("*.png")))
+    shown = image._repr_html_()
+    assert (shown.count("<img"), shown.count("<audio")) == (2, 0)
+    assert image.samples is image.sample_rate is None
+
+
+def test_what_cannot_be_explained_is_refused(window_run, recordings, tmp_path):
+    model = meljax.load(window_run)
+    soundfile.write(tmp_path / "silence.wav", np.zeros(8000), 8000)
+    for item, label, message in [
+        (recordings, None, "is a folder; explain takes a single file"),
+        (tmp_path / "no.wav", None, "no.wav: No such file"),
+        (tmp_path / "silence.wav", None, "silence; there is nothing to explain"),
+        (min(recordings.rglob("*.wav")), "voice", "unknown class 'voice'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            model.explain(item, label=label)
 
 
 def test_export_writes_by_suffix(window_run, tmp_path):

@@ -101,7 +101,7 @@ def test_text_and_json_have_the_right_numbers():
     scored = confused(confusion, epoch=2, chosen=True, temperature=0.5)
     classes = ("ann", "bob", "cy", "di")
     used = [(f"{i}.wav", classes[label]) for i, label in enumerate(scored.labels)]
-    results = evaluation_text.Evaluation("r", "d", classes, scored, used, 0, [])
+    results = evaluation_text.Evaluation("r", "d", classes, scored, used, 0, False, [])
     info = evaluation_text.numbers(results)
     assert json.loads(json.dumps(info["confusion"])) == confusion
     assert info["missing_classes"] == ["di"]

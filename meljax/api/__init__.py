@@ -1,5 +1,6 @@
 """The Python interface: the same workflows as the commands, with values instead of files."""
 
+from meljax.api.explained import Explained as Explained
 from meljax.api.model import Model as Model
 from meljax.api.model import load as load
 from meljax.api.predictions import Predictions as Predictions

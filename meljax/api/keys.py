@@ -28,6 +28,10 @@ def full_keys(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_keys(data: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `full_keys(given)`, with the path of `data` unless it is `None`."""
+    """Returns `full_keys(given)`, with the path of `data` unless it is `None`; raises alike."""
     keys = full_keys(given)
-    return keys if data is None else full_keys({"data.path": os.fspath(data), **keys})
+    if data is None:
+        return keys
+    if "data.path" in keys:
+        raise UserError("data.path is given twice: as data and as a keyword")
+    return {"data.path": os.fspath(data), **keys}

@@ -1,4 +1,4 @@
-"""A trained model: predict, evaluate, export."""
+"""A trained model: predict, explain, evaluate, export."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from meljax.api.explained import Explained
 from meljax.api.keys import data_keys
 from meljax.api.predictions import Predictions
 from meljax.data.decode import decoder
+from meljax.data.manifest import Bad
 from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import Source, score_stream, track_items, whole_items
+from meljax.features.samples import to_float
 from meljax.reports.evaluation_text import Evaluation
 from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices
 from meljax.util.errors import UserError
 from meljax.workflows.evaluate import evaluate_model
+from meljax.workflows.explain import explain
 from meljax.workflows.export import export_model
 from meljax.workflows.predict import columns, find_sources, probabilities_of, rows_of
 
@@ -89,19 +93,7 @@ class Model:
         if not 1 <= top <= len(self.classes):
             raise UserError(f"top must be 1 to {len(self.classes)}, the number of classes")
         single = isinstance(inputs, str | os.PathLike | np.ndarray)
-        given = [inputs] if single else list(inputs)
-        paths = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
-        sources = find_sources(paths, self._trained.model)[0] if paths else []
-        sources = [
-            *sources,
-            *(
-                self._array_source(f"array {number}", each, sample_rate)
-                for number, each in enumerate(given)
-                if isinstance(each, np.ndarray)
-            ),
-        ]
-        if not sources:
-            raise UserError("there is nothing to predict: no file, folder or array is given")
+        sources = self._sources([inputs] if single else inputs, sample_rate)
         results = track_items(
             score_stream(self._trained.model, sources), len(sources), "predicting"
         )
@@ -113,6 +105,39 @@ class Model:
         names = columns(top)
         rows = [{name: row.get(name) for name in names} for row in rows]
         return Predictions(self.classes, rows, np.concatenate(found))
+
+    def explain(
+        self, item: str | Path | Array, sample_rate: int | None = None, *, label: str | None = None
+    ) -> Explained:
+        """Returns what the network saw of an item, and where the evidence for a class is.
+
+        Args:
+          item: a file or an array, as in `predict`.
+          sample_rate: of an array of samples, in Hz.
+          label: the class; `None`: the predicted one.
+
+        Raises:
+          UserError: the item cannot be used or is silent, or there is no such class.
+        """
+        (source, *others) = self._sources([item], sample_rate)
+        if others:
+            raise UserError(f"{item} is a folder; explain takes a single file or array")
+        if isinstance(source, Bad):
+            raise UserError(str(source))
+        return Explained(explain(self._trained, source, label), self._trained.model.frontend)
+
+    def _sources(
+        self, given: Sequence[str | Path | Array], sample_rate: int | None
+    ) -> list[Source | Bad]:
+        """Returns the sources of files, of files in folders, and of arrays, in this order."""
+        paths = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
+        sources = list(find_sources(paths, self._trained.model)[0]) if paths else []
+        for number, each in enumerate(given):
+            if isinstance(each, np.ndarray):
+                sources.append(self._array_source(f"array {number}", each, sample_rate))
+        if not sources:
+            raise UserError("there is nothing to predict: no file, folder or array is given")
+        return sources
 
     def _array_source(self, name: str, array: Array, sample_rate: int | None) -> Source:
         """Returns the source of an array; raises `UserError` if it has the wrong form."""
@@ -183,10 +208,9 @@ def _samples(name: str, array: Array) -> Shaped[np.ndarray, "samples channels"]:
         raise UserError(
             f"{name}: a recording is [samples] or [samples, channels], not {list(array.shape)}"
         )
-    if array.dtype == np.int16:
-        array = array / np.float32(32768)
-    elif not np.issubdtype(array.dtype, np.floating):
+    if array.dtype != np.int16 and not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{name}: a recording is float or int16, not {array.dtype}")
-    if not np.isfinite(array).all():
+    samples = to_float(array).astype(np.float32)
+    if not np.isfinite(samples).all():
         raise UserError(f"{name}: not finite")
-    return array.reshape(len(array), -1).astype(np.float32)
+    return samples.reshape(len(samples), -1)

@@ -27,6 +27,7 @@ class Evaluation(NamedTuple):
       classes: names, in the order of the labels.
       files: (path, class) of each scored file.
       trained_on: number of scored files that are byte-identical to a training file.
+      chosen_on: whether the epoch was chosen on these files.
       bad: files that could not be used.
     """
 
@@ -36,7 +37,11 @@ class Evaluation(NamedTuple):
     scored: Scored
     files: list[tuple[str, str]]
     trained_on: int
+    chosen_on: bool
     bad: list[Bad]
+
+    def __repr__(self) -> str:
+        return text(self, numbers(self))
 
 
 def numbers(results: Evaluation) -> dict[str, Any]:
@@ -75,6 +80,7 @@ def numbers(results: Evaluation) -> dict[str, Any]:
         "run": results.run,
         "data": results.data,
         "trained_on": results.trained_on,
+        "chosen_on": results.chosen_on,
         "errors": [{"path": bad.path, "error": bad.reason} for bad in results.bad],
     }
 
@@ -103,6 +109,8 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
             f"\nWARNING: the model was trained on {results.trained_on} of these "
             f"{len(results.files)} files; the scores are too high"
         )
+    if results.chosen_on:
+        lines.append("the epoch was chosen on these files: expect lower scores on new ones")
     return "\n".join(lines)
 
 

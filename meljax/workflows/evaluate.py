@@ -84,8 +84,6 @@ def evaluate(
     results = evaluate_model(run, load_model(run), keys, split)
     numbers = evaluation_text.numbers(results)
     say(evaluation_text.text(results, numbers))
-    if keys.get("data.path") is None and results.scored.split == "val":
-        say("the epoch was chosen on these files: expect lower scores on new ones")
     if json_file:
         write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
     return len(results.bad)
@@ -134,6 +132,7 @@ def evaluate_model(
         scored=scored,
         files=used,
         trained_on=sum(labeled.digests.get(labeled.files[path]) in known for path, _ in used),
+        chosen_on=not others and split == "val",
         bad=bad,
     )
 

@@ -1,0 +1,98 @@
+"""The result of `Model.explain`."""
+
+import base64
+import html
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+
+from meljax.evaluation.explanation import Explanation
+from meljax.features.axes import image_axes
+from meljax.features.frontend import Frontend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Explained:
+    """What the network saw of an item, and where the evidence for a class is.
+
+    Of several windows it is the one with the highest probability of the class. A notebook shows it
+    as a spectrogram, the evidence in orange over it, and the sound of the window.
+    """
+
+    def __init__(self, explanation: Explanation, frontend: Frontend):
+        """Called by `Model.explain`."""
+        self._explanation, self._frontend = explanation, frontend
+
+    @property
+    def path(self) -> str:
+        """The name of the item."""
+        return self._explanation.path
+
+    @property
+    def label(self) -> str:
+        """The class that the evidence is for."""
+        return self._explanation.target
+
+    @property
+    def probability(self) -> float:
+        """The calibrated probability of `label`, of the whole item."""
+        return self._explanation.probability
+
+    @property
+    def image(self) -> Float[np.ndarray, "rows columns channel"]:
+        """The input of the network, in 0…1; low frequencies are in the last row."""
+        return self._explanation.image
+
+    @property
+    def evidence(self) -> Float[np.ndarray, "rows columns"]:
+        """The evidence for `label` in each part of `image`, in 0…1 (Grad-CAM)."""
+        return self._explanation.evidence
+
+    @property
+    def samples(self) -> Float[np.ndarray, " samples"] | None:
+        """The window, where 1 is full scale; `None` for an image."""
+        return self._explanation.samples
+
+    @property
+    def sample_rate(self) -> int | None:
+        """The sample rate of `samples`, in Hz; `None` for an image."""
+        return self._frontend.mel.sample_rate if self.samples is not None else None
+
+    @property
+    def start(self) -> float:
+        """Start of the window in its item, in seconds or columns; negative in a shorter item."""
+        return self._explanation.start / (self.sample_rate or 1)
+
+    def figure(self, evidence: bool = True) -> "Figure":
+        """Returns the image with its axes as a matplotlib figure, with the evidence or without."""
+        from meljax.reports import figures  # imports matplotlib
+
+        axes = image_axes(self._frontend, self._explanation.start)
+        return figures.spectrogram(self.image, axes, self.evidence if evidence else None)
+
+    def __repr__(self) -> str:
+        return f"<{self.path}: {self.label} {self.probability:.1%}, window at {self.start:g}>"
+
+    def _repr_html_(self) -> str:
+        """Returns both figures and the sound, for notebooks."""
+        title = f"{html.escape(self.path)}: <b>{html.escape(self.label)}</b> {self.probability:.1%}"
+        parts = [f"<p>{title}</p>"]
+        for with_evidence in (False, True):
+            file = io.BytesIO()
+            self.figure(with_evidence).savefig(file, format="png")
+            parts.append(f'<img style="display: inline" src="{_data("image/png", file)}">')
+        if self.samples is not None:
+            file = io.BytesIO()
+            loudest = max(1.0, float(np.abs(self.samples).max()))
+            soundfile.write(file, self.samples / loudest, self.sample_rate, "PCM_16", format="WAV")
+            parts.append(f'<br><audio controls src="{_data("audio/wav", file)}"></audio>')
+        return "".join(parts)
+
+
+def _data(kind: str, file: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
