@@ -101,6 +101,11 @@ class DataConfig:
     val_fraction: float = _number(
         0.1, "share of the items held out for validation if no split is given", "> 0 and < 1"
     )
+    background: str = _text(
+        "",
+        "class of recordings without a voice, or a folder such as _background_noise_; cut into "
+        "windows and trained on, but left out of accuracy and macro-F1; empty: none",
+    )
     small_classes: str = _choice(
         "stop",
         "classes with too few files for both splits: stop, keep them in training without scoring "

@@ -12,6 +12,7 @@ from jaxtyping import Int, Shaped
 
 from meljax.config import Config, DataConfig
 from meljax.data import decoded_cache, recordings, synthetic
+from meljax.data.background import check_background, cut_background
 from meljax.data.borders import border_warnings
 from meljax.data.classes import describe_items, describe_small, suspicious_classes
 from meljax.data.decode import decoder
@@ -38,7 +39,7 @@ from meljax.util.version import DECODING, versions
 
 FILE_KEYS = (
     *("label", "group", "root", "file_column", "split_column", "start_column", "end_column"),
-    *("pattern", "crop"),
+    *("pattern", "crop", "background"),
 )
 """Keys of the data group that do not apply to the embedded voices."""
 
@@ -58,7 +59,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()  # one line each
     notes: tuple[str, ...] = ()  # how the data were understood, one line each
     split_rule: str = ""  # how the splits were decided
-    unscored: tuple[str, ...] = ()  # classes that are trained on, but too small to be scored
+    unscored: tuple[str, ...] = ()  # trained on, but not scored: the background, small classes
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of the items in `split`."""
@@ -171,7 +172,7 @@ def _make_dataset(
             *leaks(items, digests, splits),
         ),
         split_rule=rule,
-        unscored=unscored,
+        unscored=tuple(sorted({*unscored, config.data.background} - {""})),
         **attributes,
     )
 
@@ -237,11 +238,15 @@ def _load_manifest(config: Config, cache: Path) -> Dataset:
         _check_heights(items, arrays)
     digests = [content.digest for _, content in good]
     notes, warnings = list(manifest.notes), list(manifest.warnings)
+    check_background(items, data.background)
     warnings += _borders(data, manifest, items, arrays)
     if manifest.kind == "audio":
         facts = {item.path: content.value.facts for item, content in good}
         notes += recordings.notes(facts, rate)
         warnings += recordings.warnings(facts)
+        if data.background:
+            items, digests, arrays, cut = cut_background(items, digests, arrays, data, rate)
+            notes += cut
         items, digests, arrays = _without_silence(data, items, digests, arrays, warnings)
         check_enough_left(manifest, items, bad)
     attributes = {"left_out": manifest.left_out, "skipped": bad, "notes": tuple(notes)}

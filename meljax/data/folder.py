@@ -77,8 +77,8 @@ def _scan_names(root: Path, tree: Tree, data: DataConfig, training: bool) -> Man
             "data.allow_split_names=true"
         )
     aside = dict.fromkeys(background, "background")
+    notes = _take_background(items, aside, data.background)
     lists = [path for path, _ in split_lists(root, tree)]
-    notes = [f"{count(len(background), 'file')} of background left out"] if background else []
     notes += [f"the list {path!r} is not used with data.pattern" for path in lists]
     return _manifest(root, tree, items, aside, [], notes, training)
 
@@ -109,11 +109,40 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
         items, unlisted = _by_lists(items, lists.split_of, training)
         lists.notes.extend([f"{count(unlisted, 'file')} in no list left out"] * bool(unlisted))
     loose = len(tree.files) - len(items) - len(aside) - unlisted
-    notes = [*layout.notes, *lists.notes]
+    notes = [*layout.notes, *_take_background(items, aside, data.background), *lists.notes]
     if loose:
         notes.append(f"{count(loose, 'file')} outside of the class folders left out")
     manifest = _manifest(root, tree, items, aside, layout.empty, notes, training)
     return dataclasses.replace(manifest, warnings=tuple(lists.warnings))
+
+
+def _take_background(items: list[Item], aside: dict[str, str], name: str) -> list[str]:
+    """Moves files of the background class `name` from `aside` to `items`; returns notes.
+
+    They keep no split: lists and folders of splits do not name them.
+    """
+    folders: dict[str, list[str]] = {}
+    for path in (path for path, what in aside.items() if what == "background"):
+        folders.setdefault(_background_folder(path), []).append(path)
+    notes = []
+    for folder, paths in folders.items():
+        files = count(len(paths), "file")
+        if folder.rpartition("/")[2] == name:
+            items += [Item(path, name) for path in paths]
+            for path in paths:
+                del aside[path]
+            notes.append(f"{folder!r} is the background, with {files}")
+        else:
+            hint = f"; data.background={folder.rpartition('/')[2]} trains on it"
+            notes.append(f"{folder!r} is no class; {files} in it left out{hint}")
+    return notes
+
+
+def _background_folder(path: str) -> str:
+    """Returns the path of the background folder that a file is in."""
+    parts = path.split("/")
+    place = next(i for i, part in enumerate(parts) if is_background(part))
+    return "/".join(parts[: place + 1])
 
 
 def _check_mixture(root: Path, tree: Tree) -> None:

@@ -284,9 +284,6 @@ def _set_background_aside(tree: Tree, layout: Layout) -> None:
         for folder in (join(parent, name) for name in names if is_background(name)):
             if tree.below[folder]:
                 layout.aside[folder] = "background"
-                layout.notes.append(
-                    f"{folder!r} is no class; {_files(tree.below[folder])} in it left out"
-                )
 
 
 def quoted(names: Iterable[str], most: int = 5) -> str:

@@ -37,10 +37,11 @@ def split_items(
     """Returns the split of every item; items that have one keep it.
 
     If any item is in val already, all splits are returned as they are. With `data.holdout`, the
-    items of these groups are in val. Otherwise items that share a group or a digest stay together.
-    Every class gets at least one item in train and in val, and about `data.val_fraction` of its
-    items in val; over all classes these are `round(val_fraction * n)` items if the groups allow it.
-    The order of the items does not matter.
+    items of these groups are in val. In both cases, items of `data.background` without split or
+    group are split by `data.val_fraction`. Otherwise items that share a group or a digest stay
+    together. Every class gets at least one item in train and in val, and about `data.val_fraction`
+    of its items in val; over all classes these are `round(val_fraction * n)` items if the groups
+    allow it. The order of the items does not matter.
 
     `digests` identify the contents of the files; `seed` selects one of the possible splits. Classes
     that are too small for both splits must have been skipped, unless `data.small_classes` is
@@ -50,11 +51,16 @@ def split_items(
       UserError: a class cannot be in both train and val, or `data.holdout` does not fit.
     """
     splits = [item.split for item in items]
-    if data.holdout:
-        return Splits(
-            _hold_out(items, splits, data.holdout), f"groups held out: {data.holdout.strip()}"
-        )
-    if "val" in splits or "" not in splits:
+    if data.holdout or "val" in splits:
+        rule = "as given"
+        if data.holdout:
+            rule = f"groups held out: {data.holdout.strip()}"
+            splits = _hold_out(items, splits, data.holdout)
+        if alone := _undecided_background(items, data):
+            _split_background(items, digests, alone, splits, data.val_fraction, seed)
+            rule += f"; {data.val_fraction:.3g} of the background, seed {seed}"
+        return Splits(splits, rule)
+    if "" not in splits:
         return Splits(splits, "as given")
     undecided = [index for index, split in enumerate(splits) if not split]
     units = _units(items, digests, undecided)
@@ -72,6 +78,39 @@ def split_items(
         held_out = list(groups.values()).count("val")
         rule += f", {what} kept together: {held_out:,} of {len(groups):,} held out"
     return Splits(splits, rule, tuple(sorted(small)))
+
+
+def _undecided_background(items: Sequence[Item], data: DataConfig) -> list[int]:
+    """Returns the indices of the background's items without a given split or group."""
+    return [
+        index
+        for index, item in enumerate(items)
+        if data.background and item.label == data.background and not (item.split or item.group)
+    ]
+
+
+def _split_background(
+    items: Sequence[Item],
+    digests: Sequence[str],
+    alone: Sequence[int],
+    splits: list[str],
+    val_fraction: float,
+    seed: int,
+) -> None:
+    """Sets the `splits` of the items `alone`; windows of one recording stay together.
+
+    A single recording is for training.
+    """
+    units = sorted(
+        _units(items, digests, alone),
+        key=lambda unit: _rank(seed, min(items[i].name for i in unit.members)),
+    )
+    chosen: set[int] = set()
+    if len(units) > 1:
+        targets = _targets({items[alone[0]].label: len(alone)}, val_fraction)
+        chosen = {index for unit in _search(units, targets) for index in unit.members}
+    for index in alone:
+        splits[index] = "val" if index in chosen else "train"
 
 
 def small_classes(items: Sequence[Item], digests: Sequence[str]) -> dict[str, tuple[int, int]]:

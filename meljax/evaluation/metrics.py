@@ -94,9 +94,21 @@ def cross_entropy(
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
-    """Returns the share of items on the diagonal."""
-    return float(np.trace(confusion) / confusion.sum())
+def accuracy(confusion: Int[np.ndarray, "classes classes"], unscored: Sequence[int] = ()) -> float:
+    """Returns the share of items on the diagonal, without the items of the classes `unscored`."""
+    counted = without(confusion, unscored)
+    return float(np.trace(counted) / counted.sum())
+
+
+def without(
+    confusion: Int[np.ndarray, "*batch classes classes"], unscored: Sequence[int]
+) -> Int[np.ndarray, "*batch classes classes"]:
+    """Returns a confusion matrix without the items of some classes: their rows are 0."""
+    if not len(unscored):
+        return confusion
+    counted = confusion.copy()
+    counted[..., list(unscored), :] = 0
+    return counted
 
 
 def class_scores(
@@ -119,8 +131,10 @@ def macro_f1(
 ) -> Float[np.ndarray, "*batch"] | float:
     """Returns the mean F1 of the classes that occur as label or prediction, without `unscored`.
 
-    Equal to `sklearn.metrics.f1_score(y_true, y_pred, average='macro')` if all are scored.
+    Items of the classes `unscored` do not count as mistakes of others either. Equal to
+    `sklearn.metrics.f1_score(y_true, y_pred, average='macro')` if all are scored.
     """
+    confusion = without(confusion, unscored)
     occurs = (confusion.sum(-1) + confusion.sum(-2)) > 0
     occurs[..., list(unscored)] = False
     f1 = class_scores(confusion)[2]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +13,30 @@ from meljax.evaluation import calibration, metrics, statistics
 from meljax.evaluation.aggregation import item_probabilities
 from meljax.evaluation.forward import Model
 from meljax.evaluation.scorer import score_split, window_order
+from meljax.util.phrases import count
+
+
+class BackgroundShares(NamedTuple):
+    """Numbers of files: of the background, and of other classes taken for it.
+
+    Attributes:
+      files: of the background.
+      recognized: those of them that are predicted as background.
+      others: of the other classes.
+      taken: those of them that are predicted as background.
+    """
+
+    files: int
+    recognized: int
+    others: int
+    taken: int
+
+    def text(self) -> str:
+        """Returns '58 of 60 files recognized; 3 of 240 others taken for it'."""
+        return (
+            f"{self.recognized:,} of {count(self.files, 'file')} recognized; "
+            f"{self.taken:,} of {self.others:,} others taken for it"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +48,8 @@ class Scores:
       epoch: number of the epoch, from 1.
       chosen: whether the epoch was chosen for its validation score.
       labels: true class of each item.
-      unscored: classes that macro-F1 leaves out, because they are only trained on.
+      unscored: classes that accuracy and macro-F1 leave out with their items.
+      background: the one of them that is the background, if there is one.
       probabilities: calibrated probabilities of each item; a field or property of subclasses.
     """
 
@@ -32,6 +58,7 @@ class Scores:
     chosen: bool
     labels: Int[np.ndarray, " items"]
     unscored: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
+    background: int | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def predictions(self) -> Int[np.ndarray, " items"]:
@@ -43,6 +70,25 @@ class Scores:
         """Returns which predictions are right."""
         return self.predictions == self.labels
 
+    @property
+    def counted(self) -> Bool[np.ndarray, " items"]:
+        """Returns which items count in accuracy and macro-F1."""
+        return ~np.isin(self.labels, self.unscored)
+
+    @property
+    def background_shares(self) -> BackgroundShares | None:
+        """Returns how well the background is told from the rest; `None` if there is none."""
+        if self.background is None:
+            return None
+        of_background = self.labels == self.background
+        taken = self.predictions == self.background
+        return BackgroundShares(
+            files=int(of_background.sum()),
+            recognized=int((of_background & taken).sum()),
+            others=int((~of_background).sum()),
+            taken=int((~of_background & taken).sum()),
+        )
+
     @functools.cached_property
     def confusion(self) -> Int[np.ndarray, "classes classes"]:
         """Returns the counts of (true class, predicted class), true classes in rows."""
@@ -52,13 +98,14 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Returns the share of right predictions."""
-        return metrics.accuracy(self.confusion)
+        """Returns the share of right predictions among the items that count."""
+        return metrics.accuracy(self.confusion, self.unscored)
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """Returns the 95 % Wilson interval of the accuracy."""
-        return statistics.wilson(int(self.right.sum()), len(self.labels))
+        counted = self.counted
+        return statistics.wilson(int(self.right[counted].sum()), int(counted.sum()))
 
     @property
     def macro_f1(self) -> float:
@@ -118,6 +165,7 @@ def score_weights(
     chosen: bool,
     temperature: float | None,
     unscored: tuple[int, ...] = (),
+    background: int | None = None,
 ) -> Scored:
     """Returns the scores of a model on the split `data`.
 
@@ -130,4 +178,14 @@ def score_weights(
     item, labels = item[item != PADDING], np.asarray(data.label)
     if temperature is None:
         temperature = calibration.fit_temperature(logits, item, labels)
-    return Scored(split, epoch, chosen, labels, logits, item, temperature, unscored=unscored)
+    return Scored(
+        split,
+        epoch,
+        chosen,
+        labels,
+        logits,
+        item,
+        temperature,
+        unscored=unscored,
+        background=background,
+    )

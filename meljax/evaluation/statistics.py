@@ -7,7 +7,7 @@ import numpy as np
 import scipy  # its submodules are imported on first use
 from jaxtyping import Bool, Int
 
-from meljax.evaluation.metrics import macro_f1
+from meljax.evaluation.metrics import macro_f1, without
 
 LEVEL = 0.05
 """Significance level of a single test."""
@@ -27,10 +27,11 @@ def bootstrap_macro_f1(
 ) -> tuple[float, float] | None:
     """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
 
-    Classes in `unscored` do not count. The interval is `None` if there are no mistakes, because no
-    resample would contain one. Resampling all items with replacement is a multinomial draw from the
-    cells of the confusion matrix.
+    Classes in `unscored` and their items do not count. The interval is `None` if there are no
+    mistakes, because no resample would contain one. Resampling all items with replacement is a
+    multinomial draw from the cells of the confusion matrix.
     """
+    confusion = without(confusion, unscored)
     total = int(confusion.sum())
     if np.trace(confusion) == total:
         return None

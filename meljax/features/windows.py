@@ -1,5 +1,7 @@
 """Windows of an item: where they start, and how they are cut and padded."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,19 @@ def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
     if count == 1:
         return np.array([spare // 2])
     return np.rint(np.linspace(0, spare, count)).astype(np.int64)
+
+
+MAX_DEFAULT_SECONDS = 30.0
+"""Maximum length of a window of recordings, unless data.window sets it."""
+
+
+def default_window(lengths: Sequence[int], sample_rate: int | None = None) -> int:
+    """Returns the median of `lengths`; for recordings, at most `MAX_DEFAULT_SECONDS`.
+
+    `sample_rate` is that of recordings, in Hz; `None` for images.
+    """
+    median = int(np.median(lengths))
+    return min(median, round(MAX_DEFAULT_SECONDS * sample_rate)) if sample_rate else median
 
 
 def scored_starts(

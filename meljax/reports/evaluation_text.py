@@ -48,6 +48,7 @@ def numbers(results: Evaluation) -> dict[str, Any]:
     """Returns all numbers, for JSON."""
     scored, classes = results.scored, results.classes
     probabilities = scored.probabilities
+    shares, counted = scored.background_shares, scored.counted
     tops = [k for k in TOP if k < len(classes)]
     calibration, rows = calibration_of(scored), per_class(scored.confusion, classes)
     return {
@@ -60,7 +61,10 @@ def numbers(results: Evaluation) -> dict[str, Any]:
         "accuracy_interval": scored.accuracy_interval,
         "macro_f1": scored.macro_f1,
         "macro_f1_interval": scored.macro_f1_interval,
-        "top_k": {k: metrics.top_accuracy(probabilities, scored.labels, k) for k in tops},
+        "background": shares and shares._asdict(),
+        "top_k": {
+            k: metrics.top_accuracy(probabilities[counted], scored.labels[counted], k) for k in tops
+        },
         "temperature": scored.temperature,
         "uncalibrated": dataclasses.asdict(calibration.before),
         **dataclasses.asdict(calibration.after),
@@ -92,6 +96,7 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
         f"{results.run}, epoch {scored.epoch}: {len(results.files):,} files of {results.data}",
         f"accuracy    {with_interval(scored.accuracy, scored.accuracy_interval)}",
         f"macro-F1    {with_interval(scored.macro_f1, scored.macro_f1_interval)}",
+        *_background_line(scored),
         *(f"top-{k}       {share:.1%}" for k, share in found["top_k"].items() if k > 1),
         f"loss        {found['loss']:.3f} nats (without the temperature {before['loss']:.3f})",
         f"calibration {found['expected_calibration_error']:.1%} expected error at temperature "
@@ -112,6 +117,11 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     if results.chosen_on:
         lines.append("the epoch was chosen on these files: expect lower scores on new ones")
     return "\n".join(lines)
+
+
+def _background_line(scored: Scored) -> list[str]:
+    shares = scored.background_shares
+    return [f"background  {shares.text()}; left out of all other scores"] if shares else []
 
 
 def _class_lines(results: Evaluation) -> Iterator[str]:

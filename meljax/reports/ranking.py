@@ -44,7 +44,9 @@ def paired_tests(records: Sequence[RunRecord]) -> list[Pair]:
                     f"{a.path} and {b.path} share a split, but their {PREDICTIONS} name different "
                     f"files; write both again, for example: {remedy(a.path)}"
                 )
-            found.append(Pair(i, j, split, statistics.mcnemar(one.right, other.right)))
+            counted = one.counted & other.counted
+            test = statistics.mcnemar(one.right[counted], other.right[counted])
+            found.append(Pair(i, j, split, test))
     return found
 
 

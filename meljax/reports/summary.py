@@ -10,7 +10,12 @@ def text(results: RunResults) -> str:
     last = results.scores[0].epoch
     lines = [_line(scored, last) for scored in results.scores]
     best = [each for each in results.scores if each.chosen and each.split == "val"]
-    return "\n".join([*lines, *map(_calibration, best)])
+    background = [
+        f"background (best epoch): {each.background_shares.text()}"
+        for each in best
+        if each.background_shares
+    ]
+    return "\n".join([*lines, *background, *map(_calibration, best)])
 
 
 def _line(scored: Scored, last: int) -> str:

@@ -14,9 +14,9 @@ from meljax.data.dataset import Dataset
 from meljax.data.manifest import noun
 from meljax.data.tfds import catalog
 from meljax.features.frontend import Frontend, Kind
+from meljax.features.windows import MAX_DEFAULT_SECONDS
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import NETWORKS
-from meljax.training.task_setup import MAX_DEFAULT_WINDOW
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
 from meljax.util.phrases import count
@@ -33,7 +33,7 @@ class DataInfo:
 
     Attributes:
       classes: names, in the order of the labels.
-      unscored: classes that are trained on, but too small to be scored.
+      unscored: classes that are trained on, but not scored: the background and small classes.
       files: number of items per split.
       class_counts: number of items of each class in train, val and test.
       split_rule: how the splits were decided.
@@ -210,7 +210,7 @@ def _window(config: Config, frontend: Frontend, median: float) -> str:
         )
     if config.data.window:
         return f"{length}, set by data.window{drawn}"
-    if frontend.kind == "audio" and own >= MAX_DEFAULT_WINDOW:
+    if frontend.kind == "audio" and own >= MAX_DEFAULT_SECONDS:
         return f"{length}, the maximum unless data.window is set{drawn}"
     return f"{length}, the median length of the training {noun(frontend.kind)}{drawn}"
 

@@ -22,7 +22,7 @@ class TrainedModel(NamedTuple):
     """The model of a run's best epoch.
 
     It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits; `unscored`
-    are classes without validation files.
+    are the background and classes without validation files; `background` is the first of these.
     """
 
     config: Config
@@ -31,6 +31,7 @@ class TrainedModel(NamedTuple):
     epoch: int
     temperature: float
     unscored: tuple[int, ...] = ()
+    background: int | None = None
 
 
 def load_model(run: Path) -> TrainedModel:
@@ -52,12 +53,16 @@ def load_model(run: Path) -> TrainedModel:
         # If the best checkpoint is damaged, this is another one with its own meta.
         weights, meta = checkpoints.restore_best(like)
     variables = {name: weights[name] for name in ("params", "batch_stats")}
+    settings, background = info.settings(), None
+    if settings.data.background in meta.classes:
+        background = meta.classes.index(settings.data.background)
     return TrainedModel(
         # The data may have moved since the checkpoint was written.
-        config=dataclasses.replace(config, data=info.settings().data),
+        config=dataclasses.replace(config, data=settings.data),
         model=Model(network, meta.frontend, meta.classes, mesh, variables),
         step=int(weights["step"]),
         epoch=meta.epoch,
         temperature=read_temperature(run, meta.epoch),
         unscored=tuple(map(meta.classes.index, info.data.unscored)),
+        background=background,
     )

@@ -78,7 +78,13 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
             raise ValueError
         groups = itertools.groupby(rows, lambda row: tuple(row[:3]))
         unscored = tuple(classes[name] for name in info.data.unscored)
-        scores = [_predicted(*key, list(group), classes, unscored) for key, group in groups]
+        background = classes.get(info.config["data.background"])
+        scores = [
+            dataclasses.replace(
+                _predicted(*key, list(group), classes), unscored=unscored, background=background
+            )
+            for key, group in groups
+        ]
         if (scores[0].chosen, scores[0].split) != (False, "val"):
             raise ValueError
         if any(len(each.labels) != info.data.files[each.split] for each in scores):
@@ -96,7 +102,6 @@ def _predicted(
     split: str,
     rows: list[list[str]],
     classes: dict[str, int],
-    unscored: tuple[int, ...],
 ) -> Predicted:
     """Returns the rows of one split and weights; raises `ValueError` or `KeyError` if damaged."""
     paths, starts, ends, labels, predictions = zip(*(row[3:8] for row in rows), strict=True)
@@ -108,7 +113,6 @@ def _predicted(
         paths=tuple(zip(paths, starts, ends, strict=True)),
         labels=np.array([classes[label] for label in labels]),
         probabilities=probabilities,
-        unscored=unscored,
     )
     sums_to_one = np.isclose(probabilities.sum(-1), 1).all()  # False for NaN and infinity
     if [classes[p] for p in predictions] != predicted.predictions.tolist() or not sums_to_one:

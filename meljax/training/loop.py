@@ -69,7 +69,8 @@ def train_epochs(
         for measured in (trained, scored):
             _check_finite(measured.first_bad_step, epoch, config.learning_rate)
         row = {"epoch": epoch, "step": epoch * steps_per_epoch(items, config.batch_size)}
-        row |= _scores("train", trained) | _scores("val", scored, task.unscored)
+        background = () if task.background is None else (task.background,)
+        row |= _scores("train", trained, background) | _scores("val", scored, task.unscored)
         row |= {"seconds": time.perf_counter() - begun}
         row |= {"images_per_second": items / (trained_at - begun)}
         yield Epoch(state, row, np.asarray(scored.confusion))
@@ -114,10 +115,10 @@ def _check_finite(first_bad_step: Int[np.ndarray, ""], epoch: int, rate: float) 
         )
 
 
-def _scores(split: str, measured: Metrics, unscored: Sequence[int] = ()) -> Row:
+def _scores(split: str, measured: Metrics, unscored: Sequence[int]) -> Row:
     confusion = np.asarray(measured.confusion)
     return {
         f"{split}_loss": float(measured.loss),
-        f"{split}_accuracy": metrics.accuracy(confusion),
+        f"{split}_accuracy": metrics.accuracy(confusion, unscored),
         f"{split}_f1": float(metrics.macro_f1(confusion, unscored)),
     }

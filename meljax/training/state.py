@@ -22,7 +22,7 @@ class Task(NamedTuple):
     """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
 
     `classes` are names in the order of the logits; `mesh` holds all devices; `unscored` are classes
-    that are trained on, but have no validation items.
+    that are trained on, but not scored; `background` is one of them, if there is a background.
     """
 
     network: nn.Module
@@ -32,6 +32,7 @@ class Task(NamedTuple):
     classes: tuple[str, ...]
     mesh: Mesh
     unscored: tuple[int, ...] = ()
+    background: int | None = None
 
 
 @flax.struct.dataclass

@@ -1,19 +1,15 @@
 """Makes the task of a run, and its splits on the devices, from settings and data."""
 
-import numpy as np
-
 from meljax.config import Config, MelConfig
 from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset, Split
 from meljax.features.frontend import Frontend, crop_of
 from meljax.features.mel_spectrogram import mel_filterbank
+from meljax.features.windows import default_window
 from meljax.models.registry import build
 from meljax.training.state import Task, make_optimizer
 from meljax.util.devices import make_mesh, replicated
 from meljax.util.errors import UserError
-
-MAX_DEFAULT_WINDOW = 30.0
-"""Maximum length of a window in seconds, unless data.window sets it."""
 
 
 def make_task(config: Config, dataset: Dataset) -> Task:
@@ -26,7 +22,18 @@ def make_task(config: Config, dataset: Dataset) -> Task:
     network = build(config.model, len(dataset.classes))
     optimizer = make_optimizer(config.train, len(dataset.indices("train")))
     unscored = tuple(map(dataset.classes.index, dataset.unscored))
-    return Task(network, frontend, config.mask, optimizer, dataset.classes, make_mesh(), unscored)
+    name = config.data.background
+    background = dataset.classes.index(name) if name else None
+    return Task(
+        network,
+        frontend,
+        config.mask,
+        optimizer,
+        dataset.classes,
+        make_mesh(),
+        unscored,
+        background,
+    )
 
 
 def make_frontend(config: Config, dataset: Dataset) -> Frontend:
@@ -49,11 +56,12 @@ def make_frontend(config: Config, dataset: Dataset) -> Frontend:
 
 def _window(config: Config, dataset: Dataset) -> int:
     """Returns the length of a window, in samples or columns."""
-    lengths = [len(dataset.arrays[i]) for i in dataset.indices("train")]
+    train = dataset.indices("train")
+    lengths = [
+        len(dataset.arrays[i]) for i in train if dataset.items[i].label != config.data.background
+    ]
     if config.data.window == 0:
-        median = int(np.median(lengths))
-        longest = round(MAX_DEFAULT_WINDOW * config.mel.sample_rate)
-        return min(median, longest) if dataset.kind == "audio" else median
+        return default_window(lengths, config.mel.sample_rate if dataset.kind == "audio" else None)
     unit, name = (1, "columns") if dataset.kind == "image" else (config.mel.sample_rate, "seconds")
     window, longest = round(config.data.window * unit), max(lengths)
     if window < 1:

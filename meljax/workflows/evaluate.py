@@ -121,7 +121,8 @@ def evaluate_model(
     else:
         split = split or "val"
         labeled = own_files(run, trained, rows, split, given)
-    unscored = () if others else trained.unscored
+    background = () if trained.background is None else (trained.background,)
+    unscored = background if others else trained.unscored
     scored, used, bad = score(trained, labeled, split or "all", unscored)
     bad = [*labeled.bad, *bad]
     known = {row["sha256"] for row in rows if row["split"] == "train"}
@@ -145,6 +146,7 @@ def score(
     Raises:
       UserError: no file could be used.
     """
+    number = {name: i for i, name in enumerate(trained.model.classes)}
     items: list[ScoredItem] = []
     used: list[tuple[str, str]] = []
     bad: list[Bad] = []
@@ -162,12 +164,11 @@ def score(
             else:
                 items.append(result)
                 used.append((result.path, label))
-    if not items:
+    if not any(number[label] not in unscored for _, label in used):
         raise UserError(
             f"none of the files of {labeled.description} can be scored: {len(bad)} cannot be used, "
             f"{silent} are silent"
         )
-    number = {name: i for i, name in enumerate(trained.model.classes)}
     scored = Scored(
         split=split,
         epoch=trained.epoch,
@@ -177,6 +178,7 @@ def score(
         labels=np.array([number[label] for _, label in used]),
         temperature=trained.temperature,
         unscored=unscored,
+        background=trained.background,
     )
     return scored, used, bad
 
@@ -243,6 +245,8 @@ def _row_source(
     """Returns the source of a row of `split.csv`."""
     start, end = (float(row[name]) if row[name] else None for name in ("start", "end"))
     item = items.get((row["path"], start, end))
+    if not item and (whole := items.get((row["path"], None, None))):
+        item = dataclasses.replace(whole, start=start, end=end)  # a window of the background
     if item:
         return _item_source(item, root, decoded, model)
 

@@ -77,6 +77,7 @@ def _score_held_out(
                 chosen=chosen,
                 temperature=scores["val"].temperature if scores else None,
                 unscored=session.task.unscored,
+                background=session.task.background,
             )
     return scores
 

@@ -1,0 +1,76 @@
+"""The background class: recordings without a voice, cut into windows."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+
+from meljax.config import DataConfig
+from meljax.data.manifest import Item
+from meljax.features.windows import default_window
+from meljax.util.errors import UserError
+from meljax.util.phrases import count, nearest
+
+
+def check_background(items: Sequence[Item], name: str) -> None:
+    """Raises `UserError` unless `name` is a class beside two others; '' passes."""
+    labels = {item.label for item in items}
+    if not name:
+        return
+    if name not in labels:
+        raise UserError(
+            f"data.background: there is no class {name!r}{nearest(name, labels)}; it must be one "
+            "of the classes, or a folder such as '_background_noise_'"
+        )
+    if len(labels) < 3:
+        raise UserError(f"data.background: {name!r} leaves one class; expected at least two others")
+
+
+def cut_background(
+    items: Sequence[Item],
+    digests: Sequence[str],
+    arrays: Sequence[Shaped[np.ndarray, "_ ..."]],
+    data: DataConfig,
+    rate: int,
+) -> tuple[list[Item], list[str], list[Shaped[np.ndarray, "_ ..."]], list[str]]:
+    """Returns the items with long recordings of the background cut into windows, and notes.
+
+    A window is as long as `data.window`, or as the median of the other recordings. Windows follow
+    each other; what is left at the end is dropped. Recordings shorter than two windows, and
+    segments, stay as they are.
+
+    Args:
+      items: recordings.
+      digests: of their files.
+      arrays: their samples, at `rate` Hz.
+    """
+    others = [
+        len(array)
+        for item, array in zip(items, arrays, strict=True)
+        if item.label != data.background
+    ]
+    window = round(data.window * rate) or default_window(others, rate)
+    cut = {
+        i
+        for i, item in enumerate(items)
+        if item.label == data.background and item.start is None and len(arrays[i]) >= 2 * window
+    }
+    if not cut:
+        return list(items), list(digests), list(arrays), []
+    parts = []
+    for i, item in enumerate(items):
+        if i not in cut:
+            parts.append((item, digests[i], arrays[i]))
+            continue
+        for start in range(0, len(arrays[i]) - window + 1, window):
+            end = start + window
+            part = dataclasses.replace(item, start=start / rate, end=end / rate)
+            parts.append((part, digests[i], arrays[i][start:end]))
+    windows = len(parts) - (len(items) - len(cut))
+    note = (
+        f"background {data.background!r}: {count(len(cut), 'recording')} cut into "
+        f"{count(windows, 'window')} of {window / rate:.2f} s"
+    )
+    items, digests, arrays = map(list, zip(*parts, strict=True))
+    return items, digests, arrays, [note]
