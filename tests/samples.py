@@ -119,7 +119,13 @@ def mistake(path, label, target, image, samples=None):
 
 
 def make_results(
-    names=("ann", "bob", "cy", "di"), epochs=4, mistakes=2, scores=None, audio=None, **info
+    names=("ann", "bob", "cy", "di"),
+    epochs=4,
+    mistakes=2,
+    scores=None,
+    audio=None,
+    probes=None,
+    **info,
 ):
     image = np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8, 1)
     count = len(names)
@@ -137,6 +143,7 @@ def make_results(
         ],
         mistakes=wrong,
         mask_examples=[MaskExample("m.wav", names[0], image, image / 2)],
+        probes=probes or {},
     )
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from meljax.evaluation.coverage import Probes
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import Mistake
 from meljax.evaluation.scores import Scored
@@ -31,6 +32,8 @@ class RunResults:
       scores: by split (validation, test), then by weights (last epoch, best epoch if known).
       mistakes: mistakes of the last epoch on validation files, the most confident first.
       mask_examples: training images before and after masking; empty if masks are off.
+      probes: probabilities of sounds that are none of the classes, from the weights that predict
+        uses; empty for images.
     """
 
     name: str
@@ -40,3 +43,4 @@ class RunResults:
     scores: list[Scored]
     mistakes: list[Mistake]
     mask_examples: list[MaskExample]
+    probes: Probes

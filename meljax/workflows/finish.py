@@ -6,6 +6,7 @@ from jaxtyping import Array, Key
 
 from meljax.data.batches import DeviceSet
 from meljax.data.dataset import Dataset
+from meljax.evaluation.coverage import probe
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import worst_mistakes
 from meljax.evaluation.scores import Scored, score_weights
@@ -49,6 +50,7 @@ def score(session: Session, state: TrainState, history: list[Row]) -> RunResults
         warn(f"the weights of the best epoch ({best}) are lost; it is not scored")
     scores = [_score_held_out(session, *each) for each in weights]
     mask, val = session.config.mask, session.sets["val"]
+    _, _, predicting = weights[-1]
     return RunResults(
         name=session.workdir.name,
         info=session.info,
@@ -59,6 +61,7 @@ def score(session: Session, state: TrainState, history: list[Row]) -> RunResults
             model_of(session.task, state), session.dataset, val, scores[0]["val"]
         ),
         mask_examples=mask_examples(session) if mask.freq_count or mask.time_count else [],
+        probes=probe(model_of(session.task, predicting), scores[-1]["val"].temperature),
     )
 
 
