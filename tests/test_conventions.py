@@ -35,6 +35,7 @@ def test_there_is_one_version():
     assert versions([])["meljax"] == __version__
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
     assert "version =" not in (ROOT / "pyproject.toml").read_text().split("[tool.")[0]
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
     # The tests may run on a tree that is not installed.
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         assert importlib.metadata.version("meljax") == __version__
