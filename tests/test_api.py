@@ -245,6 +245,15 @@ def test_what_cannot_be_explained_is_refused(window_run, recordings, tmp_path):
             model.explain(item, label=label)
 
 
+def test_libraries_log_nothing_and_keep_their_verbosity(window_run):
+    program = (
+        "import logging, meljax; from absl import logging as absl; absl.set_verbosity(absl.INFO); "
+        f"meljax.load({str(window_run)!r}); assert absl.get_verbosity() == absl.INFO"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_export_writes_by_suffix(window_run, tmp_path):
     model = meljax.load(window_run)
     out = model.export(tmp_path / "model.stablehlo")

@@ -19,6 +19,7 @@ from meljax.features.samples import to_float
 from meljax.reports.evaluation_text import Evaluation
 from meljax.runs.load_model import TrainedModel, load_model
 from meljax.util import devices
+from meljax.util.console import quiet_libraries
 from meljax.util.errors import UserError
 from meljax.workflows.evaluate import evaluate_model
 from meljax.workflows.explain import explain
@@ -31,6 +32,7 @@ _EXPORTS = {".stablehlo": "stablehlo", ".onnx": "onnx", ".safetensors": "torch"}
 """Format by suffix."""
 
 
+@quiet_libraries()
 def load(run: str | Path) -> "Model":
     """Returns the model of the best epoch of a run.
 
@@ -69,6 +71,7 @@ class Model:
         name = self._trained.config.model.name
         return f"<{name} for {kind}, {len(self.classes)} classes, epoch {self.epoch} of {self.run}>"
 
+    @quiet_libraries()
     def predict(
         self,
         inputs: str | Path | Array | Sequence[str | Path | Array],
@@ -106,6 +109,7 @@ class Model:
         rows = [{name: row.get(name) for name in names} for row in rows]
         return Predictions(self.classes, rows, np.concatenate(found))
 
+    @quiet_libraries()
     def explain(
         self, item: str | Path | Array, sample_rate: int | None = None, *, label: str | None = None
     ) -> Explained:
@@ -153,6 +157,7 @@ class Model:
         samples, rate = _samples(name, array), frontend.mel.sample_rate
         return Source(name, lambda: decoder.prepare_samples(samples, sample_rate, rate))
 
+    @quiet_libraries()
     def evaluate(
         self, data: str | Path | None = None, split: str | None = None, **keys: Any
     ) -> Evaluation:
@@ -169,6 +174,7 @@ class Model:
         given: Mapping[str, Any] = data_keys(data, keys)
         return evaluate_model(self.run, self._trained, given, split)
 
+    @quiet_libraries()
     def export(self, path: str | Path, format: str | None = None) -> Path:
         """Writes the model as StableHLO, ONNX or PyTorch weights, as `meljax export` does.
 

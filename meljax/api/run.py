@@ -13,6 +13,7 @@ from meljax.reports import data_summary
 from meljax.runs.directory import REPORT
 from meljax.runs.history import count_history, read_history
 from meljax.runs.info import DataInfo
+from meljax.util.console import quiet_libraries
 from meljax.workflows.inspect import understand
 from meljax.workflows.report import compare as compare_runs
 from meljax.workflows.train import train as train_run
@@ -47,6 +48,7 @@ class Run:
         return f"<run {self.workdir}, {count_history(self.workdir)} epochs>"
 
 
+@quiet_libraries()
 def train(
     data: str | Path | None = None,
     *,
@@ -85,6 +87,7 @@ class Understood:
         return "\n".join([data_summary.text(self.info), *warnings])
 
 
+@quiet_libraries()
 def inspect(
     data: str | Path | None = None, *, config: str | Path = "quick", **keys: Any
 ) -> Understood:
@@ -96,6 +99,7 @@ def inspect(
     return Understood(understand(read_settings(os.fspath(config), data_keys(data, keys))))
 
 
+@quiet_libraries()
 def compare(runs: Sequence[str | Path | Run], out: str | Path = "report") -> Path:
     """Writes a page that compares runs to the folder `out`; returns the page's path.
 

@@ -172,14 +172,10 @@ def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
     has gone. Any other exception is a bug and keeps its traceback. `hint`, how to continue, is
     printed after a stop.
     """
-    # Libraries log what they also raise, and orbax logs every file.
-    logging.set_verbosity(logging.FATAL)
-    standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
-    warnings.filterwarnings("ignore", "Corrupt EXIF data")  # the image is shown without them
     _make_output_tolerant()
     stop = StopRequest()
     try:
-        with stop.handling_signals():
+        with quiet_libraries(), stop.handling_signals():
             code = body(stop)
             sys.stdout.flush()
             return code
@@ -205,6 +201,23 @@ def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
         except OSError:
             _discard_output()  # the output itself goes to a full disk
         return 2
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silences the logs of libraries inside the block."""
+    # They log what they also raise, and orbax logs every file.
+    asyncio = standard_logging.getLogger("asyncio")
+    before = logging.get_verbosity(), asyncio.level
+    logging.set_verbosity(logging.FATAL)
+    asyncio.setLevel(standard_logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Corrupt EXIF data")  # images are read without them
+            yield
+    finally:
+        logging.set_verbosity(before[0])
+        asyncio.setLevel(before[1])
 
 
 def _discard_output() -> None:
