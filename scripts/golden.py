@@ -49,7 +49,7 @@ CLASSES, FILES = 4, 12
 """Number of classes of images, and of files per class."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 COPIED = ("metrics.jsonl", "predictions.csv")
-COMPARED = (*COPIED, "top.csv", "windows.csv", "evaluate.json", "stablehlo.npy", "onnx.npy")
+COMPARED = (*COPIED, "top.jsonl", "windows.jsonl", "evaluate.json", "stablehlo.npy", "onnx.npy")
 TIMES = {"seconds", "images_per_second"}
 """Keys of `metrics.jsonl` that differ between runs."""
 NEEDED = ("items", "confusion", "accuracy", "macro_f1", "loss")
@@ -115,8 +115,8 @@ class Side:
         for name in COPIED:
             shutil.copy(self.folder / run.name / name, out)
         predict = ("predict", run.name, *run.files, "--top", "2", "--out")
-        self.command(*predict, out / "top.csv")
-        self.command(*predict, out / "windows.csv", "--windows")
+        self.command(*predict, out / "top.jsonl")
+        self.command(*predict, out / "windows.jsonl", "--windows")
         # Older trees do not take the data as a positional argument.
         option = [] if (self.tree / "meljax" / "commands" / "train.py").exists() else ["--data"]
         data = [*option, *run.data] if run.data else []

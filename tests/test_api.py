@@ -94,28 +94,46 @@ def test_wrong_settings_are_refused(keys, message, recordings, tmp_path):
     assert meljax.UserError is UserError
 
 
-@pytest.mark.parametrize("windows", [False, True])
-def test_predict_gives_the_rows_of_the_command(windows, window_run, recordings, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ([], {}),
+        (["--windows"], {"windows": True}),
+        (["--merge", "--min-probability", "1"], {"merge": True, "min_probability": 1.0}),
+    ],
+)
+def test_predict_gives_the_rows_of_the_command(
+    options, arguments, window_run, recordings, tmp_path
+):
     out = tmp_path / "rows.jsonl"
     (recordings_of := tmp_path / "in").mkdir()
     for path in sorted(recordings.rglob("*.wav"))[:4]:
         (recordings_of / path.name).write_bytes(path.read_bytes())
     (recordings_of / "broken.wav").write_bytes(b"RIFF")
     soundfile.write(recordings_of / "silence.wav", np.zeros(8000), 8000)
-    arguments = [str(window_run), str(recordings_of), "--top", "2", "--out", str(out)]
-    assert predict_command.main(arguments + ["--windows"] * windows) == 1
+    (recordings_of / "20240517_043000.wav").write_bytes(path.read_bytes())
+    command = [str(window_run), str(recordings_of), "--top", "2", "--out", str(out)]
+    assert predict_command.main([*command, *options]) == 1
     expected = [json.loads(line) for line in out.read_text().splitlines()]
     model = meljax.load(window_run)
-    found = model.predict(recordings_of, top=2, windows=windows)
+    found = model.predict(recordings_of, top=2, **arguments)
     assert list(found) == expected
+    assert [list(row) for row in found] == [list(row) for row in expected]
+    found.to_csv(tmp_path / "api.csv")
+    command[-1] = str(tmp_path / "command.csv")
+    assert predict_command.main([*command, *options]) == 1
+    assert (tmp_path / "api.csv").read_bytes() == (tmp_path / "command.csv").read_bytes()
     assert found.probabilities.shape == (len(expected), 3)
     for row, probabilities in zip(found, found.probabilities, strict=True):
-        if row["status"] == "ok":
+        if row["status"] in ("ok", "unknown"):
             assert probabilities.max() == row["probability"]
-            assert found.classes[probabilities.argmax()] == row["label"]
+            best = found.classes[probabilities.argmax()]
+            assert row["label"] == (best if row["status"] == "ok" else None)
         else:
             assert np.isnan(probabilities).all()
-    assert {row["status"] for row in found} == {"ok", "silence", "error"}
+    scored = "unknown" if "min_probability" in arguments else "ok"
+    assert {row["status"] for row in found} == {scored, "silence", "error"}
+    assert {row["time"][:19] for row in found if row["time"]} == {"2024-05-17T04:30:00"}
     assert "voice" in found._repr_html_()
     assert found.labels == [row["label"] for row in expected]
 

@@ -11,6 +11,7 @@ from conftest import CACHE, command, small_config
 from manifests import read as read_layout
 from sklearn.metrics import accuracy_score, f1_score
 
+import meljax
 from meljax.commands import evaluate
 from meljax.config import DataConfig
 from meljax.data.background import cut_background
@@ -204,6 +205,15 @@ def test_a_run_reports_its_background_on_its_own_line(noisy, tmp_path, capsys):
         assert items[path] == probability
     windows = sorted(float(row["probability"]) for row in noise)
     assert windows == sorted(items[path] for path in items if path.startswith(NOISE))
+    rows = meljax.load(run).predict(noisy)
+    assert {row["status"] for row in rows} <= {"ok", "background"}
+    for row, probabilities in zip(rows, rows.probabilities, strict=True):
+        of_noise = rows.classes[probabilities.argmax()] == NOISE
+        assert (row["status"], row["label"] is None) == (
+            ("background", True) if of_noise else ("ok", False)
+        )
+        assert row["probability"] == probabilities.max()
+    assert "background" in {row["status"] for row in rows}
     # On other data, a whole recording of noise is one item.
     assert evaluate.main([str(run), str(noisy), "--json", str(scores)]) == 0
     assert json.loads(scores.read_text())["background"]["files"] == 4

@@ -21,7 +21,7 @@ import pytest
 import soundfile
 from conftest import FIGURE_BORDERS, ROOT, tone
 from PIL import Image
-from samples import trained_model
+from pyarrow import parquet
 
 from meljax.commands import evaluate, predict
 from meljax.commands import export as export_command
@@ -30,14 +30,16 @@ from meljax.data.decode import decoder, long_recording, sound_source
 from meljax.data.decode.long_recording import LongRecording
 from meljax.evaluation import scorer
 from meljax.evaluation.scorer import ScoredItem
+from meljax.evaluation.spans import spans_of
 from meljax.export import onnx_graph
 from meljax.export.classifier import classifier
 from meljax.features.frontend import Frontend
 from meljax.features.windows import starts
+from meljax.outputs.rows import row_of
 from meljax.runs.load_model import load_model
-from meljax.util import table
 from meljax.util.errors import BadFileError
-from meljax.workflows.predict import find_sources, rows_of
+from meljax.workflows import predict as predict_workflow
+from meljax.workflows.predict import find_sources
 
 
 def predicted(run, *arguments) -> list[dict]:
@@ -125,7 +127,12 @@ def test_a_recording_read_in_parts_has_the_rows_of_the_whole(
     voice, rate = long_voice(recordings)
     file = tmp_path / f"voice.{suffix}"
     soundfile.write(file, np.stack([voice, voice / 2], 1), rate * 2)  # resampled, two channels
-    whole = predicted(window_run, file), predicted(window_run, file, "--windows", "--top", 2)
+    whole = (
+        predicted(window_run, file),
+        predicted(window_run, file, "--windows", "--top", 2),
+        predicted(window_run, file, "--merge", "--top", 3),
+    )
+    assert 2 < len(whole[2]) < len(whole[1])
     read = []
     monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6400)
     original = LongRecording.read_spans
@@ -137,8 +144,9 @@ def test_a_recording_read_in_parts_has_the_rows_of_the_whole(
     assert (
         predicted(window_run, file),
         predicted(window_run, file, "--windows", "--top", 2),
+        predicted(window_run, file, "--merge", "--top", 3),
     ) == whole
-    assert len(read) == 2
+    assert len(read) == 3
     assert len(read[0][1]) > 4
     assert {row["status"] for row in whole[1]} == {"ok", "silence"}
 
@@ -212,24 +220,21 @@ def test_rows_have_the_most_probable_classes_first_and_the_scored_part(
     frontend, length, starts, spans
 ):
     """In seconds for recordings, in columns for images, empty for resized images."""
-    trained = trained_model(("ann", "bob", "cy"), frontend, temperature=2.0)
+    classes = ("ann", "bob", "cy")
     logits = np.array([[0, 8, 4], [2, 4, 0], [6, 4, 0]], np.float32)[: len(starts)]
     item = ScoredItem("x", length, np.array(starts), logits, np.zeros(0, int))
     windows = np.exp(logits / 2.0) / np.exp(logits / 2.0).sum(1, keepdims=True)
     for by_window, given in ((True, windows), (False, windows.mean(0, keepdims=True))):
-        found = rows_of(trained, item, 3, by_window)
+        found = [row_of(span, classes, 3) for span in spans_of(frontend, 2.0, item, by_window)]
         ends = spans if by_window else [(spans[0][0], spans[-1][1])]
         assert [(row["start"], row["end"]) for row in found] == ends
         for row, probabilities in zip(found, given, strict=True):
             order = np.argsort(-probabilities)
-            assert [row[f"label{k}"] for k in ("", "_2", "_3")] == [
-                trained.model.classes[number] for number in order
-            ]
+            names = [row[f"label{k}"] for k in ("", "_2", "_3")]
+            assert names == [classes[number] for number in order]
             assert [row[f"probability{k}"] for k in ("", "_2", "_3")] == pytest.approx(
                 probabilities[order]
             )
-    (row,) = rows_of(trained, item, 1, False)
-    assert list(row) == ["path", "start", "end", "status", "label", "probability"]
 
 
 def test_the_end_of_a_short_recording_is_its_length(window_run, tmp_path):
@@ -284,16 +289,20 @@ def test_all_formats_have_the_same_content(window_run, recordings, tmp_path, cap
     capsys.readouterr()
     assert predict.main([str(window_run), str(folder), "--top", "2", "--format", "csv"]) == 1
     decoder = csv.DictReader(capsys.readouterr().out.splitlines(keepends=True))
-    columns = ["path", "start", "end", "label", "probability", "status", "error"]
-    assert decoder.fieldnames == [*columns, "label_2", "probability_2"]
+    columns = ["path", "start", "end", "label", "probability", "label_2", "probability_2"]
+    assert decoder.fieldnames == [*columns, "status", "error"]
     for row, line in zip(decoder, lines, strict=True):
-        assert row == {key: "" if value is None else str(value) for key, value in line.items()}
+        assert row == {key: _csv_field(value) for key, value in line.items()}
     assert predict.main([str(window_run), str(folder)]) == 1
     table = capsys.readouterr().out.splitlines()
     assert len(table) == 16
     assert table[0].split() == ["path", "start", "end", "label", "probability"]
     assert f"{lines[0]['probability']:.1%}" in table[1]
     assert "ERROR: empty file" in table[-1]
+
+
+def _csv_field(value) -> str:
+    return "" if value is None else str(round(value, 4) if isinstance(value, float) else value)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +516,14 @@ def test_an_unreadable_folder_does_not_affect_other_files(
     assert table[-1]["error"] == "Permission denied"
 
 
+def test_out_and_summary_are_two_files(window_run, recordings, tmp_path, capsys):
+    given = [
+        option for name in ("--out", "--summary") for option in (name, str(tmp_path / "a.csv"))
+    ]
+    assert predict.main([str(window_run), str(recordings), *given]) == 2
+    assert "--out and --summary are the same file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("own", ["input", "run"])
 def test_out_never_overwrites_an_input(own, window_run, recordings, tmp_path, capsys):
     run, file = tmp_path / "run", tmp_path / "a.wav"
@@ -520,11 +537,86 @@ def test_out_never_overwrites_an_input(own, window_run, recordings, tmp_path, ca
     assert out.read_bytes() == before
 
 
-def test_every_row_is_flushed(tmp_path):
-    out = tmp_path / "rows.csv"
-    with table.writer("csv", out, ["path", "label"], ["a.wav"]) as write:
-        write({"path": "a.wav", "label": "ann"})
-        assert out.read_text() == "path,label\na.wav,ann\n"
+@pytest.fixture
+def site(recordings, tmp_path):
+    """A folder with recordings of two hours, silence and a broken file."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    voice, rate = long_voice(recordings)
+    soundfile.write(folder / "20240517_045959.WAV", voice, rate, format="WAV")
+    soundfile.write(folder / "20240517_050010.WAV", 0 * voice, rate, format="WAV")
+    (folder / "20240517_051000.WAV").write_bytes(b"RIFF")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["raven", "audacity"])
+def test_errors_are_told_where_a_format_has_no_row_for_them(
+    form, window_run, site, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    arguments = [str(window_run), str(site), "--windows", "--format", form, "--out", str(out)]
+    assert predict.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert f"WARNING: {site}/20240517_051000.WAV: " in said
+    assert "1 could not be used" in said
+    written = out if form == "raven" else out / "20240517_045959.txt"
+    assert "voice" in written.read_text()
+    assert form == "raven" or len(list(out.iterdir())) == 2
+
+
+@pytest.mark.parametrize("form", ["raven", "audacity"])
+def test_models_of_images_have_no_selections(form, image_run, image_folder, capsys):
+    assert predict.main([str(image_run), str(image_folder), "--format", form]) == 2
+    assert "are for recordings, and the model was trained on images" in capsys.readouterr().err
+
+
+def test_label_tracks_do_not_mix_with_the_recordings(window_run, site, capsys):
+    arguments = [str(window_run), str(site), "--format", "audacity", "--out", str(site)]
+    assert predict.main(arguments) == 2
+    assert "holds files to be scored; use another folder" in capsys.readouterr().err
+    assert len(list(site.iterdir())) == 3
+
+
+def test_rows_and_summary_have_times_of_day(window_run, site, tmp_path):
+    summary = tmp_path / "summary.csv"
+    rows = predicted(window_run, site, "--merge", "--summary", summary)
+    assert rows[0]["time"] == "2024-05-17T04:59:59.000"
+    assert {row["time"][:13] for row in rows} == {"2024-05-17T04", "2024-05-17T05"}
+    with open(summary, encoding="utf-8-sig", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert sum(int(row["rows"]) for row in table) == len(rows)
+    assert {row["hour"] for row in table} == {"04", "05"}
+    assert {row["status"] for row in table} == {"ok", "silence", "error"}
+    ok = [row for row in rows if row["status"] == "ok"]
+    seconds = sum(float(row["seconds"]) for row in table if row["status"] == "ok")
+    assert seconds == pytest.approx(sum(row["end"] - row["start"] for row in ok), rel=0.2)
+
+
+def test_merged_rows_of_one_class_are_the_row_of_the_file(window_run, tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(400, 1.0, 7), 8000)
+    merged = predicted(window_run, tmp_path, "--merge", "--top", 3)
+    windows = predicted(window_run, tmp_path, "--windows")
+    assert len({row["label"] for row in windows}) == len(merged) == 1
+    assert merged == predicted(window_run, tmp_path, "--top", 3)
+
+
+def test_a_stopped_command_leaves_parquet_and_summary_complete(
+    window_run, recordings, tmp_path, monkeypatch
+):
+    out, summary, made = tmp_path / "rows.parquet", tmp_path / "summary.csv", []
+
+    def stopped(*given):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(row_of(*given))
+        return made[-1]
+
+    monkeypatch.setattr(predict_workflow, "row_of", stopped)
+    arguments = [str(window_run), str(recordings), "--out", str(out), "--summary", str(summary)]
+    assert predict.main(arguments) == 128 + signal.SIGINT
+    assert parquet.read_table(out)["path"].to_pylist() == [row["path"] for row in made]
+    with open(summary, encoding="utf-8-sig", newline="") as file:
+        assert sum(int(row["rows"]) for row in csv.DictReader(file)) == 5
 
 
 def test_written_rows_survive_a_kill(window_run, recordings, tmp_path):
@@ -547,7 +639,7 @@ def test_written_rows_survive_a_kill(window_run, recordings, tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
         assert "meljax: stopped" in process.stderr.read()
-    table = list(csv.DictReader(out.read_text().splitlines()))
+    table = list(csv.DictReader(out.read_text(encoding="utf-8-sig").splitlines()))
     assert 5 <= len(table) < 200 * 42
     assert all(row["label"] for row in table)
 

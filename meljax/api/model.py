@@ -13,18 +13,21 @@ from meljax.api.keys import data_keys
 from meljax.api.predictions import Predictions
 from meljax.data.decode import decoder
 from meljax.data.manifest import Bad
+from meljax.data.recording_time import recording_times
 from meljax.evaluation.memory import check_memory
-from meljax.evaluation.scorer import Source, score_stream, track_items, whole_items
+from meljax.evaluation.scorer import Source
 from meljax.features.samples import to_float
+from meljax.outputs.rows import columns, row_of
 from meljax.reports.evaluation_text import Evaluation
 from meljax.runs.load_model import TrainedModel, load_model
+from meljax.runs.thresholds import Thresholds, find_thresholds
 from meljax.util import devices
 from meljax.util.console import quiet_libraries
 from meljax.util.errors import UserError
 from meljax.workflows.evaluate import evaluate_model
 from meljax.workflows.explain import explain
 from meljax.workflows.export import export_model
-from meljax.workflows.predict import columns, find_sources, probabilities_of, rows_of
+from meljax.workflows.predict import check_top, find_sources, predicted_spans
 
 Array = Shaped[np.ndarray, "..."]
 
@@ -79,6 +82,9 @@ class Model:
         *,
         top: int = 1,
         windows: bool = False,
+        merge: bool = False,
+        min_probability: float = 0.0,
+        thresholds: Thresholds | None = None,
     ) -> Predictions:
         """Returns the classes of files or arrays, with probabilities, as `meljax predict` does.
 
@@ -89,25 +95,30 @@ class Model:
           sample_rate: of arrays of recordings, in Hz.
           top: number of most probable classes in a row.
           windows: whether each window has a row.
+          merge: whether successive windows of the same class are one row, with their mean.
+          min_probability: a row whose class is less probable has the status 'unknown'.
+          thresholds: the same for single classes: a dictionary, a CSV file with the columns class
+            and threshold, or 'precision=0.95' for the lowest thresholds with this precision on the
+            validation files of the run.
 
         Raises:
-          UserError: there is nothing to score, or an array has another form.
+          UserError: there is nothing to score, an array has another form, or another argument is
+            not valid.
         """
-        if not 1 <= top <= len(self.classes):
-            raise UserError(f"top must be 1 to {len(self.classes)}, the number of classes")
+        check_top(top, self.classes, "top")
+        least = find_thresholds(self.run, self._trained, thresholds, min_probability)
         single = isinstance(inputs, str | os.PathLike | np.ndarray)
         sources = self._sources([inputs] if single else inputs, sample_rate)
-        results = track_items(
-            score_stream(self._trained.model, sources), len(sources), "predicting"
-        )
+        times = recording_times(source.path for source in sources)
         rows, found = [], []
+        nothing = np.full(len(self.classes), np.nan)
         with check_memory(self._trained.model):
-            for result in whole_items(results):
-                rows += rows_of(self._trained, result, top, windows)
-                found.append(probabilities_of(self._trained, result, windows))
-        names = columns(top)
+            for span in predicted_spans(self._trained, sources, windows, merge, least):
+                rows.append(row_of(span, self.classes, top, times.get(span.path)))
+                found.append(nothing if span.probabilities is None else span.probabilities)
+        names = columns(top, bool(times))
         rows = [{name: row.get(name) for name in names} for row in rows]
-        return Predictions(self.classes, rows, np.concatenate(found))
+        return Predictions(self.classes, rows, np.stack(found))
 
     @quiet_libraries()
     def explain(

@@ -3,12 +3,14 @@
 import dataclasses
 import html
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from meljax.util.table import Row
+from meljax.outputs.rows import Row
+from meljax.outputs.writers import Content, row_writer
 
 if TYPE_CHECKING:
     import pandas
@@ -23,9 +25,10 @@ class Predictions:
 
     Attributes:
       classes: names, in the order of the columns of `probabilities`.
-      rows: a dictionary per file or window, as `meljax predict` writes it: path, start, end, label,
-        probability, status ('ok', 'silence' or 'error'), error, label_2, …
-      probabilities: of all classes; NaN in rows whose status is not 'ok'.
+      rows: a dictionary per file or window, as `meljax predict` writes it: path, start, end, time
+        (if names of files tell it), label, probability, label_2, …, status ('ok', 'unknown',
+        'background', 'silence' or 'error'), error.
+      probabilities: of all classes; NaN in rows whose status is 'silence' or 'error'.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +45,18 @@ class Predictions:
         import pandas
 
         return pandas.DataFrame(self.rows)
+
+    def to_csv(self, path: str | Path, digits: int = 4) -> None:
+        """Writes the rows as `meljax predict` does, with `digits` decimals; 17: all.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        paths = [row["path"] for row in self.rows]
+        content = Content(list(self.rows[0]), paths, self.classes, band=None)
+        with row_writer("csv", Path(path), content, digits) as write:
+            for row in self.rows:
+                write(row)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -1,11 +1,15 @@
 """Scores a trained model on labeled files:
 
-    meljax evaluate RUN [DATA] [--split SPLIT] [--json FILE] [--KEY=VALUE ...]
+    meljax evaluate RUN [DATA] [--split SPLIT] [--json FILE] [--thresholds FILE [--precision P]]
+        [--KEY=VALUE ...]
 
 DATA is a folder, table or TFDS set with the layout of training data; without it, the run's own
 files are scored. SPLIT is train, val or test; the default is val for the run's own files, and all
 files for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are
 listed and skipped, and the exit code is then 1.
+
+--thresholds writes a threshold for each class, for predict: the lowest probability at which the
+share of right predictions of the class is at least P on the scored files.
 """
 
 from collections.abc import Sequence
@@ -28,13 +32,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder, table or tfds:NAME")
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
     parser.add_argument("--json", metavar="FILE", type=path, help="write all scores as JSON")
+    parser.add_argument("--thresholds", metavar="FILE", type=path, help="write thresholds as CSV")
+    parser.add_argument("--precision", metavar="P", help="of the thresholds (default: 0.95)")
     add_keys(parser, KEYS, "keys, by default those of the run", hidden=["data.path"])
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)
+        if arguments.precision and not arguments.thresholds:
+            parser.error("--precision is for --thresholds; give the file to write")
+        from meljax.runs.thresholds import parse_precision
         from meljax.workflows.evaluate import evaluate
 
-        keys = given_keys(parser, arguments)
-        return 1 if evaluate(arguments.run, keys, arguments.split, arguments.json) else 0
+        unusable = evaluate(
+            arguments.run,
+            given_keys(parser, arguments),
+            arguments.split,
+            arguments.json,
+            arguments.thresholds,
+            parse_precision(arguments.precision or "0.95"),
+        )
+        return 1 if unusable else 0
 
     return console.run(run)

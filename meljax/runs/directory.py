@@ -8,9 +8,9 @@ from pathlib import Path
 from meljax.data.dataset import Dataset
 from meljax.runs.info import CONFIG as CONFIG
 from meljax.runs.info import RunInfo, read_info, write_info
+from meljax.util.csv_file import csv_line
 from meljax.util.errors import UserError
 from meljax.util.files import locked_file, write_atomically
-from meljax.util.table import csv_line
 
 SPLIT = "split.csv"
 METRICS = "metrics.jsonl"

@@ -13,10 +13,10 @@ from meljax.evaluation.scores import Predicted, Scored
 from meljax.runs.directory import CALIBRATION, PREDICTIONS, remedy
 from meljax.runs.info import RunInfo
 from meljax.runs.results import RunResults
+from meljax.util.csv_file import csv_line
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
 from meljax.util.progress import warn
-from meljax.util.table import csv_line
 from meljax.util.typed_json import from_json, to_json
 
 COLUMNS = ("weights", "epoch", "split", "path", "start", "end")
@@ -71,7 +71,7 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
     if not path.is_file():
         raise UserError(f"{workdir} has no {PREDICTIONS}; to write it: {remedy(workdir)}")
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
         classes = {name: number for number, name in enumerate(info.data.classes)}
         if header != [*COLUMNS, *(f"p:{name}" for name in classes)]:

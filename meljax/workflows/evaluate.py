@@ -31,16 +31,18 @@ from meljax.evaluation.scorer import (
     whole_items,
 )
 from meljax.evaluation.scores import Scored
+from meljax.evaluation.thresholds import precision_thresholds
 from meljax.reports import evaluation_text
 from meljax.reports.evaluation_text import Evaluation
 from meljax.runs.directory import SPLIT
 from meljax.runs.load_model import TrainedModel, load_model
+from meljax.runs.thresholds import report_thresholds, write_thresholds
 from meljax.util import devices
+from meljax.util.csv_file import read_csv
 from meljax.util.errors import BadFileError, UserError
 from meljax.util.files import cache_dir, write_atomically
 from meljax.util.phrases import nearest
 from meljax.util.progress import say, warn
-from meljax.util.table import read_csv
 
 MOVABLE = ("data.root", "data.tfds_dir")
 """Keys that may be given for the run's own files."""
@@ -71,13 +73,16 @@ def evaluate(
     keys: Mapping[str, Value],
     split: str | None = None,
     json_file: Path | None = None,
+    thresholds: Path | None = None,
+    precision: float = 0.95,
 ) -> int:
     """Scores a trained model and prints the scores; returns the number of unusable files.
 
-    `run`, `keys` and `split` are as in `evaluate_model`. `json_file` is a file for all numbers.
+    `run`, `keys` and `split` are as in `evaluate_model`. `json_file` is a file for all numbers,
+    `thresholds` one for the lowest thresholds of the classes that have this `precision`.
 
     Raises:
-      UserError: there is no model or no file to score, or `json_file` cannot be written.
+      UserError: there is no model or no file to score, or a file cannot be written.
     """
     _check_keys(keys)
     devices.set_up()
@@ -86,6 +91,10 @@ def evaluate(
     say(evaluation_text.text(results, numbers))
     if json_file:
         write_atomically(json_file, json.dumps(numbers, indent=2) + "\n", "--json")
+    if thresholds:
+        chosen = precision_thresholds(results.scored, precision)
+        write_thresholds(thresholds, results.classes, chosen)
+        report_thresholds(results.classes, chosen, precision)
     return len(results.bad)
 
 

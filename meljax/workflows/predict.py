@@ -1,10 +1,10 @@
-"""Predicts the classes of files, with probabilities: a row per file or per window."""
+"""Predicts the classes of files, with probabilities: a row per file, window or merged windows."""
 
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,88 +13,154 @@ from jaxtyping import Float
 
 from meljax.data.file_tree import walk
 from meljax.data.manifest import Bad, kind_name, kind_of, noun, open_file
+from meljax.data.recording_time import recording_times
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
 from meljax.evaluation.memory import check_memory
-from meljax.evaluation.scorer import (
-    ScoredItem,
-    Source,
-    read_samples,
-    score_stream,
-    track_items,
-    whole_items,
-)
+from meljax.evaluation.scorer import Source, read_samples, score_stream, track_items, whole_items
+from meljax.evaluation.spans import Span, merged, spans_of, with_decision
+from meljax.evaluation.status import ERROR
 from meljax.features.frontend import Frontend
+from meljax.outputs.formats import SELECTIONS, format_of
+from meljax.outputs.rows import ALL_DIGITS, columns, row_of
+from meljax.outputs.summary import summary_writer
+from meljax.outputs.writers import Content, check_format, row_writer
 from meljax.runs.load_model import TrainedModel, load_model
-from meljax.util import devices, table
+from meljax.runs.thresholds import Thresholds, find_thresholds
+from meljax.util import devices
 from meljax.util.errors import UserError
-from meljax.util.table import Row
-
-COLUMNS = ("path", "start", "end", "label", "probability", "status", "error")
+from meljax.util.progress import warn
 
 
 def predict(
     run: Path,
     paths: Sequence[str],
+    *,
     top: int = 1,
     by_window: bool = False,
+    merge: bool = False,
+    min_probability: float = 0.0,
+    thresholds: Thresholds | None = None,
     form: str | None = None,
     out: Path | None = None,
+    digits: int | None = None,
+    summary: Path | None = None,
 ) -> int:
-    """Writes a row per file or per window; returns the number of unusable files.
+    """Writes a row per span of each file; returns the number of unusable files.
 
     Args:
       run: directory of a run.
       paths: files and folders.
       top: number of most probable classes in a row.
       by_window: whether each window has a row.
-      form: one of `table.FORMATS`; `None`: by the suffix of `out`, else a table.
-      out: the file to write; `None`: standard output.
+      merge: whether successive windows of the same class are one row.
+      min_probability: a row whose class is less probable is unknown.
+      thresholds: the same for single classes; see `find_thresholds`.
+      form: one of `formats.FORMATS`; `None`: by the suffix of `out`, else a table.
+      out: the file or folder to write; `None`: standard output.
+      digits: number of decimals; `None`: as the format has them.
+      summary: the file for counts per hour and class.
 
     Raises:
-      UserError: there is no model or no file to score, or `out` cannot be written.
+      UserError: there is no model or no file to score, an argument is not valid, or a file cannot
+        be written.
     """
     devices.set_up()
     trained = load_model(run)
-    if not 1 <= top <= len(trained.model.classes):
-        raise UserError(f"--top must be 1 to {len(trained.model.classes)}, the number of classes")
-    sources, left_out = find_sources(paths, trained.model)
-    form = form or table.format_of(out)
+    model = trained.model
+    check_top(top, model.classes, "--top")
+    if digits is not None and not 1 <= digits <= ALL_DIGITS:
+        raise UserError(f"--digits must be 1 to {ALL_DIGITS}, not {digits}")
+    least = find_thresholds(run, trained, thresholds, min_probability)
+    sources, left_out = find_sources(paths, model)
+    form = form or format_of(out)
     names = [source.path for source in sources]
-    _check_out(out, run, names)
+    times = recording_times(names)
+    content = Content(columns(top, bool(times)), names, model.classes, _band(model.frontend))
+    check_format(form, out, content)
+    _check_out("--out", out, run, names)
+    _check_out("--summary", summary, run, names)
+    if summary is not None and summary == out:
+        raise UserError(f"--out and --summary are the same file, {out}; give two")
     begun, unusable = time.perf_counter(), 0
-    in_memory = check_memory(trained.model)
-    with table.writer(form, out, columns(top), names) as write, in_memory:
-        results = score_stream(trained.model, sources)
-        results = track_items(results, len(sources), "predicting")
-        for result in results if by_window else whole_items(results):
-            unusable += isinstance(result, Bad)
-            for row in rows_of(trained, result, top, by_window):
-                write(row)
+    with (
+        row_writer(form, out, content, digits) as write,
+        summary_writer(summary, bool(times)) as count,
+        check_memory(model),
+    ):
+        for span in predicted_spans(trained, sources, by_window, merge, least):
+            row = row_of(span, model.classes, top, times.get(span.path))
+            write(row)
+            count(row)
+            unusable += span.status == ERROR
+            if span.status == ERROR and form in SELECTIONS:
+                warn(f"{span.path}: {span.error}")
     seconds = time.perf_counter() - begun
-    files = f"{len(sources)} {noun(trained.model.frontend.kind, len(sources))}"
-    print(
-        f"{files} in {seconds:.1f} s ({len(sources) / seconds:.0f} a second)"
-        + (f"; {unusable} could not be used" if unusable else "")
-        + (f"; left out: {_listed(left_out)}" if left_out else ""),
-        file=sys.stderr,
-    )
+    files = f"{len(sources)} {noun(model.frontend.kind, len(sources))}"
+    _tell_work(files, len(sources) / seconds, seconds, unusable, left_out)
     return unusable
 
 
-def _check_out(out: Path | None, run: Path, inputs: Sequence[str]) -> None:
-    """Raises `UserError` if writing to `out` would overwrite an input."""
-    if not out or not out.is_file():
+def _tell_work(
+    files: str, speed: float, seconds: float, unusable: int, left_out: Mapping[str, int]
+) -> None:
+    """Prints what was done to stderr; `speed` is in files a second."""
+    listed = ", ".join(f"{number:,} {kind}" for kind, number in sorted(left_out.items()))
+    print(
+        f"{files} in {seconds:.1f} s ({speed:.0f} a second)"
+        + (f"; {unusable} could not be used" if unusable else "")
+        + (f"; left out: {listed}" if left_out else ""),
+        file=sys.stderr,
+    )
+
+
+def check_top(top: int, classes: Sequence[str], name: str) -> None:
+    """Raises `UserError` if there are not `top` classes; `name` is that of the argument."""
+    if not 1 <= top <= len(classes):
+        raise UserError(f"{name} must be 1 to {len(classes)}, the number of classes")
+
+
+def predicted_spans(
+    trained: TrainedModel,
+    sources: Sequence[Source | Bad],
+    by_window: bool,
+    merge: bool,
+    thresholds: Float[np.ndarray, " classes"],
+) -> Iterator[Span]:
+    """Yields the predictions for each source, in order; arguments as in `predict`.
+
+    `thresholds`: of all classes. They decide on each window before windows are merged.
+    """
+    by_window = by_window or merge
+    results = track_items(score_stream(trained.model, sources), len(sources), "predicting")
+    frontend, temperature = trained.model.frontend, trained.temperature
+    spans = (
+        with_decision(span, thresholds, trained.background)
+        for result in (results if by_window else whole_items(results))
+        for span in spans_of(frontend, temperature, result, by_window)
+    )
+    return merged(spans) if merge else spans
+
+
+def _band(frontend: Frontend) -> tuple[float, float] | None:
+    """Returns the lowest and highest frequency of the model, in Hz; `None` for images."""
+    if frontend.kind != "audio":
+        return None
+    return frontend.mel.fmin, frontend.mel.fmax or frontend.mel.sample_rate / 2
+
+
+def _check_out(option: str, out: Path | None, run: Path, inputs: Sequence[str]) -> None:
+    """Raises `UserError` if writing to `out` would overwrite an input or mix with the inputs."""
+    if out is None or not (out.is_file() or out.is_dir()):
         return
-    if run.resolve() in out.resolve().parents:
-        raise UserError(f"--out {out} is a file of the run; use another file")
-    for path in inputs:
-        if os.path.exists(path) and os.path.samefile(path, out):
-            raise UserError(f"--out {out} is one of the files to be scored; use another file")
-
-
-def _listed(left_out: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {kind}" for kind, number in sorted(left_out.items()))
+    kind = "folder" if out.is_dir() else "file"
+    if run.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UserError(f"{option} {out} is a {kind} of the run; use another {kind}")
+    for path in filter(os.path.exists, inputs):
+        if out.is_dir() and out.samefile(os.path.dirname(path) or "."):
+            raise UserError(f"{option} {out} holds files to be scored; use another folder")
+        if out.is_file() and out.samefile(path):
+            raise UserError(f"{option} {out} is one of the files to be scored; use another file")
 
 
 def find_sources(
@@ -151,83 +217,3 @@ def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list
 
 def _file_source(path: str, model: Model) -> Source:
     return Source(path, partial(read_samples, partial(open_file, path), model))
-
-
-def rows_of(
-    trained: TrainedModel, result: ScoredItem | Bad, top: int, by_window: bool
-) -> list[Row]:
-    """Returns the rows of one file, or of a part of it; `top` and `by_window` as in `predict`."""
-    if isinstance(result, Bad):
-        return [{"path": result.path, "status": "error", "error": result.reason}]
-    starts, temperature = result.starts.tolist(), trained.temperature
-    silent = result.silent.tolist()
-    if by_window:
-        found = zip(starts, result.window_probabilities(temperature), strict=True)
-        parts = [(start, start, probabilities) for start, probabilities in found]
-        parts += [(start, start, None) for start in silent]
-        parts.sort(key=lambda part: part[0])
-    else:
-        whole = result.probabilities(temperature) if starts else None
-        parts = [(min(starts + silent), max(starts + silent), whole)]
-    frontend, classes = trained.model.frontend, trained.model.classes
-    return [
-        {"path": result.path}
-        | _span(frontend, result.length, first, last)
-        | _named(classes, probabilities, top)
-        for first, last, probabilities in parts
-    ]
-
-
-def probabilities_of(
-    trained: TrainedModel, result: ScoredItem | Bad, by_window: bool
-) -> Float[np.ndarray, "rows classes"]:
-    """Returns the probabilities of all classes for each of `rows_of`; NaN without a label."""
-    rows = 1
-    if by_window and isinstance(result, ScoredItem):
-        rows = len(result.starts) + len(result.silent)
-    found = np.full((rows, len(trained.model.classes)), np.nan)
-    if isinstance(result, Bad) or not len(result.starts):
-        return found
-    if not by_window:
-        return result.probabilities(trained.temperature)[None]
-    order = np.argsort(np.concatenate([result.starts, result.silent]), kind="stable")
-    found[: len(result.starts)] = result.window_probabilities(trained.temperature)
-    return found[order]
-
-
-def _span(frontend: Frontend, length: int, first: int, last: int) -> Row:
-    """Returns start and end of the part covered by the windows that start at `first` to `last`."""
-    start, end = max(first, 0), min(last + frontend.window, length)
-    if frontend.kind == "audio":
-        rate = frontend.mel.sample_rate
-        return {"start": start / rate, "end": end / rate}
-    if frontend.image_size:
-        return {"start": None, "end": None}
-    left = frontend.crop[0]  # columns are those of the whole image
-    return {"start": left + start, "end": left + end}
-
-
-def _named(
-    classes: Sequence[str], probabilities: Float[np.ndarray, " classes"] | None, top: int
-) -> Row:
-    """Returns the status, and the `top` most probable classes and their probabilities.
-
-    `None` instead of probabilities means silence.
-    """
-    if probabilities is None:
-        return {"status": "silence"}
-    found: Row = {"status": "ok"}
-    for place, number in enumerate(np.argsort(-probabilities, kind="stable")[:top], 1):
-        found[_column("label", place)] = classes[number]
-        found[_column("probability", place)] = float(probabilities[number])
-    return found
-
-
-def _column(name: str, place: int) -> str:
-    return name if place == 1 else f"{name}_{place}"
-
-
-def columns(top: int) -> list[str]:
-    """Returns the columns of the rows; `top` as in `predict`."""
-    more = range(2, top + 1)
-    return [*COLUMNS, *(_column(name, k) for k in more for name in ("label", "probability"))]

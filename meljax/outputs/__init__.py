@@ -1,0 +1,1 @@
+"""The rows of `predict`, written for people, spreadsheets, programs, Raven and Audacity."""
