@@ -81,16 +81,17 @@ class Explained:
     def _repr_html_(self) -> str:
         """Returns both figures and the sound, for notebooks."""
         title = f"{html.escape(self.path)}: <b>{html.escape(self.label)}</b> {self.probability:.1%}"
-        parts = [f"<p>{title}</p>"]
+        parts = [f'<p>{title}</p><div style="display: flex; flex-wrap: wrap">']
         for with_evidence in (False, True):
             file = io.BytesIO()
             self.figure(with_evidence).savefig(file, format="png")
-            parts.append(f'<img style="display: inline" src="{_data("image/png", file)}">')
+            parts.append(f'<img src="{_data("image/png", file)}">')
+        parts.append("</div>")
         if self.samples is not None:
             file = io.BytesIO()
             loudest = max(1.0, float(np.abs(self.samples).max()))
             soundfile.write(file, self.samples / loudest, self.sample_rate, "PCM_16", format="WAV")
-            parts.append(f'<br><audio controls src="{_data("audio/wav", file)}"></audio>')
+            parts.append(f'<audio controls src="{_data("audio/wav", file)}"></audio>')
         return "".join(parts)
 
 
