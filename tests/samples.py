@@ -1,5 +1,6 @@
 """Made-up runs for the tests of pages, and a parser of pages."""
 
+import base64
 import dataclasses
 import html
 import re
@@ -15,6 +16,7 @@ from meljax.evaluation.scores import Scored
 from meljax.features.frontend import Frontend
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import build
+from meljax.reports.html_page import Files
 from meljax.runs.info import DataInfo, RunInfo, SessionInfo
 from meljax.runs.load_model import TrainedModel
 from meljax.runs.results import MaskExample, RunResults
@@ -113,6 +115,19 @@ def make_info(classes, settings=None, weights=IMAGENET, parameters=1_234_567, **
     )
 
 
+AUDIO = Frontend("audio", 16_000, 0, 1, 0, config.MelConfig())
+"""A front end with windows of a second."""
+
+
+class _Urls(dict):
+    def __missing__(self, name):
+        return f"figures/{name}"
+
+
+APART = Files(_Urls(), apart=True)
+"""The places of a page's files, if they are not in the page."""
+
+
 def mistake(path, label, target, image, samples=None):
     seen = Explanation(path, target, 0.9, 0, image, image[:, :, 0], (2, 3), samples)
     return Mistake(label, seen)
@@ -134,6 +149,7 @@ def make_results(
     return RunResults(
         name="run",
         info=make_info(names, **info),
+        frontend=AUDIO,
         classes=tuple(names),
         history=history(epochs),
         scores=scores
@@ -142,6 +158,7 @@ def make_results(
             scored("val", best, True, count, 20, min(mistakes, 1)),
         ],
         mistakes=wrong,
+        last_mistakes=[],
         mask_examples=[MaskExample("m.wav", names[0], image, image / 2)],
         probes=probes or {},
     )
@@ -177,23 +194,39 @@ def assert_same_page(plain, hostile):
     assert hostile.shown.count(HOSTILE) > 20
 
 
+def inlined(url):
+    """Returns the content of a data URI."""
+    kind, content = url.split(";base64,")
+    assert kind in ("data:image/png", "data:audio/wav")
+    return base64.b64decode(content, validate=True)
+
+
+def section_under(heading, text):
+    """Returns the HTML of the section with this heading."""
+    return text.split(f"<h2>{heading}</h2>")[1].split("</section>")[0]
+
+
 def table_under(heading, text):
     """Returns the text of the table cells in the section with this heading, row by row."""
+    return rows_of(section_under(heading, text))
+
+
+def rows_of(table):
+    """Returns the text of the cells of HTML tables, row by row."""
 
     def shown(cell):
         return " ".join(html.unescape(re.sub("<[^>]*>", "", cell)).split())
 
-    section = text.split(f"<h2>{heading}</h2>")[1].split("</section>")[0]
     return [
         [shown(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)]
-        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", section, re.DOTALL)
+        for row in re.findall(r"<tr[^>]*>(.*?)</tr>", table, re.DOTALL)
     ]
 
 
 class Page(HTMLParser):
     """The links, images, text, tags and unclosed tags of a page; spaces as in a browser."""
 
-    VOID = ("meta", "img", "br", "link")
+    VOID = ("meta", "img", "br", "link", "input")
 
     def __init__(self, text):
         super().__init__()

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from samples import (
     ODD,
     Page,
     assert_same_page,
+    inlined,
     make_named,
     make_results,
     scored,
@@ -22,7 +24,7 @@ from meljax.commands import report as command
 from meljax.config import KEYS
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Item
-from meljax.reports import comparison_page, figures
+from meljax.reports import comparison_page, figures, html_page
 from meljax.reports.ranking import headline
 from meljax.runs.history import append_history, read_history
 from meljax.runs.info import read_info, write_info
@@ -268,7 +270,7 @@ def test_the_table_has_the_scores_of_all_runs(two):
     assert rows["temperature"] == ["1.00", "1.00"]
     assert "model.name" in text.split("Settings that differ")[1]
     assert "train.seed" not in text.split("Settings that differ")[1]
-    assert set(seen.images) == {f"figures/{name}.png" for name in comparison_page.CURVES}
+    assert len(seen.images) == len(comparison_page.CURVES)
 
 
 def test_every_cell_is_in_the_right_row_and_column(tmp_path):
@@ -367,8 +369,8 @@ def test_validation_is_solid_and_training_dashed_in_compared_curves(two, monkeyp
 
 def test_the_page_loads_only_its_own_figures(two):
     text, seen = compared(two, "a", "b")
-    for name in seen.images:
-        with Image.open(two / "page" / name) as image:
+    for url in seen.images:
+        with Image.open(io.BytesIO(inlined(url))) as image:
             image.load()
     assert not seen.links
     assert not any(word in text for word in ("http:", "https:", "url(", "<script"))
@@ -559,12 +561,21 @@ def test_directories_without_runs_are_refused_in_one_line(two, tmp_path, capsys)
 
 def test_an_earlier_page_is_replaced_completely(two):
     first, _ = compared(two, "a", "b")
-    (two / "page" / "figures" / "mistake_01.wav").write_bytes(b"")
-    (two / "page" / "figures" / "mine.png").write_bytes(b"")
+    (two / "page" / "figures").mkdir()
+    for name in ("mistake_01.wav", "accuracy.png", "mine.png"):
+        (two / "page" / "figures" / name).write_bytes(b"")
     second, _ = compared(two, "b", "a")
     assert first != second
     left = {path.name for path in (two / "page" / "figures").iterdir()}
-    assert left == {"mine.png", *(f"{name}.png" for name in comparison_page.CURVES)}
+    assert left == {"mine.png"}
+
+
+def test_large_figures_are_kept_beside_the_page(two, monkeypatch):
+    monkeypatch.setattr(html_page, "INLINED_BYTES", 0)
+    _, seen = compared(two, "a", "b")
+    assert "in the folder figures beside it" in seen.shown
+    assert seen.images == [f"figures/{name}.png" for name in comparison_page.CURVES]
+    assert all((two / "page" / name).is_file() for name in seen.images)
 
 
 def test_the_default_folder_is_report(two, monkeypatch, capsys):

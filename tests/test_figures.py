@@ -1,11 +1,17 @@
 """Figures: values, colors, labels and limits."""
 
+import itertools
+
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import same_color
-from PIL import Image
+from matplotlib.text import Text
 
+from meljax.config import MelConfig
 from meljax.evaluation import calibration
+from meljax.features.axes import ImageAxes, image_axes
+from meljax.features.frontend import Frontend
 from meljax.reports import figures
 
 
@@ -51,20 +57,88 @@ def test_losses_have_the_color_of_their_split_and_the_lowest_validation_loss_is_
         assert mark.get_label() == "lowest, epoch 3"
 
 
-def test_calibration_before_and_after_have_different_colors_and_labels():
+def test_calibration_before_and_after_are_side_by_side():
     """All items are predicted as the first class; half of them belong to it."""
     labels = np.array([0, 1])
     sure, unsure = (np.array([[share, 1 - share]] * 2) for share in (0.95, 0.55))
     sets = {"before": calibration.bins(sure, labels), "after": calibration.bins(unsure, labels)}
-    axes = figures.reliability(sets).axes[0]
-    for dots, name, color, place in zip(
-        axes.collections, sets, ("#e69f00", "#0072b2"), (0.95, 0.55), strict=True
+    figure = figures.reliability(sets)
+    for axes, name, color, place in zip(
+        figure.axes[:2], sets, ("#e69f00", "#0072b2"), (0.95, 0.55), strict=True
     ):
-        assert dots.get_label() == name
-        assert same_color(dots.get_facecolor()[0], color)
-        np.testing.assert_allclose(dots.get_offsets(), [[place, 0.5]])
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["before", "after"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("confidence", "accuracy")
+        assert axes.get_title("left") == name
+        (bar,) = axes.patches
+        assert same_color(bar.get_facecolor(), color)
+        assert bar.get_height() == 0.5
+        assert bar.get_x() < place < bar.get_x() + bar.get_width()
+        assert axes.collections[0].get_segments()[0][0, 1] == pytest.approx(place)
+    assert [axes.get_xlabel() for axes in figure.axes[2:]] == ["confidence"] * 2
+
+
+@pytest.mark.parametrize("items", [3, 3000])
+def test_no_text_of_the_calibration_figure_overlaps(items):
+    labels = np.arange(items) % 2
+    share = np.linspace(0.5, 1, items)
+    bins = calibration.bins(np.stack([share, 1 - share], 1), labels)
+    assert_no_overlap(figures.reliability({"before": bins, "after": bins}))
+
+
+@pytest.mark.parametrize("start", [-800, 0, 16_000 * 7200])
+def test_no_text_of_a_spectrogram_overlaps_or_is_cut_off(start):
+    frontend = Frontend("audio", 4000, 0, 1, 0, MelConfig())
+    pixels = np.zeros((128, 126, 1), np.float32)
+    for axes in (image_axes(frontend, start), ImageAxes(start // 1000, start // 1000 + 126, None)):
+        assert_no_overlap(figures.spectrogram(pixels, axes, width=2.9))
+
+
+def assert_no_overlap(figure):
+    """Asserts that all drawn text is inside the figure, and that no two texts overlap."""
+    FigureCanvasAgg(figure).draw()
+    ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    drawn = {tick.label1 for axis in ticks for tick in axis._update_ticks()}
+    labels = {label for axis in ticks for label in axis.get_ticklabels(which="both")}
+    boxes = {
+        text: text.get_window_extent()
+        for text in figure.findobj(lambda each: isinstance(each, Text) and each.get_visible())
+        if text.get_text() and (text in drawn or text not in labels)
+    }
+    for text, box in boxes.items():
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
+    for (one, a), (other, b) in itertools.combinations(boxes.items(), 2):
+        assert not a.overlaps(b), (one, other)
+
+
+def test_a_spectrogram_has_seconds_and_hertz_at_their_places():
+    mel = MelConfig(n_mels=64, hop_length=160)
+    frontend = Frontend("audio", 16_000, 0, 1, 0, mel)
+    pixels = np.linspace(0, 1, 64 * 101, dtype=np.float32).reshape(64, 101, 1)
+    axes = figures.spectrogram(pixels, image_axes(frontend, 32_000)).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), pixels[:, :, 0])
+    assert axes.get_xlim() == pytest.approx((2 - 0.005, 3 + 0.005))
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("time, s", "frequency, Hz")
+    centers = image_axes(frontend, 0).bands
+    for label, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True):
+        hertz = float(label.get_text().replace(",", ""))
+        assert np.interp(hertz, centers, np.arange(64)) == pytest.approx(place)
+
+
+def test_both_losses_are_on_one_axis():
+    x, train, val = np.arange(1, 4), np.array([3, 0.5, 0.1]), np.array([2, 1, 1.5])
+    axes = figures.loss_curves(x, train, val).axes[0]
+    for line, values, color in zip(axes.lines, (train, val), ("#d55e00", "#0072b2"), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        assert line.get_color() == color
+    assert axes.get_yscale() == "log"  # 30-fold
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["training", "validation"]
+
+
+@pytest.mark.parametrize(("decay", "scale"), [(0.9, "linear"), (0.5, "log")])
+def test_the_learning_rate_is_drawn_over_the_epochs(decay, scale):
+    x = np.arange(1, 9)
+    axes = figures.rate_curve(x, 3e-3 * decay**x).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), 3e-3 * decay**x)
+    assert axes.get_yscale() == scale
 
 
 def test_compared_runs_are_solid_and_their_training_is_dashed():
@@ -102,52 +176,16 @@ def test_loss_is_logarithmic_only_over_a_wide_range(losses, scale):
         assert low <= min(losses) <= max(losses) < high
 
 
-@pytest.mark.parametrize(("count", "counts", "labels"), [(2, 3, 2), (24, 25, 24), (100, 0, 50)])
-def test_large_confusion_matrices_omit_counts_and_names(count, counts, labels):
-    confusion = 7 * np.eye(count, dtype=int)
-    confusion[0, 1] = 2
-    axes = figures.confusion_matrix(confusion, [f"class {i}" for i in range(count)]).axes[0]
-    assert len(axes.texts) == counts
-    assert len(axes.get_yticklabels()) == labels
-    np.testing.assert_allclose(axes.images[0].get_array()[0, :2], [7 / 9, 2 / 9])
-
-
-def test_of_many_classes_evenly_spaced_ones_are_named_at_their_own_places():
-    names = [f"class {i}" for i in range(100)]
-    axes = figures.confusion_matrix(np.eye(100, dtype=int), names).axes[0]
-    for axis in (axes.xaxis, axes.yaxis):
-        assert list(axis.get_majorticklocs()) == list(range(0, 100, 2))
-        assert [label.get_text() for label in axis.get_majorticklabels()] == names[::2]
-
-
-def test_confusion_matrix_has_true_classes_in_rows():
-    confusion = np.array([[5, 3, 0], [0, 7, 1], [0, 0, 9]])
-    axes = figures.confusion_matrix(confusion, ["ann", "bob", "cy"]).axes[0]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
-    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-        assert [label.get_text() for label in labels] == ["ann", "bob", "cy"]
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is on top
-    shares = confusion / confusion.sum(1, keepdims=True)
-    np.testing.assert_allclose(axes.images[0].get_array(), shares)
-    assert {text.get_position(): int(text.get_text()) for text in axes.texts} == {
-        (column, row): confusion[row, column] for row, column in np.argwhere(confusion)
-    }
-
-
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_have_low_frequencies_at_the_bottom_and_sharp_pixels(tmp_path, channels):
+def test_spectrograms_have_low_frequencies_at_the_bottom(channels):
     pixels = np.zeros((4, 8, channels), np.float32)
     pixels[-1, :2] = 1
-    figures.image(pixels).savefig(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        drawn = np.asarray(image.convert("L"), float)
-    assert drawn.shape == (128, 256)
-    bright = drawn > 128
-    assert bright[96:, :64].all()
-    assert bright.sum() == 32 * 64
-
-
-def test_huge_images_are_shrunk(tmp_path):
-    figures.image(np.zeros((128, 9000, 1), np.float32)).savefig(tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.size == (1024, 128)
+    figure = figures.spectrogram(pixels, ImageAxes(0, 8, None))
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    left, bottom = np.round(axes.bbox.p0).astype(int)
+    width, height = np.round(axes.bbox.size).astype(int)
+    drawn = np.asarray(figure.canvas.buffer_rgba())[::-1, :, :3].mean(-1)  # from the bottom
+    assert drawn[bottom + height // 8, left + width // 8] > 200
+    assert drawn[bottom + height // 2, left + width // 8] < 20
+    assert drawn[bottom + height // 8, left + width // 2] < 20

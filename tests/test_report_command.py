@@ -1,6 +1,7 @@
 """The report command on small real runs."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -8,12 +9,14 @@ import subprocess
 
 import pytest
 import soundfile
-from samples import Page, table_under
+from samples import Page, inlined, section_under, table_under
 
 from meljax.commands import report
 from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT, locked
 from meljax.runs.history import read_history
 from meljax.runs.info import read_info
+from meljax.util.errors import UserError
+from meljax.workflows.train import train
 
 
 @pytest.fixture
@@ -47,7 +50,6 @@ def refused(arguments, capsys):
 def test_report_rewrites_the_files_that_training_wrote(audio_run, run, capsys):
     for name in ("predictions.csv", "calibration.json", "report.html"):
         (run / name).unlink()
-    shutil.rmtree(run / "figures")
     assert report.main([str(run)]) == 0
     for name in ("predictions.csv", "calibration.json", "config.json", "metrics.jsonl"):
         assert (run / name).read_bytes() == (audio_run / name).read_bytes()
@@ -62,7 +64,7 @@ def test_a_run_is_named_after_its_folder_however_it_is_given(run, monkeypatch, c
     monkeypatch.chdir(run)
     assert report.main([".", f"--out={run}"]) == 0
     assert "<h1>run</h1>" in (run / "report.html").read_text()
-    assert report.main([".", "--out=figures/.."]) == 0
+    assert report.main([".", "--out=checkpoints/.."]) == 0
     assert capsys.readouterr().out.count("report: report.html") == 2
 
 
@@ -79,35 +81,42 @@ def test_a_page_in_another_folder_leaves_the_run_unchanged_and_links_to_it(
     assert report.main([str(run), f"--out={out}"]) == 0
     assert contents(run) == before
     seen = Page((out / "report.html").read_text())
-    links = [link for link in seen.links if not link.startswith("figures/")]
-    assert links == [f"../../run/{name}" for name in runs_files(run)]
-    assert all((out / link).exists() for link in links)
+    assert seen.links == [f"../../run/{name}" for name in runs_files(run)]
+    assert all((out / link).exists() for link in seen.links)
     assert "After 3 epochs it" in seen.shown
-    for name in seen.images + seen.recordings:
-        assert (out / name).is_file()
-    for name in seen.recordings:
-        assert soundfile.info(out / name).samplerate == 8000
+    assert "This run is not finished. It was stopped after epoch 3 of 9" in seen.shown
     # 8 of 12 validation files are certain to be wrong.
-    assert len(seen.recordings) == sum("mistake" in name for name in seen.images) / 2 == 8
+    section = section_under("Worst mistakes", (out / "report.html").read_text())
+    shown = re.search(r'<div class="grid">(.*?)</div>', section, re.DOTALL)[1]
+    assert shown.count("<figure>") == 6
+    assert "2 more" in section
 
 
-def test_the_worst_mistakes_are_those_of_the_last_epoch_on_validation_files(muddled_run, muddle):
+def test_the_worst_mistakes_are_those_of_the_best_epoch_on_validation_files(muddled_run, muddle):
     with open(muddled_run / "predictions.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["label"] != row["prediction"]]
-    wrong = [row for row in rows if (row["weights"], row["split"]) == ("last", "val")]
+    wrong = [row for row in rows if (row["weights"], row["split"]) == ("best", "val")]
     surest = sorted(wrong, key=lambda row: -float(row["probability"]))
-    text = (muddled_run / "report.html").read_text()
+    text = (muddled_run / "report.html").read_text().split("that only the last epoch")[0]
     cells = re.findall("<figure>(.*?)</figure>", text, re.DOTALL)
     cells = [Page(cell) for cell in cells if "<audio" in cell]
     for cell, row in zip(cells, surest, strict=True):
         share = f"{float(row['probability']):.1%}"
-        assert cell.shown == f"{row['label']} → {row['prediction']} ({share}) {row['path']}"
+        words = f"{row['label']} → {row['prediction']} ({share}) {row['path']}"
+        assert cell.shown.startswith(words)
         (audio,) = cell.recordings
-        heard, rate = soundfile.read(muddled_run / audio, dtype="int16")
+        heard, rate = soundfile.read(io.BytesIO(inlined(audio)), dtype="int16")
         original, _ = soundfile.read(muddle / row["path"], dtype="int16")
         assert rate == 8000
-        short, long = sorted((heard, original), key=len)
-        assert short.tobytes() in long.tobytes()  # a window of it, or padded to a window
+        # What was seen is what plays: a window of it, or all of it in silence.
+        window = re.search(r"window from ([0-9.]+) s to", cell.shown)
+        if window:
+            start = float(window[1]) * rate
+            near = range(round(start) - 40, round(start) + 41)  # the page rounds to 0.01 s
+            assert any((original[max(0, i) :][: len(heard)] == heard).all() for i in near)
+        else:
+            assert "the whole recording, padded to 0.16 s" in cell.shown
+            assert original.tobytes() in heard.tobytes()
 
 
 def test_the_page_has_the_scores_of_the_best_and_the_last_epoch(muddled_run):
@@ -151,14 +160,50 @@ def test_a_damaged_checkpoint_is_skipped_and_left_unchanged(run, tmp_path, capsy
     assert sentence in Page((tmp_path / "out" / "report.html").read_text()).shown
 
 
-def test_a_run_that_is_being_trained_is_not_written_to(run, tmp_path, capsys):
+def test_a_run_that_is_being_trained_is_read_but_not_written_to(run, tmp_path, capsys):
+    edit(run, train__epochs=9)
+    (run / ".lock").touch()
     before = contents(run)
     with locked(run, read_info(run)):
-        assert "another process is training" in refused([run], capsys)
-        assert {n: c for n, c in contents(run).items() if n != ".lock"} == {
-            n: c for n, c in before.items() if n != ".lock"
-        }
+        answer = refused([run], capsys)
+        assert "another process is training" in answer
+        assert "--out report" in answer
         assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
+        with pytest.raises(UserError, match="another process"), locked(run, read_info(run)):
+            pass  # the report has not released the lock
+    assert {n: c[1] for n, c in contents(run).items()} == {n: c[1] for n, c in before.items()}
+    shown = Page((tmp_path / "out" / "report.html").read_text()).shown
+    assert (
+        "This run is not finished. It is being trained; these are the results of epoch 3 of 9."
+        in shown
+    )
+    assert (
+        "not finished: being trained; these are the results of epoch 3 of 9"
+        in capsys.readouterr().out
+    )
+    assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
+    assert "not finished: stopped after epoch 3 of 9" in capsys.readouterr().out
+
+
+def test_a_report_on_a_stopped_run_changes_nothing_when_it_is_resumed(
+    recordings, audio_run, tmp_path
+):
+    class StopError(Exception):
+        pass
+
+    def stop(row):
+        raise StopError
+
+    workdir, config = tmp_path / "run", read_info(audio_run).settings()
+    with pytest.raises(StopError):
+        train(config, workdir, epoch_done=stop)
+    assert report.main([str(workdir)]) == 0
+    shown = Page((workdir / "report.html").read_text()).shown
+    assert "It was stopped after epoch 1 of 3; the same command resumes it." in shown
+    train(config, workdir)
+    for name in ("predictions.csv", "calibration.json"):
+        assert (workdir / name).read_bytes() == (audio_run / name).read_bytes()
+    assert "not finished" not in Page((workdir / "report.html").read_text()).shown
 
 
 def test_missing_or_changed_data_are_reported(run, recordings, tmp_path, capsys):
@@ -197,7 +242,6 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
 def test_a_browser_shows_the_page_with_all_its_images(audio_run, tmp_path):
     """A script is added to a copy of the page and reports which images were loaded."""
-    shutil.copytree(audio_run / "figures", tmp_path / "figures")
     script = (
         "<script>addEventListener('load', () => { const shown = [...document.images].filter("
         "i => i.naturalWidth > 0).length; document.title = `${shown} of "

@@ -1,6 +1,7 @@
 """Mistakes, recordings, evidence and calibration on the page of a run, and its summary."""
 
 import dataclasses
+import io
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ROOT
-from samples import Page, four_scores, make_results, scored, table_under
+from samples import APART, Page, four_scores, inlined, make_results, scored, table_under
 from scipy.special import softmax
 
 from meljax.evaluation import calibration
@@ -29,26 +30,22 @@ def calibrated(split, temperature, items=40, wrong=9):
     )
 
 
-def test_the_recording_of_a_mistake_is_saved_without_changes(tmp_path):
+def test_the_recording_of_a_mistake_is_in_the_page_without_changes(tmp_path):
     heard = audio(0.3)
     results = make_results(audio=to_float(heard))
     seen = Page(run_page.write_report(tmp_path, results, tmp_path).read_text())
-    assert seen.recordings == ["figures/mistake_01.wav", "figures/mistake_02.wav"]
+    assert len(seen.recordings) == 2
     assert not seen.open
-    for name in seen.recordings:
-        read, rate = soundfile.read(tmp_path / name, dtype="int16")
-        np.testing.assert_array_equal(read, heard)
-        assert rate == 16_000
-        assert soundfile.info(tmp_path / name).subtype == "PCM_16"
-    run_page.write_report(tmp_path, make_results(mistakes=1), tmp_path)
-    assert not list((tmp_path / "figures").glob("*.wav"))
-    assert len(list((tmp_path / "figures").glob("mistake_*"))) == 2
+    for url in seen.recordings:
+        with soundfile.SoundFile(io.BytesIO(inlined(url))) as file:
+            assert (file.format, file.subtype, file.samplerate) == ("WAV", "PCM_16", 16_000)
+            np.testing.assert_array_equal(file.read(dtype="int16"), heard)
 
 
 def test_recordings_are_loaded_only_when_they_are_played():
-    text = run_page.page(make_results(audio=to_float(audio(0.1))), {})
+    text = run_page.page(make_results(audio=to_float(audio(0.1))), {}, APART)
     assert text.count('<audio controls preload="none"') == 2
-    assert "<audio" not in run_page.page(make_results(), {})
+    assert "<audio" not in run_page.page(make_results(), {}, APART)
 
 
 def test_evidence_is_drawn_in_color_on_gray():
@@ -72,14 +69,14 @@ def test_the_page_shows_the_resolution_of_the_evidence():
         )
         for each in results.mistakes
     ]
-    shown = Page(run_page.page(dataclasses.replace(results, mistakes=wrong), {})).shown
-    assert "5 × 4 values, interpolated to the image’s 129 × 128 pixels" in shown
+    shown = Page(run_page.page(dataclasses.replace(results, mistakes=wrong), {}, APART)).shown
+    assert "on feature maps of 4 rows and 5 columns" in shown
 
 
 def test_calibration_is_shown_before_and_after_with_its_files():
     splits = [calibrated("val", 0.5), calibrated("test", 0.5, items=24)]
     results = make_results(scores=[scored("val", 4, False, 4, 40, 9), *splits])
-    text = run_page.page(results, {})
+    text = run_page.page(results, {}, APART)
     assert "a temperature of <b>0.50</b>" in " ".join(text.split())
     assert "Below 1" in text
     header, *rows = table_under("Calibration", text)
@@ -114,7 +111,7 @@ def test_without_the_best_weights_there_is_no_calibration(tmp_path):
     results = make_results(scores=[scored("val", 4, False, 4, 20, 2)])
     text = run_page.write_report(tmp_path, results, tmp_path).read_text()
     assert "Calibration" not in text
-    assert not (tmp_path / "figures" / "calibration.png").exists()
+    assert not any("by confidence" in alt for alt in Page(text).alts)
     assert "calibration" not in summary.text(results)
 
 
@@ -136,14 +133,18 @@ def test_every_bin_with_files_is_drawn_at_its_position():
         "before": calibration.bins(best.raw_probabilities, best.labels),
         "after": calibration.bins(best.probabilities, best.labels),
     }
-    bins = figures.reliability(sets).axes[0].collections
-    for dots, probabilities in zip(bins, (best.raw_probabilities, best.probabilities), strict=True):
-        x, y = dots.get_offsets().T
+    panels = figures.reliability(sets).axes
+    given = (best.raw_probabilities, best.probabilities)
+    for upper, lower, probabilities in zip(panels[:2], panels[2:], given, strict=True):
         confidence = probabilities.max(-1)
         places = np.minimum((confidence * 15).astype(int), 14)
         held = np.unique(places)
-        np.testing.assert_allclose(x, [confidence[places == i].mean() for i in held])
-        np.testing.assert_allclose(y, [best.right[places == i].mean() for i in held])
+        bars = {round(15 * bar.get_center()[0] - 0.5): bar.get_height() for bar in upper.patches}
+        assert bars == pytest.approx({i: best.right[places == i].mean() for i in held})
+        bars = {round(15 * bar.get_center()[0] - 0.5): bar.get_height() for bar in lower.patches}
+        assert bars == pytest.approx({i: (places == i).mean() for i in held})
+        lines = [line[0, 1] for line in upper.collections[0].get_segments()]
+        assert lines == pytest.approx([confidence[places == i].mean() for i in held])
 
 
 def test_the_summary_has_a_line_per_weights_and_split():

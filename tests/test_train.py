@@ -240,7 +240,7 @@ def test_recordings_train_resized_and_without_masks(recordings, tmp_path):
     assert (
         main([*arguments, *(f"--config.{k.replace('__', '.')}={v}" for k, v in off.items())]) == 0
     )
-    assert not list((tmp_path / "run" / "figures").glob("mask*"))
+    assert "before and after" not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_test_split_is_only_scored(recordings, tmp_path, capsys):

@@ -3,8 +3,9 @@
     meljax report RUN [RUN ...] [--out DIR]
 
 One run: scores, calibration, confusions and worst mistakes are computed again from its weights and
-data. Without --out the page is written to RUN, with predictions.csv and calibration.json. Several
-runs: the saved results are compared, by default in the folder 'report'.
+data, also of a run that was stopped. Without --out the page is written to RUN, with predictions.csv
+and calibration.json; while RUN is being trained, give --out. Several runs: the saved results are
+compared, by default in the folder 'report'.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     parser = Parser(__doc__)
     parser.add_argument("runs", metavar="RUN", type=path, nargs="+", help="directory of a run")
-    parser.add_argument(
-        "--out", metavar="DIR", type=path, help="folder for report.html and figures/"
-    )
+    parser.add_argument("--out", metavar="DIR", type=path, help="folder for report.html")
 
     def run(_: console.StopRequest) -> int:
         arguments = parser.parse(argv)

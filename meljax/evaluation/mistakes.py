@@ -26,14 +26,21 @@ class Mistake:
 
 
 def worst_mistakes(
-    model: Model, dataset: Dataset, data: DeviceSet, scores: Scored, limit: int = 24
+    model: Model,
+    dataset: Dataset,
+    data: DeviceSet,
+    scores: Scored,
+    known: Scored | None = None,
+    limit: int = 24,
 ) -> list[Mistake]:
     """Returns at most `limit` mistakes, the most confident first.
 
     `scores` are those of `model` on one split of `dataset`; `data` is that split on the devices.
+    Mistakes that `known`, the scores of other weights, have too are left out.
     """
     predictions, confidence = scores.predictions, scores.probabilities.max(-1)
-    wrong = np.flatnonzero(~scores.right)
+    new = known is None or known.predictions != predictions
+    wrong = np.flatnonzero(~scores.right & new)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
     if not len(worst):
         return []

@@ -7,6 +7,9 @@ import numpy as np
 from jaxtyping import Int
 
 from meljax.evaluation import metrics
+from meljax.evaluation.statistics import wilson
+
+Interval = tuple[float, float]
 
 
 class ClassScore(NamedTuple):
@@ -16,15 +19,27 @@ class ClassScore(NamedTuple):
       number: place among the classes, from 1.
       files: number of files of the class.
       predicted: number of files predicted as the class.
+      right: number of files that are both.
     """
 
     number: int
     name: str
     files: int
     predicted: int
+    right: int
     precision: float | None
     recall: float | None
     f1: float | None
+
+    @property
+    def precision_interval(self) -> Interval | None:
+        """Returns the 95 % Wilson interval of the precision, given the number of predictions."""
+        return wilson(self.right, self.predicted) if self.predicted else None
+
+    @property
+    def recall_interval(self) -> Interval | None:
+        """Returns the 95 % Wilson interval of the recall."""
+        return wilson(self.right, self.files) if self.files else None
 
 
 def per_class(
@@ -32,6 +47,7 @@ def per_class(
 ) -> list[ClassScore]:
     """Returns the scores of each class, in the order of `names`."""
     files, predicted = confusion.sum(1).tolist(), confusion.sum(0).tolist()
+    right = confusion.diagonal().tolist()
     shares = np.stack(metrics.class_scores(confusion), -1).tolist()
     return [
         ClassScore(
@@ -39,6 +55,7 @@ def per_class(
             name=name,
             files=files[i],
             predicted=predicted[i],
+            right=right[i],
             precision=precision if predicted[i] else None,
             recall=recall if files[i] else None,
             f1=f1 if files[i] or predicted[i] else None,
@@ -60,3 +77,10 @@ def confused_pairs(
     pairs = np.argwhere(wrong)
     order = np.argsort(-wrong[tuple(pairs.T)], kind="stable")[:limit]
     return [(int(label), int(prediction)) for label, prediction in pairs[order]]
+
+
+def most_confused(confusion: Int[np.ndarray, "classes classes"]) -> dict[int, tuple[int, int]]:
+    """Returns, for each class with mistakes, the most frequent wrong prediction and its files."""
+    # Reversed, so that the most frequent pair of a class overwrites the others.
+    pairs = reversed(confused_pairs(confusion))
+    return {label: (wrong, int(confusion[label, wrong])) for label, wrong in pairs}

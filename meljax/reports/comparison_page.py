@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from meljax.config import KEYS
 from meljax.models.registry import NETWORKS
 from meljax.reports import figures, html_page, ranking
+from meljax.reports.html_page import Files
 from meljax.runs.directory import REPORT, remedy
 from meljax.runs.history import best_epoch, column
 from meljax.runs.predictions import Calibration
@@ -57,12 +58,12 @@ class Difference(NamedTuple):
 
 
 def write_comparison(directory: Path, records: Sequence[RunRecord]) -> Path:
-    """Writes `report.html` and its figures to `directory`; returns the page's path."""
+    """Writes `report.html` to `directory`; returns the page's path."""
     runs = _runs(records, directory)
-    return html_page.write(directory, page(runs), _figures(runs))
+    return html_page.write(directory, lambda files: page(runs, files), _figures(runs))
 
 
-def page(runs: Sequence[Run]) -> str:
+def page(runs: Sequence[Run], files: Files) -> str:
     """Returns the page."""
     records = [run.record for run in runs]
     tests = ranking.paired_tests(records)
@@ -70,6 +71,7 @@ def page(runs: Sequence[Run]) -> str:
     return html_page.render(
         "comparison.html.j2",
         title=ranking.enumerate_names([record.name for record in records]),
+        files=files,
         headline=ranking.headline(records),
         warnings=_warnings(records),
         unscored=[record for record in records if record.unscored > 0],

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from meljax.data.manifest import Bad
 from meljax.evaluation import metrics
 from meljax.evaluation.scores import Scored
-from meljax.reports.class_scores import confused_pairs, per_class, worst_first
+from meljax.reports.class_scores import most_confused, per_class, worst_first
 from meljax.reports.summary import percent, with_interval
 from meljax.runs.predictions import calibration_of
 
@@ -127,8 +127,7 @@ def _background_line(scored: Scored) -> list[str]:
 def _class_lines(results: Evaluation) -> Iterator[str]:
     """Yields a header, and a line for each class that occurs."""
     confusion, classes = results.scored.confusion, results.classes
-    # Reversed, so that the most frequent pair of a class overwrites the others.
-    confused = dict(reversed(confused_pairs(confusion)))
+    confused = most_confused(confusion)
     width = max(len("class"), *map(len, classes))
     yield f"{'class':{width}}  files  precision  recall     F1  most confused with"
     for row in worst_first(per_class(confusion, classes)):
@@ -136,8 +135,7 @@ def _class_lines(results: Evaluation) -> Iterator[str]:
             continue
         precision, recall, f1 = map(percent, (row.precision, row.recall, row.f1))
         line = f"{row.name:{width}}  {row.files:5}  {precision:>9}  {recall:>6}  {f1:>5}"
-        label = row.number - 1
-        if label in confused:
-            other = confused[label]
-            line += f"  {classes[other]} ({confusion[label, other]})"
+        if row.number - 1 in confused:
+            other, files = confused[row.number - 1]
+            line += f"  {classes[other]} ({files})"
         yield line

@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.legend import Legend
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from meljax.features.axes import ImageAxes
 
@@ -22,6 +28,7 @@ VALIDATION = "#0072b2"
 BEFORE = "#e69f00"
 AFTER = "#0072b2"
 EVIDENCE = "#e69f00"
+RATE = "#009e73"
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442")
 """The colors of several runs."""
 
@@ -30,12 +37,6 @@ Bins = tuple[Int[np.ndarray, " bins"], Float[np.ndarray, " bins"], Float[np.ndar
 
 MARKED_EPOCHS = 30
 """Up to this many epochs, each has a dot; more dots would hide the curve."""
-
-COUNTED_CLASSES = 30
-"""Up to this many classes, a confusion matrix shows its counts."""
-
-LABELED_CLASSES = 60
-"""A confusion matrix names at most this many classes, evenly spaced if there are more."""
 
 DPI = 110
 """Dots per inch of all figures."""
@@ -58,6 +59,30 @@ def loss_curve(
         epoch, value = epochs[lowest].item(), losses[lowest].item()
         _mark(axes, epoch, value, "v", f"lowest, epoch {epoch}")
         _legend(axes)
+    return figure
+
+
+def loss_curves(
+    epochs: Int[np.ndarray, " epochs"],
+    training: Float[np.ndarray, " epochs"],
+    validation: Float[np.ndarray, " epochs"],
+) -> Figure:
+    """Draws both losses on one axis, which is as that of `loss_curve`."""
+    figure, axes = _curve_axes(epochs, "Loss")
+    style = {"marker": _marker(epochs), "markersize": 4, "linewidth": 1.4}
+    axes.plot(epochs, training, color=TRAINING, label="training", **style)
+    axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
+    _scale_losses(axes, np.concatenate([training, validation]))
+    _legend(axes)
+    return figure
+
+
+def rate_curve(epochs: Int[np.ndarray, " epochs"], rates: Float[np.ndarray, " epochs"]) -> Figure:
+    """Draws the learning rate of each epoch, on an axis that is scaled like that of losses."""
+    figure, axes = _curve_axes(epochs, "Learning rate")
+    axes.plot(epochs, rates, color=RATE, marker=_marker(epochs), markersize=4, linewidth=1.4)
+    _scale(axes, rates)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.3g}"))
     return figure
 
 
@@ -120,70 +145,47 @@ def compared_curves(curves: Sequence[RunCurves], title: str, losses: bool) -> Fi
 
 
 def reliability(sets: Mapping[str, Bins]) -> Figure:
-    """Draws the accuracy of items by their confidence, for 'before' and 'after'."""
-    figure = Figure(figsize=(4.6, 4.4), dpi=DPI)
-    axes = figure.add_axes((0.15, 0.13, 0.79, 0.78))
-    axes.plot([0, 1], [0, 1], color="#888888", linewidth=0.9, linestyle=":")
-    for name, (count, confidence, accuracy) in sets.items():
-        used = count > 0
-        color = {"before": BEFORE, "after": AFTER}[name]
-        axes.plot(confidence[used], accuracy[used], color=color, linewidth=1, alpha=0.35)
-        area = 12 + 300 * count[used] / count.sum()
-        dots = {"s": area, "color": color, "edgecolors": "white", "linewidths": 0.6}
-        axes.scatter(confidence[used], accuracy[used], label=name, zorder=3, clip_on=False, **dots)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("accuracy")
-    _style_axes(axes, "Calibration")
-    legend = _legend(axes, bbox_to_anchor=(1.01, 1.03))  # above the dots at 100 %
-    for handle in legend.legend_handles:
-        handle.set_sizes([30])
-    return figure
+    """Draws the accuracy of each confidence bin, 'before' and 'after' side by side.
 
-
-def confusion_matrix(
-    confusion: Int[np.ndarray, "classes classes"], classes: Sequence[str]
-) -> Figure:
-    """Draws counts, true classes in rows; a cell's color is its share of the row.
-
-    Save it with `bbox_inches='tight'`, because class names may be long.
+    A line in each bar is at the mean confidence of the bin, and bars below are its share of items.
     """
-    count = len(classes)
-    size = float(np.clip(0.32 * count + 1, 3.2, 8.5))
-    figure = Figure(figsize=(size * 1.12, size), dpi=DPI)
-    axes = figure.add_subplot()
-    shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    cells = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    _name_classes(axes, classes)
-    if count <= COUNTED_CLASSES:
-        _write_counts(axes, confusion, shares, cell_points=72 * 0.75 * size / count)
-    bar = figure.colorbar(cells, ax=axes, fraction=0.04, pad=0.02)
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-    bar.ax.tick_params(labelsize=8)
-    bar.set_label("share of the true class", fontsize=9)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
+    figure = Figure(figsize=(5.6, 4.2), dpi=DPI)
+    grid = {"height_ratios": (3, 1), "hspace": 0.14, "wspace": 0.26}
+    place = {"left": 0.135, "right": 0.955, "top": 0.83, "bottom": 0.115}
+    panels = figure.subplots(2, 2, sharex=True, sharey="row", gridspec_kw=grid | place)
+    for (name, bins), upper, lower in zip(sets.items(), *panels, strict=True):
+        _draw_bins(upper, lower, bins, {"before": BEFORE, "after": AFTER}[name])
+        upper.set_title(name, loc="left", fontsize=10)
+    for axes, label in zip(panels[:, 0], ("accuracy", "files"), strict=True):
+        axes.set_ylabel(label)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.align_ylabels(panels[:, 0])
+    panels[1, 0].yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
+    panels[1, 0].xaxis.set_major_formatter(PercentFormatter(1))
+    panels[1, 0].set_xticks([0, 0.5, 1])
+    figure.text(0.135, 0.935, "Calibration", fontsize=11, fontweight="bold")
+    line = panels[0, 1].collections[0]
+    style = {"frameon": False, "fontsize": 8.5, "handlelength": 1.4, "loc": "upper right"}
+    figure.legend([line], ["mean confidence"], borderaxespad=0.9, **style)
     return figure
 
 
-def image(pixels: Float[np.ndarray, "rows columns channel"]) -> Figure:
-    """Draws an image in 0…1, its last row at the bottom.
-
-    Small images are enlarged by an integer; height and width are limited to 1024 pixels.
-    """
-    rows, columns, channels = pixels.shape
-    factor = max(1, 256 // max(rows, columns))
-    height, width = min(rows * factor, 1024), min(columns * factor, 1024)
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    shown = np.clip(pixels[:, :, 0] if channels == 1 else pixels, 0, 1)
-    style = {"cmap": "magma", "vmin": 0, "vmax": 1, "aspect": "auto"}
-    axes.imshow(shown, origin="upper", interpolation="antialiased", **style)
-    return figure
+def _draw_bins(upper: Axes, lower: Axes, bins: Bins, color: str) -> None:
+    """Draws accuracy and confidence of each bin in `upper`, and its share of items in `lower`."""
+    count, confidence, accuracy = bins
+    edges = np.linspace(0, 1, len(count) + 1)
+    used = count > 0
+    left, right = edges[:-1][used], edges[1:][used]
+    style = {"width": 0.86 * (right - left), "color": color}
+    upper.plot([0, 1], [0, 1], color="#888888", linewidth=0.9, linestyle=":")
+    upper.bar((left + right) / 2, accuracy[used], **style)
+    upper.hlines(confidence[used], left, right, color="#1d2129", linewidth=1.6)
+    lower.bar((left + right) / 2, count[used] / count.sum(), **style)
+    upper.set_xlim(0, 1)
+    upper.set_ylim(0, 1.02)
+    lower.set_xlabel("confidence")
+    for axes in (upper, lower):
+        _style_grid(axes)
 
 
 def spectrogram(
@@ -198,8 +200,9 @@ def spectrogram(
     """
     height = 0.62 * width
     figure = Figure(figsize=(width, height), dpi=DPI)
-    margin = (0.66 / width, 0.42 / height, 1 - 0.78 / width, 1 - 0.5 / height)
-    drawn = figure.add_axes(margin)
+    left, right, below, above = 0.66 if axes.bands is not None else 0.3, 0.2, 0.42, 0.08
+    inner = ((width - left - right) / width, (height - below - above) / height)
+    drawn = figure.add_axes((left / width, below / height, *inner))
     rows = len(pixels)
     shown = np.clip(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels, 0, 1)
     if evidence is not None:
@@ -207,7 +210,10 @@ def spectrogram(
     extent = (axes.left, axes.right, -0.5, rows - 0.5)
     style = {"cmap": "magma", "vmin": 0, "vmax": 1, "aspect": "auto", "extent": extent}
     drawn.imshow(shown, origin="upper", interpolation="antialiased", **style)
-    drawn.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+    # Few enough for numbers such as 3723.25, and without an offset such as +3.72e3 beside them.
+    bins = 6 if axes.right < 100 else 3
+    drawn.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
+    drawn.ticklabel_format(axis="x", style="plain", useOffset=False)
     drawn.tick_params(labelsize=8, length=2.5)
     drawn.set_xlabel("column" if axes.bands is None else "time, s", fontsize=8.5, labelpad=2)
     if axes.bands is None:
@@ -277,6 +283,10 @@ def _curve_axes(
 def _style_axes(axes: Axes, title: str, below: float = 0) -> None:
     """Adds a grid, and a title with `below` points of space under it."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=9 + below)
+    _style_grid(axes)
+
+
+def _style_grid(axes: Axes) -> None:
     axes.grid(color="#e4e4e4", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -288,17 +298,23 @@ def _scale_shares(axes: Axes) -> None:
 
 
 def _scale_losses(axes: Axes, losses: Float[np.ndarray, " n"]) -> None:
-    axes.set_ylabel("cross-entropy, nats")
-    finite = losses[np.isfinite(losses)]
+    is_log = _scale(axes, losses)
+    axes.set_ylabel("cross-entropy, nats" + (" (log scale)" if is_log else ""))
+
+
+def _scale(axes: Axes, values: Float[np.ndarray, " n"]) -> bool:
+    """Makes the axis of positive values logarithmic, which is returned, or lets it begin at 0."""
+    finite = values[np.isfinite(values)]
     if finite.size and 0 < finite.min() < finite.max() / 20:
         axes.set_yscale("log")
-        axes.set_ylabel("cross-entropy, nats (log scale)")
         wide = finite.max() / finite.min() > 1000
         axes.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
-    elif finite.size:
+        return True
+    if finite.size:
         axes.set_ylim(0, 1.08 * finite.max() or 1)
+    return False
 
 
 def _marker(epochs: Int[np.ndarray, " epochs"]) -> str | None:
@@ -323,28 +339,3 @@ def _legend(
     place = {"loc": loc, "bbox_to_anchor": bbox_to_anchor, "borderaxespad": 0.3}
     style = {"frameon": False, "fontsize": 8.5, "handlelength": 1.4, "columnspacing": 1.2}
     return axes.legend(ncols=columns, **place, **style)
-
-
-def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
-    every = -(-len(classes) // LABELED_CLASSES)
-    ticks = range(0, len(classes), every)
-    names = [drawable_name(classes, i) for i in ticks]
-    size = 9 if len(classes) <= 12 else 8 if len(classes) <= 30 else 6.5
-    # A class named '$x$' is not a formula.
-    axes.set_xticks(ticks, names, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(ticks, names, fontsize=size, parse_math=False)
-    axes.tick_params(length=2)
-
-
-def _write_counts(
-    axes: Axes,
-    confusion: Int[np.ndarray, "classes classes"],
-    shares: Float[np.ndarray, "classes classes"],
-    cell_points: float,
-) -> None:
-    digits = len(str(confusion.max()))
-    size = float(np.clip(cell_points / (0.75 * digits), 4, 11))
-    for row, column in np.argwhere(confusion):
-        color = "white" if shares[row, column] > 0.5 else "#222222"
-        text = str(confusion[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)

@@ -1,10 +1,13 @@
-"""HTML pages: renders them from `templates/`, and writes them with their figures to a folder."""
+"""HTML pages: renders them from `templates/`, and writes them with their images and recordings."""
 
+import base64
+import contextlib
+import io
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -18,11 +21,25 @@ from meljax.util.files import write_atomically, write_errors
 from meljax.util.phrases import count
 
 FIGURES = "figures"
-"""The folder of images and recordings, next to the page."""
+"""The folder of images and recordings that are not in the page itself, next to the page."""
+
+INLINED_BYTES = 12_000_000
+"""Up to this many bytes of images and recordings are in the page itself. In base64 they make a page
+of 16 MB and a mail of 22 MB; mail servers commonly take 25 MB."""
 
 _GENERATOR = '<meta name="generator" content="meljax">'  # as in templates/base.html.j2
-# Files of an earlier page that the new page may not have.
-_REPLACED = ("mistake_*.png", "mistake_*.wav", "masks_*.png", "confusion.png", "calibration.png")
+_TYPES = {".png": "image/png", ".wav": "audio/wav"}
+# Files of an earlier page that the new page does not need.
+_REPLACED = ("mistake_*.png", "mistake_*.wav", "masks_*.png", "accuracy.png", "f1.png", "rate.png")
+_REPLACED += ("loss.png", "training_loss.png", "validation_loss.png")
+_REPLACED += ("confusion.png", "calibration.png")
+
+
+class Files(NamedTuple):
+    """Where the images and recordings of a page are: URLs by name; `apart`: in `FIGURES`."""
+
+    urls: Mapping[str, str]
+    apart: bool
 
 
 def render(template: str, **values: Any) -> str:
@@ -30,30 +47,68 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values).encode(errors="replace").decode()
 
 
-def write(directory: Path, content: str, files: Iterable[tuple[str, Figure | bytes]]) -> Path:
-    """Writes a page's `files` to `directory`/figures, then `report.html`; returns its path.
+def write(
+    directory: Path,
+    page: Callable[[Files], str],
+    files: Iterable[tuple[str, Figure | bytes]],
+) -> Path:
+    """Writes `report.html`, with its `files` in it, to `directory`; returns its path.
 
-    The page is written last, so an existing page has all of its files.
+    More than `INLINED_BYTES` go to the folder `FIGURES`. The page is written last, so an existing
+    page has all of its files.
     """
-    folder = directory / FIGURES
-    written = set()
     with write_errors(directory):
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
+    placed = _place(directory / FIGURES, files)
+    write_atomically(directory / REPORT, page(placed))
+    _remove_others(directory / FIGURES, placed)
+    return directory / REPORT
+
+
+def _place(folder: Path, files: Iterable[tuple[str, Figure | bytes]]) -> Files:
+    """Returns where the files of a page are, once they are written to `folder` if they are many."""
+    held, total, names = [], 0, []
     for name, file in files:
+        content = file if isinstance(file, bytes) else _png(file)
+        held.append((name, content))
+        names.append(name)
+        total += len(content)
+        if total > INLINED_BYTES:
+            _write_files(folder, held)
+            held = []
+    if total > INLINED_BYTES:
+        return Files({name: f"{FIGURES}/{name}" for name in names}, apart=True)
+    return Files({name: _data_url(name, content) for name, content in held}, apart=False)
+
+
+def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    with write_errors(folder):
+        folder.mkdir(exist_ok=True)
+    for name, content in files:
         with write_errors(folder / name):
-            if isinstance(file, bytes):
-                (folder / name).write_bytes(file)
-            else:
-                # Class names may be longer than the margin of the figure.
-                box = "tight" if name == "confusion.png" else None
-                file.savefig(folder / name, bbox_inches=box)
-        written.add(name)
-    write_atomically(directory / REPORT, content)
+            (folder / name).write_bytes(content)
+
+
+def _remove_others(folder: Path, placed: Files) -> None:
+    """Removes the files of an earlier page that the page does not need, and the empty folder."""
+    needed = placed.urls if placed.apart else {}
     for pattern in _REPLACED:
         for old in folder.glob(pattern):
-            if old.name not in written:
+            if old.name not in needed:
                 old.unlink()
-    return directory / REPORT
+    with contextlib.suppress(OSError):  # there is none, or it has other files
+        folder.rmdir()
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _data_url(name: str, content: bytes) -> str:
+    kind = _TYPES[Path(name).suffix]
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def check_place(directory: Path) -> None:

@@ -1,9 +1,10 @@
 """The page of one run: its scores, curves, calibration, confusions, mistakes and settings."""
 
+import functools
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -12,62 +13,131 @@ from matplotlib.figure import Figure
 
 from meljax.config import KEYS
 from meljax.evaluation import calibration
+from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.scores import Scored
+from meljax.features.axes import image_axes
 from meljax.features.samples import narrowed
 from meljax.models.registry import NETWORKS
 from meljax.reports import data_summary, figures, html_page
-from meljax.reports.class_scores import confused_pairs, per_class, worst_first
+from meljax.reports.class_scores import (
+    ClassScore,
+    confused_pairs,
+    most_confused,
+    per_class,
+    worst_first,
+)
+from meljax.reports.confusion_table import MOST_CLASSES, ConfusionTable, confusion_table
+from meljax.reports.html_page import Files
 from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT
 from meljax.runs.history import column
 from meljax.runs.predictions import calibration_of
 from meljax.runs.results import RunResults
+from meljax.training.state import learning_rate
 
 FILES = (CONFIG, SPLIT, METRICS, PREDICTIONS, CALIBRATION)
 """Files of a run that the page links to, if they exist."""
 
-PAIRS = 8
+PAIRS = 40
 """Number of listed pairs of confused classes."""
+
+OPEN_PAIRS = 8
+"""Further pairs are folded."""
+
+OPEN_MISTAKES = 6
+"""Further mistakes are folded."""
+
+_IMAGE_INCHES = 2.9
+
+
+class Shown(NamedTuple):
+    """What the page shows of the predictions for validation files by the weights of one epoch.
+
+    Attributes:
+      pairs: the most frequent pairs of true and predicted class.
+      classes: the worst class first.
+      confused: the most frequent wrong prediction of each class, and its files.
+    """
+
+    scored: Scored
+    matrix: ConfusionTable
+    pairs: list[tuple[int, int]]
+    classes: list[ClassScore]
+    confused: dict[int, tuple[int, int]]
 
 
 def write_report(directory: Path, results: RunResults, run: Path) -> Path:
-    """Writes `report.html`, its images and recordings to `directory`; returns the page's path.
+    """Writes `report.html` to `directory`; returns its path.
 
     The page links to the files in the directory `run`.
     """
     links = {name: html_page.link(run / name, directory) for name in FILES if (run / name).exists()}
-    return html_page.write(directory, page(results, links), _files(results))
+    return html_page.write(directory, lambda files: page(results, links, files), _files(results))
 
 
-def page(results: RunResults, links: Mapping[str, str]) -> str:
+def page(results: RunResults, links: Mapping[str, str], files: Files) -> str:
     """Returns the page; `links` are the URLs of `FILES`, by name."""
-    info, last, classes = results.info, results.scores[0], results.classes
+    info, last, best = results.info, results.last, results.best
     losses = (column(results.history, name) for name in ("train_loss", "val_loss"))
+    scores = [best] if best.epoch == last.epoch else [best, last]
     return html_page.render(
         "run.html.j2",
         title=results.name,
+        files=files,
         results=results,
         info=info,
         network=NETWORKS[info.config["model.name"]].display_name,
         last=last,
-        right=int(last.right.sum()),
-        best=_best(results),
+        best=best,
         chance=np.bincount(last.labels).max() / len(last.labels),
         lowest=lowest_before_rise(*losses),
+        rates=_rates(results),
         calibrations=[(each, calibration_of(each)) for each in results.scores if each.chosen],
-        matrix={
-            "counted": len(classes) <= figures.COUNTED_CLASSES,
-            "labeled": len(classes) <= figures.LABELED_CLASSES,
-            "drawable": all(map(figures.drawable, classes)),
-        },
-        confused=confused_pairs(last.confusion, PAIRS),
-        classes=worst_first(per_class(last.confusion, classes)),
+        bins=calibration.BINS,
+        shown=[_shown(each, results.classes) for each in scores],
+        open_pairs=OPEN_PAIRS,
+        many_classes=len(results.classes) > MOST_CLASSES,
         mistakes=_numbered("mistake", results.mistakes),
+        last_mistakes=_numbered("mistake_last", results.last_mistakes),
+        open_mistakes=OPEN_MISTAKES,
+        window_of=functools.partial(_window_of, results),
         masks=_numbered("masks", results.mask_examples),
         lengths=data_summary.lengths(info.data),
         left_out=data_summary.left_out(info.data),
         settings=KEYS,
         links=links,
     )
+
+
+def _shown(scored: Scored, classes: Sequence[str]) -> Shown:
+    confusion = scored.confusion
+    return Shown(
+        scored=scored,
+        matrix=confusion_table(confusion, classes),
+        pairs=confused_pairs(confusion, PAIRS),
+        classes=worst_first(per_class(confusion, classes)),
+        confused=most_confused(confusion),
+    )
+
+
+def _rates(results: RunResults) -> Float[np.ndarray, " epochs"]:
+    """Returns the learning rate of each epoch."""
+    first, decay = (results.info.config[f"train.{key}"] for key in ("learning_rate", "lr_decay"))
+    return np.array([learning_rate(first, decay, int(row["epoch"])) for row in results.history])
+
+
+def _window_of(results: RunResults, seen: Explanation) -> str:
+    """Returns in words which part of its item the network saw."""
+    frontend, whole = results.frontend, seen.start < 0
+    if frontend.kind == "image":
+        end = seen.start + frontend.window
+        whole |= frontend.image_size > 0
+        return "" if whole else f"columns {seen.start:,} to {end:,}"
+    item = "segment" if results.info.data.recordings else "recording"
+    rate = frontend.mel.sample_rate
+    if whole:
+        return f"the whole {item}, padded to {frontend.window / rate:.2f} s"
+    start, end = seen.start / rate, (seen.start + frontend.window) / rate
+    return f"window from {start:.2f} s to {end:.2f} s of the {item}"
 
 
 def lowest_before_rise(
@@ -95,11 +165,6 @@ def wav(samples: Float32[np.ndarray, " samples"], rate: int) -> bytes:
     return file.getvalue()
 
 
-def _best(results: RunResults) -> Scored:
-    """Returns the best epoch's validation scores, or the last epoch's if those are lost."""
-    return next((s for s in results.scores if s.chosen), results.scores[0])
-
-
 def _numbered(name: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
     """Returns each item with the beginning of its files' names."""
     return [(f"{name}_{number:02d}", item) for number, item in enumerate(items, 1)]
@@ -108,30 +173,39 @@ def _numbered(name: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
 def _files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
     """Yields the name and content of each file of the page."""
     yield from _curves(results)
-    last, best = results.scores[0], _best(results)
+    best = results.best
     if best.chosen:
         bins = {
             "before": calibration.bins(best.raw_probabilities, best.labels),
             "after": calibration.bins(best.probabilities, best.labels),
         }
         yield "calibration.png", figures.reliability(bins)
-    yield "confusion.png", figures.confusion_matrix(last.confusion, results.classes)
-    for name, mistake in _numbered("mistake", results.mistakes):
-        overlaid = figures.overlay(mistake.seen.image, mistake.seen.evidence)
-        yield f"{name}.png", figures.image(mistake.seen.image)
-        yield f"{name}_evidence.png", figures.image(overlaid)
-        if mistake.seen.samples is not None:
-            yield f"{name}.wav", wav(mistake.seen.samples, results.info.config["mel.sample_rate"])
+    wrong = _numbered("mistake", results.mistakes)
+    for name, mistake in wrong + _numbered("mistake_last", results.last_mistakes):
+        seen, axes = mistake.seen, image_axes(results.frontend, mistake.seen.start)
+        yield f"{name}.png", figures.spectrogram(seen.image, axes, width=_IMAGE_INCHES)
+        overlaid = figures.spectrogram(seen.image, axes, seen.evidence, width=_IMAGE_INCHES)
+        yield f"{name}_evidence.png", overlaid
+        if seen.samples is not None:
+            yield f"{name}.wav", wav(seen.samples, results.frontend.mel.sample_rate)
+    axes = image_axes(results.frontend, 0)
     for name, example in _numbered("masks", results.mask_examples):
-        yield f"{name}_before.png", figures.image(example.clean)
-        yield f"{name}_after.png", figures.image(example.masked)
+        for when, pixels in (("before", example.clean), ("after", example.masked)):
+            yield f"{name}_{when}.png", figures.spectrogram(pixels, axes, width=_IMAGE_INCHES)
 
 
 def _curves(results: RunResults) -> Iterator[tuple[str, Figure]]:
-    history, best = results.history, _best(results)
-    epochs = column(history, "epoch").astype(int)
-    for split, key in (("training", "train_loss"), ("validation", "val_loss")):
-        yield f"{split}_loss.png", figures.loss_curve(epochs, column(history, key), split)
+    history, best = results.history, results.best
+    epochs, rates = column(history, "epoch").astype(int), _rates(results)
+    losses = {
+        split: column(history, key)
+        for split, key in (("training", "train_loss"), ("validation", "val_loss"))
+    }
+    yield "loss.png", figures.loss_curves(epochs, **losses)
+    if rates[0] != rates[-1]:
+        yield "rate.png", figures.rate_curve(epochs, rates)
     for key, title in (("accuracy", "Accuracy"), ("f1", "Macro-F1")):
         train, val = column(history, f"train_{key}"), column(history, f"val_{key}")
         yield f"{key}.png", figures.score_curves(epochs, train, val, title, best.epoch)
+    for split, values in losses.items():
+        yield f"{split}_loss.png", figures.loss_curve(epochs, values, split)

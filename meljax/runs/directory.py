@@ -10,7 +10,7 @@ from meljax.runs.info import CONFIG as CONFIG
 from meljax.runs.info import RunInfo, read_info, write_info
 from meljax.util.csv_file import csv_line
 from meljax.util.errors import UserError
-from meljax.util.files import locked_file, write_atomically
+from meljax.util.files import is_locked, locked_file, write_atomically
 
 SPLIT = "split.csv"
 METRICS = "metrics.jsonl"
@@ -22,18 +22,27 @@ LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def locked(workdir: Path, info: RunInfo | None) -> Iterator[None]:
+def locked(
+    workdir: Path, info: RunInfo | None, otherwise: str = "use another directory"
+) -> Iterator[None]:
     """Locks `workdir`, which is created if needed; a killed process releases its lock.
+
+    `otherwise` is what can be done while another process holds the lock.
 
     Raises:
       UserError: another process is training there, or has trained since `read_info` returned
         `info`; or the directory cannot be written.
     """
-    taken = f"another process is training in {workdir}; wait for it, or use another directory"
+    taken = f"another process is training in {workdir}; wait for it, or {otherwise}"
     with locked_file(workdir / LOCK, taken):
         if read_info(workdir) != info:
             raise UserError(f"another process has just trained in {workdir}; run the command again")
         yield
+
+
+def in_training(workdir: Path) -> bool:
+    """Returns whether another process has `locked` the run in `workdir`, which is not changed."""
+    return is_locked(workdir / LOCK)
 
 
 def create(workdir: Path, info: RunInfo, dataset: Dataset) -> None:

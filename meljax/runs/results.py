@@ -9,12 +9,13 @@ from meljax.evaluation.coverage import Probes
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import Mistake
 from meljax.evaluation.scores import Scored
+from meljax.features.frontend import Frontend
 from meljax.runs.info import RunInfo
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskExample:
-    """A training image before and after masking."""
+    """The image of a random window of a training item, before and after masking."""
 
     path: str
     label: str
@@ -27,20 +28,47 @@ class RunResults:
     """Everything that a run's report shows.
 
     Attributes:
+      frontend: makes the images that the network sees.
       classes: names, in the order of the labels.
       history: a row per epoch, as in `metrics.jsonl`.
       scores: by split (validation, test), then by weights (last epoch, best epoch if known).
-      mistakes: mistakes of the last epoch on validation files, the most confident first.
+      mistakes: mistakes on validation files, the most confident first, of the best epoch, or of the
+        last one if the weights of the best are lost.
+      last_mistakes: the same of the last epoch, without those that the best epoch makes too.
       mask_examples: training images before and after masking; empty if masks are off.
       probes: probabilities of sounds that are none of the classes, from the weights that predict
         uses; empty for images.
+      in_training: whether another process is training the run.
     """
 
     name: str
     info: RunInfo
+    frontend: Frontend
     classes: tuple[str, ...]
     history: list[Row]
     scores: list[Scored]
     mistakes: list[Mistake]
+    last_mistakes: list[Mistake]
     mask_examples: list[MaskExample]
     probes: Probes
+    in_training: bool = False
+
+    @property
+    def last(self) -> Scored:
+        """The validation scores of the last epoch."""
+        return self.scores[0]
+
+    @property
+    def best(self) -> Scored:
+        """The validation scores of the best epoch, or of the last one if its weights are lost."""
+        return next((each for each in self.scores if each.chosen), self.last)
+
+    @property
+    def unfinished(self) -> str:
+        """How far the run is, if it is not finished; else ''."""
+        done, wanted = self.last.epoch, self.info.config["train.epochs"]
+        if done >= wanted:
+            return ""
+        if self.in_training:
+            return f"being trained; these are the results of epoch {done:,} of {wanted:,}"
+        return f"stopped after epoch {done:,} of {wanted:,}; the same command resumes it"

@@ -65,6 +65,11 @@ def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformat
     return optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
 
 
+def learning_rate(first: float, decay: float, epoch: int) -> float:
+    """Returns the rate of an epoch, from 1, if `make_optimizer` starts with the rate `first`."""
+    return first * decay ** (epoch - 1)
+
+
 def model_of(task: Task, state: TrainState) -> Model:
     """Returns the model that evaluation scores: the network with the weights of `state`."""
     return Model(task.network, task.frontend, task.classes, task.mesh, state.variables)

@@ -70,6 +70,20 @@ def locked_file(path: Path, taken: str) -> Iterator[None]:
             return
 
 
+def is_locked(path: Path) -> bool:
+    """Returns whether a process holds the lock on the file `path`; see `locked_file`."""
+    if not fcntl:
+        return False
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it does not exist, or may not be read
+        return False
+    return False
+
+
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Yields a file that replaces `path` when the block ends without an error.

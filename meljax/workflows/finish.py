@@ -1,5 +1,7 @@
 """Finishes a trained run: scores, predictions, calibration and the report."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jaxtyping import Array, Key
@@ -8,7 +10,7 @@ from meljax.data.batches import DeviceSet
 from meljax.data.dataset import Dataset
 from meljax.evaluation.coverage import probe
 from meljax.evaluation.metrics import Row
-from meljax.evaluation.mistakes import worst_mistakes
+from meljax.evaluation.mistakes import Mistake, worst_mistakes
 from meljax.evaluation.scores import Scored, score_weights
 from meljax.runs.history import best_epoch
 from meljax.runs.predictions import write_calibration, write_predictions
@@ -49,20 +51,38 @@ def score(session: Session, state: TrainState, history: list[Row]) -> RunResults
     else:
         warn(f"the weights of the best epoch ({best}) are lost; it is not scored")
     scores = [_score_held_out(session, *each) for each in weights]
-    mask, val = session.config.mask, session.sets["val"]
-    _, _, predicting = weights[-1]
+    mask = session.config.mask
+    states = [each[-1] for each in weights]
+    mistakes, last_mistakes = _mistakes(session, states, [each["val"] for each in scores])
     return RunResults(
         name=session.workdir.name,
         info=session.info,
+        frontend=session.task.frontend,
         classes=session.dataset.classes,
         history=history,
         scores=[each[split] for split in ("val", "test") for each in scores if split in each],
-        mistakes=worst_mistakes(
-            model_of(session.task, state), session.dataset, val, scores[0]["val"]
-        ),
+        mistakes=mistakes,
+        last_mistakes=last_mistakes,
         mask_examples=mask_examples(session) if mask.freq_count or mask.time_count else [],
-        probes=probe(model_of(session.task, predicting), scores[-1]["val"].temperature),
+        probes=probe(model_of(session.task, states[-1]), scores[-1]["val"].temperature),
     )
+
+
+def _mistakes(
+    session: Session, states: Sequence[TrainState], scores: Sequence[Scored]
+) -> tuple[list[Mistake], list[Mistake]]:
+    """Returns `mistakes` and `last_mistakes` of `RunResults`.
+
+    `states` and their `scores` are those of the last and, if it is not lost, the best epoch.
+    """
+
+    def worst(state: TrainState, scored: Scored, known: Scored | None = None) -> list[Mistake]:
+        model, data = model_of(session.task, state), session.sets["val"]
+        return worst_mistakes(model, session.dataset, data, scored, known)
+
+    last, best = scores[0], scores[-1]
+    shown = worst(states[-1], best)
+    return shown, [] if last.epoch == best.epoch else worst(states[0], last, best)
 
 
 def _score_held_out(

@@ -1,6 +1,7 @@
 """Writes the report of one run, or compares several."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from meljax.data.dataset import load
 from meljax.evaluation.metrics import Row
 from meljax.reports import comparison_page, figures, html_page, ranking, summary
 from meljax.reports.run_page import write_report
-from meljax.runs.directory import CHECKPOINTS, REPORT, locked
+from meljax.runs.directory import CHECKPOINTS, REPORT, in_training, locked
 from meljax.runs.history import read_history
 from meljax.runs.info import RunInfo, require_info
 from meljax.runs.record import read_records
+from meljax.runs.results import RunResults
 from meljax.runs.resume import check_same_data
 from meljax.runs.session import Session
 from meljax.training.checkpoints import Checkpoints
@@ -60,19 +62,31 @@ def report_in_place(run: Path) -> Path:
         changed.
     """
     info = require_info(run)
-    with locked(run, info), _session(run, info) as session:
+    # Training writes the same files at its end, and would be overtaken by a report of fewer epochs.
+    otherwise = "give another folder for a report on the epochs that are saved, as in --out report"
+    with locked(run, info, otherwise), _session(run, info) as session:
         results = finish.finish(session, *_last_epoch(session))
-    say(summary.text(results))
+    _say_scores(results)
     return run / REPORT
 
 
 def report_elsewhere(run: Path, out: Path) -> Path:
-    """Writes the page of a run to `out`, and nothing to the run; returns the page's path."""
+    """Writes the page of a run to `out`, and nothing to the run; returns the page's path.
+
+    The run may be trained at the same time.
+    """
     _check_outside(out, [run])
     with _session(run, require_info(run)) as session:
         results = finish.score(session, *_last_epoch(session))
-    say(summary.text(results))
+    results = dataclasses.replace(results, in_training=in_training(run))
+    _say_scores(results)
     return write_report(out, results, run)
+
+
+def _say_scores(results: RunResults) -> None:
+    say(summary.text(results))
+    if results.unfinished:
+        say(f"not finished: {results.unfinished}")
 
 
 def _check_outside(out: Path, paths: Sequence[Path]) -> None:
@@ -96,7 +110,9 @@ def _session(run: Path, info: RunInfo) -> Iterator[Session]:
         raise UserError(f"the data of {run} cannot be read: {error}", error.details) from None
     check_same_data(run, info, dataset)
     task = make_task(config, dataset)
-    # A report changes no checkpoint, not even a damaged one.
+    sets = make_device_sets(task, dataset)
+    # Listed last, because a process that trains the run replaces checkpoints meanwhile. A report
+    # changes no checkpoint, not even a damaged one.
     with contextlib.closing(Checkpoints(run / CHECKPOINTS, read_only=True)) as checkpoints:
         yield Session(
             config=config,
@@ -104,7 +120,7 @@ def _session(run: Path, info: RunInfo) -> Iterator[Session]:
             info=info,
             dataset=dataset,
             task=task,
-            sets=make_device_sets(task, dataset),
+            sets=sets,
             checkpoints=checkpoints,
             check=lambda: None,
         )

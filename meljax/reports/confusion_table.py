@@ -1,0 +1,63 @@
+"""The confusion matrix as a table, of all classes or of those that are confused most."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from meljax.reports.class_scores import confused_pairs
+
+MOST_CLASSES = 40
+"""Of more classes than this, only the most confused ones are shown."""
+
+
+class Cell(NamedTuple):
+    """A number of files, and their share of the row in percent; `is_right` on the diagonal."""
+
+    count: int
+    share: int
+    is_right: bool
+
+
+class ConfusionTable(NamedTuple):
+    """Counts of true classes in rows and predicted ones in columns.
+
+    Attributes:
+      names: the shown classes.
+      rows: the cells of each of them; `None` where no file is.
+      others: the number of files of each that were predicted as a class that is not shown.
+      complete: whether all classes are shown.
+    """
+
+    names: list[str]
+    rows: list[list[Cell | None]]
+    others: list[int]
+    complete: bool
+
+
+def confusion_table(
+    confusion: Int[np.ndarray, "classes classes"], names: Sequence[str]
+) -> ConfusionTable:
+    """Returns the table of all classes, or of the `MOST_CLASSES` that are confused most."""
+    shown = _shown(confusion)
+    total = np.maximum(confusion.sum(1), 1)
+    part = confusion[np.ix_(shown, shown)]
+    shares = np.rint(100 * part / total[shown][:, None]).astype(int)
+    rows = [
+        [
+            Cell(int(count), int(share), row == column) if count else None
+            for column, (count, share) in enumerate(zip(counts, percents, strict=True))
+        ]
+        for row, (counts, percents) in enumerate(zip(part, shares, strict=True))
+    ]
+    others = (confusion[shown].sum(1) - part.sum(1)).tolist()
+    return ConfusionTable([names[i] for i in shown], rows, others, len(shown) == len(names))
+
+
+def _shown(confusion: Int[np.ndarray, "classes classes"]) -> list[int]:
+    """Returns the classes of the table; of many, those of the most frequent pairs come first."""
+    if len(confusion) <= MOST_CLASSES:
+        return list(range(len(confusion)))
+    found = dict.fromkeys(i for pair in confused_pairs(confusion) for i in pair)
+    return list(found)[:MOST_CLASSES]
