@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from meljax.config import TrainConfig
-from meljax.training.state import make_optimizer
+from meljax.training.state import learning_rate, make_optimizer
 
 
 def updates(optimizer, gradients) -> list[float]:
@@ -22,6 +22,8 @@ def test_the_learning_rate_falls_only_between_epochs():
     config = TrainConfig(batch_size=8, learning_rate=0.1, lr_decay=0.5)
     rates = np.repeat([0.1, 0.05, 0.025], 3)  # 21 items are three steps
     assert updates(make_optimizer(config, 21), np.ones(9)) == pytest.approx(-rates, rel=1e-4)
+    named = [learning_rate(0.1, 0.5, epoch) for epoch in (1, 1, 1, 2, 2, 2, 3, 3, 3)]
+    assert named == pytest.approx(rates)
     steady = make_optimizer(TrainConfig(batch_size=8, learning_rate=0.1), 21)
     assert updates(steady, np.ones(9)) == pytest.approx([-0.1] * 9, rel=1e-4)
 
