@@ -73,7 +73,7 @@ def odd_run(tmp_path_factory):
 def test_every_image_is_in_the_page_and_can_be_decoded(odd_run):
     workdir, path = odd_run
     seen = Page(path.read_text())
-    assert len(seen.images) == 6 + 2 * len(ODD) + 2
+    assert len(seen.images) == 7 + 2 * len(ODD) + 2
     for url in seen.images:
         image = decoded(url)
         assert min(image.shape[:2]) > 100

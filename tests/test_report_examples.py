@@ -13,6 +13,7 @@ from samples import APART, Page, four_scores, inlined, make_results, scored, tab
 from scipy.special import softmax
 
 from meljax.evaluation import calibration
+from meljax.evaluation.coverage import threshold_rows
 from meljax.features.samples import to_float
 from meljax.reports import figures, run_page, summary
 from meljax.runs.predictions import calibration_of
@@ -173,3 +174,33 @@ def test_the_summary_delays_the_start_of_training_by_no_import_for_pages():
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert shown == "set()\n"
+
+
+def test_the_page_shows_what_thresholds_accept_and_reject(tmp_path):
+    rng = np.random.default_rng(0)
+    probes = {kind: rng.dirichlet(np.ones(4), 32) for kind in ("noise", "tones")}
+    results = make_results(probes=probes)
+    text = run_page.write_report(tmp_path, results, tmp_path).read_text()
+    header, *rows = table_under("Thresholds", text)
+    names = ["threshold", "files accepted", "of these right", "noise rejected", "tones rejected"]
+    assert header == names
+    for row, expected in zip(rows, threshold_rows(results.best, probes), strict=True):
+        assert row[0] == (f"{expected.threshold:g}" if expected.threshold else "none")
+        accuracy = "–" if expected.accuracy is None else f"{expected.accuracy:.1%}"
+        shares = [f"{share:.1%}" for share in expected.rejected.values()]
+        assert row[1:] == [f"{expected.coverage:.1%}", accuracy, *shares]
+    assert len(table_under("Thresholds", run_page.page(make_results(), {}, APART))[0]) == 3
+
+
+def test_the_page_has_a_line_on_the_background():
+    scores = [
+        dataclasses.replace(scored("val", epoch, chosen, 4, 20, 3), unscored=(0,), background=0)
+        for epoch, chosen in ((4, False), (3, True))
+    ]
+    results = make_results(scores=scores, settings={"data.background": "ann"})
+    shown = Page(run_page.page(results, {}, APART)).shown
+    assert f"Background ann, validation, epoch 3: {scores[1].background_shares.text()}." in shown
+    assert "Answers with the background class ann are not accepted either." in shown
+    plain = Page(run_page.page(make_results(), {}, APART)).shown
+    assert "Background" not in plain
+    assert "are not accepted either" not in plain

@@ -170,6 +170,22 @@ def reliability(sets: Mapping[str, Bins]) -> Figure:
     return figure
 
 
+def coverage(share: Float[np.ndarray, " points"], accuracy: Float[np.ndarray, " points"]) -> Figure:
+    """Draws the accuracy of accepted items against their share of all items."""
+    figure = Figure(figsize=(5.6, 3.6), dpi=DPI)
+    axes = figure.add_axes((0.125, 0.14, 0.83, 0.72))
+    axes.plot(share, accuracy, color=VALIDATION, linewidth=1.4, drawstyle="steps-post")
+    axes.set_xlim(0, 1)
+    lowest = float(accuracy.min()) if len(accuracy) else 0.0
+    axes.set_ylim(max(0.0, lowest - 0.05), 1.005)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel("files accepted")
+    axes.set_ylabel("of these right")
+    _style_axes(axes, "Accuracy against coverage")
+    return figure
+
+
 def _draw_bins(upper: Axes, lower: Axes, bins: Bins, color: str) -> None:
     """Draws accuracy and confidence of each bin in `upper`, and its share of items in `lower`."""
     count, confidence, accuracy = bins

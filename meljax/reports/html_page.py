@@ -32,7 +32,7 @@ _TYPES = {".png": "image/png", ".wav": "audio/wav"}
 # Files of an earlier page that the new page does not need.
 _REPLACED = ("mistake_*.png", "mistake_*.wav", "masks_*.png", "accuracy.png", "f1.png", "rate.png")
 _REPLACED += ("loss.png", "training_loss.png", "validation_loss.png")
-_REPLACED += ("confusion.png", "calibration.png")
+_REPLACED += ("confusion.png", "calibration.png", "coverage.png")
 
 
 class Files(NamedTuple):

@@ -12,7 +12,9 @@ from jaxtyping import Float, Float32
 from matplotlib.figure import Figure
 
 from meljax.config import KEYS
+from meljax.data.probes import COUNT as PROBES
 from meljax.evaluation import calibration
+from meljax.evaluation.coverage import coverage_curve, threshold_rows
 from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.scores import Scored
 from meljax.features.axes import image_axes
@@ -93,6 +95,10 @@ def page(results: RunResults, links: Mapping[str, str], files: Files) -> str:
         rates=_rates(results),
         calibrations=[(each, calibration_of(each)) for each in results.scores if each.chosen],
         bins=calibration.BINS,
+        thresholds=threshold_rows(best, results.probes),
+        kinds=[f"{kind} rejected" for kind in results.probes],
+        probes=PROBES,
+        background=info.config["data.background"],
         shown=[_shown(each, results.classes) for each in scores],
         open_pairs=OPEN_PAIRS,
         many_classes=len(results.classes) > MOST_CLASSES,
@@ -180,6 +186,7 @@ def _files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
             "after": calibration.bins(best.probabilities, best.labels),
         }
         yield "calibration.png", figures.reliability(bins)
+    yield "coverage.png", figures.coverage(*coverage_curve(best))
     wrong = _numbered("mistake", results.mistakes)
     for name, mistake in wrong + _numbered("mistake_last", results.last_mistakes):
         seen, axes = mistake.seen, image_axes(results.frontend, mistake.seen.start)
