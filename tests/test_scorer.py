@@ -298,3 +298,13 @@ def test_the_worst_mistakes_are_the_most_confident_with_their_clearest_windows()
     few = dataclasses.replace(scores, labels=np.where(np.arange(8) < 2, labels, taken))
     found = worst_mistakes(model, dataset, device_set(task, dataset, "val"), few, 4)
     assert [each.seen.path for each in found] == [dataset.items[val[i]].path for i in (0, 1)]
+    # Other weights predict the same of the items 0 to 3, and class 0 of all others.
+    other = logits.copy()
+    other[4:, :] = 0
+    known = dataclasses.replace(scores, logits=other.reshape(24, CLASSES))
+    data = device_set(task, dataset, "val")
+    found = worst_mistakes(model, dataset, data, scores, 4, known=known)
+    changed = np.flatnonzero((known.predictions != scores.predictions) & ~scores.right)
+    assert {each.seen.path for each in found} == {dataset.items[val[i]].path for i in changed}
+    assert changed.size
+    assert changed.min() >= 4

@@ -22,7 +22,7 @@ from test_logs import events
 from meljax.evaluation import metrics
 from meljax.main import main
 from meljax.reports import run_page
-from meljax.runs.directory import CHECKPOINTS
+from meljax.runs.directory import CHECKPOINTS, TENSORBOARD
 from meljax.runs.info import require_info
 from meljax.training import loop
 from meljax.util import devices
@@ -62,7 +62,7 @@ def test_a_run_writes_all_files(audio_run):
     assert [list(row) for row in rows] == [[*names, "seconds", "images_per_second"]] * 3
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 5), (2, 10), (3, 15)]
     assert rows[2]["train_loss"] < rows[0]["train_loss"]
-    assert list(audio_run.glob("events.out.tfevents.*"))
+    assert list((audio_run / TENSORBOARD).rglob("events.out.tfevents.*"))
     assert "</html>" in (audio_run / "report.html").read_text()
     with open(audio_run / "split.csv", newline="") as file:
         table = list(csv.DictReader(file))
@@ -240,7 +240,7 @@ def test_recordings_train_resized_and_without_masks(recordings, tmp_path):
     assert (
         main([*arguments, *(f"--config.{k.replace('__', '.')}={v}" for k, v in off.items())]) == 0
     )
-    assert "before and after" not in (tmp_path / "run" / "report.html").read_text()
+    assert "<h2>Masking</h2>" not in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_test_split_is_only_scored(recordings, tmp_path, capsys):
@@ -333,7 +333,8 @@ def draws(muddle, workdir: Path, monkeypatch, **keys) -> Draws:
         patch.setattr(loop, "train_step", no_step)
         patch.setattr(finish, "finish", cut_off)
         assert main(command("cnn", muddle, workdir, data__window=0.16, **keys)) == 130
-    images = {v.tag: v.image for event in events(workdir) for v in event.summary.value}
+    log = events(workdir / TENSORBOARD / "train")
+    images = {v.tag: v.image for event in log for v in event.summary.value}
     return Draws(
         weights=[np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(states[0])],
         orders=[np.asarray(order) for order in orders[::3]],

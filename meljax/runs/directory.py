@@ -18,6 +18,7 @@ PREDICTIONS = "predictions.csv"
 CALIBRATION = "calibration.json"
 CHECKPOINTS = "checkpoints"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from meljax.config import Config
 from meljax.data.dataset import download_set, load, resolve_set
@@ -19,7 +21,7 @@ from meljax.models.pretrained.initial_weights import (
     initial_variables,
 )
 from meljax.reports import data_summary, summary
-from meljax.runs.directory import CHECKPOINTS, REPORT, create, locked
+from meljax.runs.directory import CHECKPOINTS, REPORT, TENSORBOARD, create, locked
 from meljax.runs.history import append_history, cut_history, read_history
 from meljax.runs.info import (
     DataInfo,
@@ -46,6 +48,10 @@ from meljax.util.devices import replicated
 from meljax.util.files import cache_dir
 from meljax.util.progress import ending, say, warn
 from meljax.workflows import finish
+
+DRAWING_SECONDS = 60
+"""The confusion matrix for TensorBoard is drawn at most this often, because drawing it takes half a
+second, and after the last epoch."""
 
 
 def train(
@@ -180,7 +186,8 @@ def _train(
     """Trains the remaining epochs, and records and saves each before the next one starts."""
     config, items = session.config.train, len(session.sets["train"])
     first = len(history) + 1
-    writer = logs.EventLog(session.workdir, int(state.step))
+    writer = logs.EventLog(session.workdir / TENSORBOARD, session.info.config, int(state.step))
+    drawn_at = time.monotonic()
     saver = EpochSaver(session.checkpoints)
     with (
         ending(writer.close),
@@ -188,9 +195,8 @@ def _train(
         ending(saver.close),
     ):
         if first == 1:
-            writer.write_hparams(session.info.config)
             masked = np.stack([example.masked for example in finish.mask_examples(session)])
-            writer.write_images(0, {"augmented": masked})
+            writer.write_images("train", 0, {"augmented": masked})
 
         def step_done(epoch: int, images: int, measured: Metrics) -> None:
             session.check()
@@ -209,8 +215,23 @@ def _train(
                 versions=session.info.session.versions,
             )
             saver.epoch_done(state, meta, row)
-            writer.write_scalars(row["step"], {k: v for k, v in row.items() if k != "step"})
-            writer.write_images(row["step"], {"confusion": logs.confusion_image(epoch.confusion)})
+            writer.write_scores(row)
+            if row["epoch"] == config.epochs or time.monotonic() > drawn_at + DRAWING_SECONDS:
+                image = _confusion_image(epoch.confusion, session.dataset.classes)
+                writer.write_images("val", row["step"], {"confusion": image})
+                drawn_at = time.monotonic()
             bar.epoch_done(row)
             epoch_done(dict(row))
+        writer.write_completed()
     return state, history
+
+
+def _confusion_image(
+    confusion: Int[np.ndarray, "classes classes"], classes: Sequence[str]
+) -> UInt8[np.ndarray, "1 rows columns 3"]:
+    """Returns an image of the confusion matrix, with the names of the classes."""
+    # Imported here because it imports matplotlib, which would delay the start of training.
+    from meljax.reports import confusion_figure
+
+    figure = confusion_figure.confusion_matrix(confusion, classes)
+    return confusion_figure.rendered(figure)[None]
