@@ -30,8 +30,8 @@ def worst_mistakes(
     dataset: Dataset,
     data: DeviceSet,
     scores: Scored,
-    known: Scored | None = None,
     limit: int = 24,
+    known: Scored | None = None,
 ) -> list[Mistake]:
     """Returns at most `limit` mistakes, the most confident first.
 

@@ -78,7 +78,7 @@ def _mistakes(
 
     def worst(state: TrainState, scored: Scored, known: Scored | None = None) -> list[Mistake]:
         model, data = model_of(session.task, state), session.sets["val"]
-        return worst_mistakes(model, session.dataset, data, scored, known)
+        return worst_mistakes(model, session.dataset, data, scored, known=known)
 
     last, best = scores[0], scores[-1]
     shown = worst(states[-1], best)
