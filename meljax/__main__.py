@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "show what is understood of a data set",
     "predict": "predict the classes of recordings or images",
     "evaluate": "score a trained model on labeled files",
+    "app": "try a trained model in a browser",
     "report": "write the page of one run, or compare several",
     "export": "write a trained model as StableHLO, ONNX or PyTorch weights",
     "build-tfds": "make a TFDS set from a folder or table",

@@ -28,7 +28,7 @@ INLINED_BYTES = 12_000_000
 of 16 MB and a mail of 22 MB; mail servers commonly take 25 MB."""
 
 _GENERATOR = '<meta name="generator" content="meljax">'  # as in templates/base.html.j2
-_TYPES = {".png": "image/png", ".wav": "audio/wav"}
+_TYPES = {".png": "image/png", ".wav": "audio/wav", ".csv": "text/csv;charset=utf-8"}
 # Files of an earlier page that the new page does not need.
 _REPLACED = ("mistake_*.png", "mistake_*.wav", "masks_*.png", "accuracy.png", "f1.png", "rate.png")
 _REPLACED += ("loss.png", "training_loss.png", "validation_loss.png")
@@ -69,7 +69,7 @@ def _place(folder: Path, files: Iterable[tuple[str, Figure | bytes]]) -> Files:
     """Returns where the files of a page are, once they are written to `folder` if they are many."""
     held, total, names = [], 0, []
     for name, file in files:
-        content = file if isinstance(file, bytes) else _png(file)
+        content = file if isinstance(file, bytes) else png(file)
         held.append((name, content))
         names.append(name)
         total += len(content)
@@ -78,7 +78,7 @@ def _place(folder: Path, files: Iterable[tuple[str, Figure | bytes]]) -> Files:
             held = []
     if total > INLINED_BYTES:
         return Files({name: f"{FIGURES}/{name}" for name in names}, apart=True)
-    return Files({name: _data_url(name, content) for name, content in held}, apart=False)
+    return Files({name: data_url(name, content) for name, content in held}, apart=False)
 
 
 def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
@@ -100,13 +100,15 @@ def _remove_others(folder: Path, placed: Files) -> None:
         folder.rmdir()
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure, scale: int = 1) -> bytes:
+    """Returns an image of a figure with `scale` times its dots per inch."""
     file = io.BytesIO()
-    figure.savefig(file, format="png")
+    figure.savefig(file, format="png", dpi=scale * figure.dpi)
     return file.getvalue()
 
 
-def _data_url(name: str, content: bytes) -> str:
+def data_url(name: str, content: bytes) -> str:
+    """Returns the URL that holds the content of the file `name` itself."""
     kind = _TYPES[Path(name).suffix]
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

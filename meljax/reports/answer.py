@@ -1,0 +1,138 @@
+"""What the page to try a model shows of one recording or image: parts of a page, as HTML."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from meljax.evaluation.explanation import Explanation
+from meljax.evaluation.spans import Span, merged, with_decision
+from meljax.evaluation.status import OK, SILENCE
+from meljax.features.axes import image_axes
+from meljax.features.frontend import Frontend
+from meljax.reports import figures, html_page
+from meljax.reports.run_page import wav
+from meljax.reports.timeline import place, timeline
+from meljax.util.csv_file import csv_line
+
+TOP = 5
+"""The number of classes with a bar."""
+
+WIDTH = 3.3
+"""Of a spectrogram, in inches: two stand side by side, with letters of a readable size."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The prediction for a recording or image.
+
+    Attributes:
+      name: of the file.
+      classes: names of all classes.
+      frontend: of the model.
+      whole: the whole item, without a decision.
+      windows: in the order of their starts, without decisions.
+      background: the class of sounds without a voice, if there is one.
+      notes: what to know about the item, a sentence each.
+      explanation: the window that speaks most clearly for the first class; `None`: silence.
+      sound: the whole recording, where 1 is full scale; `None`: an image, or too long to be played.
+      true_class: of an example; '' if it is not known.
+    """
+
+    name: str
+    classes: Sequence[str]
+    frontend: Frontend
+    whole: Span
+    windows: Sequence[Span]
+    background: int | None = None
+    notes: Sequence[str] = ()
+    explanation: Explanation | None = None
+    sound: Float[np.ndarray, " samples"] | None = None
+    true_class: str = ""
+
+    def decided(self, span: Span, threshold: float) -> Span:
+        """Returns a span with its decision: a class, 'background', 'unknown' or 'silence'.
+
+        It is 'unknown' if the most probable class is less probable than `threshold`.
+        """
+        return with_decision(span, np.full(len(self.classes), threshold), self.background)
+
+
+def verdict(answer: Answer, threshold: float) -> str:
+    """Returns the decision on the whole item, and bars of the most probable classes."""
+    whole = answer.decided(answer.whole, threshold)
+    bars: list[tuple[str, float]] = []
+    if whole.status != SILENCE:
+        best = np.argsort(-whole.probabilities, kind="stable")[:TOP]
+        bars = [(answer.classes[i], float(whole.probabilities[i])) for i in best]
+    return html_page.render(
+        "verdict.html.j2", answer=answer, bars=bars, status=whole.status, threshold=threshold
+    )
+
+
+def problem(text: str) -> str:
+    """Returns the message that takes the place of an answer."""
+    return html_page.render("problem.html.j2", text=text)
+
+
+def evidence(answer: Answer) -> str:
+    """Returns what the network saw, where the evidence is, and the sound; '' for silence."""
+    seen = answer.explanation
+    if seen is None:
+        return ""
+    axes = image_axes(answer.frontend, seen.start)
+    sound = seen.samples if answer.sound is None else answer.sound
+    rate = answer.frontend.mel.sample_rate
+    return html_page.render(
+        "evidence.html.j2",
+        answer=answer,
+        seen=seen,
+        audio=answer.frontend.kind == "audio",
+        start=max(0, seen.start / rate),
+        end=(seen.start + answer.frontend.window) / rate,
+        image=_image(figures.spectrogram(seen.image, axes, width=WIDTH)),
+        overlay=_image(figures.spectrogram(seen.image, axes, seen.evidence, WIDTH)),
+        sound=None if sound is None else html_page.data_url("sound.wav", wav(sound, rate)),
+    )
+
+
+def segments(answer: Answer, threshold: float) -> str:
+    """Returns the windows over time, as a figure and a table; '' if there is only one window."""
+    if len(answer.windows) < 2:
+        return ""
+    parts = parts_of(answer, threshold)
+    audio = answer.frontend.kind == "audio"
+    return html_page.render(
+        "segments.html.j2",
+        answer=answer,
+        parts=parts,
+        audio=audio,
+        place=place,
+        end=parts[-1].end,
+        figure=_image(timeline(answer.windows, answer.classes, threshold, audio)),
+        table=html_page.data_url("table.csv", csv(answer.classes, parts).encode("utf-8-sig")),
+        file=f"{answer.name.rpartition('.')[0] or answer.name}.csv",
+    )
+
+
+def parts_of(answer: Answer, threshold: float) -> list[Span]:
+    """Returns the windows, with successive ones of the same class joined."""
+    return list(merged(answer.decided(window, threshold) for window in answer.windows))
+
+
+def csv(classes: Sequence[str], parts: Sequence[Span]) -> str:
+    """Returns the columns start, end, label, probability and status, as `meljax predict` does."""
+    rows = [["start", "end", "label", "probability", "status"]]
+    for part in parts:
+        found = part.status == OK
+        label = classes[part.label] if found else None
+        probability = float(part.probabilities[part.label]) if found else None
+        rows.append([part.start, part.end, label, probability, part.status])
+    return "".join(f"{csv_line(row)}\n" for row in rows)
+
+
+def _image(figure: Figure) -> str:
+    # Twice the dots: sharp on fine screens.
+    return html_page.data_url("image.png", html_page.png(figure, scale=2))
