@@ -1,12 +1,9 @@
 """The result of `Model.explain`."""
 
-import base64
 import html
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 from jaxtyping import Float
 
 from meljax.evaluation.explanation import Explanation
@@ -81,19 +78,14 @@ class Explained:
     def _repr_html_(self) -> str:
         """Returns both figures and the sound, for notebooks."""
         title = f"{html.escape(self.path)}: <b>{html.escape(self.label)}</b> {self.probability:.1%}"
+        from meljax.reports.media import data_url, png, wav  # imports matplotlib
+
         parts = [f'<p>{title}</p><div style="display: flex; flex-wrap: wrap">']
         for with_evidence in (False, True):
-            file = io.BytesIO()
-            self.figure(with_evidence).savefig(file, format="png")
-            parts.append(f'<img src="{_data("image/png", file)}">')
+            image = data_url("image.png", png(self.figure(with_evidence)))
+            parts.append(f'<img src="{image}">')
         parts.append("</div>")
         if self.samples is not None:
-            file = io.BytesIO()
-            loudest = max(1.0, float(np.abs(self.samples).max()))
-            soundfile.write(file, self.samples / loudest, self.sample_rate, "PCM_16", format="WAV")
-            parts.append(f'<audio controls src="{_data("audio/wav", file)}"></audio>')
+            sound = data_url("window.wav", wav(self.samples, self.sample_rate))
+            parts.append(f'<audio controls src="{sound}"></audio>')
         return "".join(parts)
-
-
-def _data(kind: str, file: io.BytesIO) -> str:
-    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -13,7 +13,7 @@ from meljax.evaluation.status import OK, SILENCE
 from meljax.features.axes import image_axes
 from meljax.features.frontend import Frontend
 from meljax.reports import figures, html_page
-from meljax.reports.run_page import wav
+from meljax.reports.media import data_url, png, wav
 from meljax.reports.timeline import place, timeline
 from meljax.util.csv_file import csv_line
 
@@ -94,7 +94,7 @@ def evidence(answer: Answer) -> str:
         end=(seen.start + answer.frontend.window) / rate,
         image=_image(figures.spectrogram(seen.image, axes, width=WIDTH)),
         overlay=_image(figures.spectrogram(seen.image, axes, seen.evidence, WIDTH)),
-        sound=None if sound is None else html_page.data_url("sound.wav", wav(sound, rate)),
+        sound=None if sound is None else data_url("sound.wav", wav(sound, rate)),
     )
 
 
@@ -112,7 +112,7 @@ def segments(answer: Answer, threshold: float) -> str:
         place=place,
         end=parts[-1].end,
         figure=_image(timeline(answer.windows, answer.classes, threshold, audio)),
-        table=html_page.data_url("table.csv", csv(answer.classes, parts).encode("utf-8-sig")),
+        table=data_url("table.csv", csv(answer.classes, parts).encode("utf-8-sig")),
         file=f"{answer.name.rpartition('.')[0] or answer.name}.csv",
     )
 
@@ -135,4 +135,4 @@ def csv(classes: Sequence[str], parts: Sequence[Span]) -> str:
 
 def _image(figure: Figure) -> str:
     # Twice the dots: sharp on fine screens.
-    return html_page.data_url("image.png", html_page.png(figure, scale=2))
+    return data_url("image.png", png(figure, scale=2))

@@ -1,8 +1,6 @@
 """HTML pages: renders them from `templates/`, and writes them with their images and recordings."""
 
-import base64
 import contextlib
-import io
 import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from meljax.data.manifest import noun
+from meljax.reports.media import data_url, png
 from meljax.reports.summary import percent
 from meljax.runs.directory import CONFIG, REPORT
 from meljax.util.errors import UserError
@@ -28,7 +27,6 @@ INLINED_BYTES = 12_000_000
 of 16 MB and a mail of 22 MB; mail servers commonly take 25 MB."""
 
 _GENERATOR = '<meta name="generator" content="meljax">'  # as in templates/base.html.j2
-_TYPES = {".png": "image/png", ".wav": "audio/wav", ".csv": "text/csv;charset=utf-8"}
 # Files of an earlier page that the new page does not need.
 _REPLACED = ("mistake_*.png", "mistake_*.wav", "masks_*.png", "accuracy.png", "f1.png", "rate.png")
 _REPLACED += ("loss.png", "training_loss.png", "validation_loss.png")
@@ -98,19 +96,6 @@ def _remove_others(folder: Path, placed: Files) -> None:
                 old.unlink()
     with contextlib.suppress(OSError):  # there is none, or it has other files
         folder.rmdir()
-
-
-def png(figure: Figure, scale: int = 1) -> bytes:
-    """Returns an image of a figure with `scale` times its dots per inch."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=scale * figure.dpi)
-    return file.getvalue()
-
-
-def data_url(name: str, content: bytes) -> str:
-    """Returns the URL that holds the content of the file `name` itself."""
-    kind = _TYPES[Path(name).suffix]
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def check_place(directory: Path) -> None:

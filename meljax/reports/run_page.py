@@ -1,14 +1,12 @@
 """The page of one run: its scores, curves, calibration, confusions, mistakes and settings."""
 
 import functools
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from meljax.config import KEYS
@@ -18,7 +16,6 @@ from meljax.evaluation.coverage import coverage_curve, threshold_rows
 from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.scores import Scored
 from meljax.features.axes import image_axes
-from meljax.features.samples import narrowed
 from meljax.models.registry import NETWORKS
 from meljax.reports import data_summary, figures, html_page
 from meljax.reports.class_scores import (
@@ -30,6 +27,7 @@ from meljax.reports.class_scores import (
 )
 from meljax.reports.confusion_table import MOST_CLASSES, ConfusionTable, confusion_table
 from meljax.reports.html_page import Files
+from meljax.reports.media import wav
 from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT
 from meljax.runs.history import column
 from meljax.runs.predictions import calibration_of
@@ -160,15 +158,6 @@ def lowest_before_rise(
         return None
     rises = np.median(validation[tail]) > 1.05 * validation[lowest] + 0.01
     return lowest if rises and np.median(training[tail]) < training[lowest] else None
-
-
-def wav(samples: Float32[np.ndarray, " samples"], rate: int) -> bytes:
-    """Returns a 16-bit WAV file of samples, where 1 is full scale; louder ones are scaled down."""
-    file = io.BytesIO()
-    # 16-bit recordings are written unchanged.
-    content = narrowed(samples / max(np.float32(1), np.abs(samples).max()))
-    soundfile.write(file, content, rate, format="WAV", subtype="PCM_16")
-    return file.getvalue()
 
 
 def _numbered(name: str, items: Sequence[Any]) -> list[tuple[str, Any]]:
