@@ -189,3 +189,16 @@ def test_spectrograms_have_low_frequencies_at_the_bottom(channels):
     assert drawn[bottom + height // 8, left + width // 8] > 200
     assert drawn[bottom + height // 2, left + width // 8] < 20
     assert drawn[bottom + height // 8, left + width // 2] < 20
+
+
+@pytest.mark.parametrize("points", [0, 1, 60])
+def test_coverage_is_drawn_over_all_accuracies(points):
+    share = np.linspace(1 / 60, 1, 60)[:points]
+    accuracy = np.linspace(1, 0.83, 60)[:points]
+    (axes,) = figures.coverage(share, accuracy).axes
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xdata(), share)
+    np.testing.assert_array_equal(line.get_ydata(), accuracy)
+    low, high = axes.get_ylim()
+    assert (accuracy >= low).all()
+    assert (accuracy <= high).all()

@@ -180,6 +180,7 @@ def coverage(share: Float[np.ndarray, " points"], accuracy: Float[np.ndarray, " 
     axes.set_ylim(max(0.0, lowest - 0.05), 1.005)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("files accepted")
     axes.set_ylabel("of these right")
     _style_axes(axes, "Accuracy against coverage")
