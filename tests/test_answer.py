@@ -129,7 +129,7 @@ def test_silence_has_no_class(trained, tmp_path):
 def test_a_short_recording_is_classified_with_a_remark(trained, tmp_path):
     soundfile.write(tmp_path / "short.wav", tone(400, 0.02, 1), 8000)
     found = answer_file(trained, str(tmp_path / "short.wav"))
-    assert "0.02 s, less than the 0.16 s" in parts.verdict(found, 0.0)
+    assert "0.02 s long, and a window 0.16 s" in parts.verdict(found, 0.0)
     assert parts.segments(found, 0.0) == ""
 
 

@@ -179,7 +179,7 @@ def test_an_uploaded_recording_is_classified(server, browser, window_run, record
             assert image.evaluate("image => image.naturalWidth") > 300
         set_threshold(page, 1)
         page.locator("#verdict .label", has_text="unknown").wait_for()
-        assert "less than the threshold of 100.0%" in page.locator("#verdict").inner_text()
+        assert "below the threshold of 100.0%" in page.locator("#verdict").inner_text()
         set_threshold(page, 0)
         page.locator("#verdict .label", has_text=row["label"]).wait_for()
         page.locator("#examples button").first.click()
@@ -191,7 +191,7 @@ def test_the_microphone_is_recorded_and_classified(server, browser):
     with opened(browser, server.address) as page:
         page.locator("#record .record-button").click()
         page.locator("#record .stop-button").wait_for()
-        page.wait_for_timeout(1000)  # of sound
+        page.wait_for_timeout(1000)  # records this long
         page.locator("#record .stop-button").click()
         page.locator("#verdict .bars").wait_for()
         seconds = page.locator("#evidence audio").evaluate("sound => sound.duration")
@@ -256,7 +256,7 @@ def test_images_are_classified_and_uploads_deleted(browser, image_run, image_fol
     assert file.name not in left
     assert {path.name for path in folder.iterdir()} == {"temporary", "hosts.jsonl"}
     hosts = [json.loads(line)[0] for line in server.log.read_text().splitlines()]
-    assert set(hosts) == {"127.0.0.1"}  # its own address
+    assert set(hosts) == {"127.0.0.1"}  # the server contacts only itself
 
 
 @needs_gradio
@@ -267,7 +267,7 @@ def test_wrong_arguments_are_reported_in_one_line(window_run, tmp_path, capsys):
 
     assert "is not a run" in error(str(tmp_path))
     assert "--port must be 0 to 65535" in error(str(window_run), "--port", "70000")
-    text = error(str(window_run), "--host", "192.0.2.1")  # of no machine
+    text = error(str(window_run), "--host", "192.0.2.1")  # no machine has this address
     assert "a port from 7860 to 7959 of '192.0.2.1': cannot assign requested address" in text
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -44,7 +44,7 @@ def test_crowsetta_and_meljax_read_a_raven_table(window_run, folder, tmp_path):
     boxes = crowsetta.formats.bbox.Raven.from_file(file).to_bbox()
     assert len(boxes) == len(rows) >= 2
     for box, row in zip(boxes, rows, strict=True):
-        before = 0.0 if "20240517" in row["path"] else 1.0  # seconds of the first recording
+        before = 0.0 if "20240517" in row["path"] else 1.0  # the first recording has 1 s
         assert box.label == row["label"]
         assert box.onset == pytest.approx(before + float(row["start"]), abs=1e-5)
         assert box.offset == pytest.approx(before + float(row["end"]), abs=1e-5)

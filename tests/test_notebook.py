@@ -13,7 +13,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     pytest.importorskip("pandas")
-    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as its reader has
+    monkeypatch.setenv("XLA_FLAGS", "")  # one device, as readers have
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}

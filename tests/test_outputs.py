@@ -210,14 +210,14 @@ def test_an_interrupted_parquet_file_has_the_rows_before(tmp_path, monkeypatch):
 
 def test_a_missing_parquet_extra_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"extra 'parquet': pip install '\.\[parquet\]'"):
+    with pytest.raises(UserError, match=r"needs the extra: pip install '\.\[parquet\]'"):
         written("parquet", tmp_path / "r.parquet", span())
 
 
 def test_an_unwritable_parquet_file_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"--out .*cannot be written"):
         written("parquet", tmp_path / "no" / "r.parquet", span())
-    with pytest.raises(UserError, match="name it with --out"):
+    with pytest.raises(UserError, match="name a file with --out"):
         check_format("parquet", None, content())
 
 

@@ -54,7 +54,7 @@ def test_hidden_and_other_files_need_not_match(touch):
     assert paths(manifest) == ["a1.wav", "b1.wav"]
     assert manifest.left_out == {"no suffix": 1, "hidden": 1, "background recordings": 1}
     (note,) = manifest.notes
-    assert note.startswith("'_background_noise_' is no class; 1 file in it left out")
+    assert note.startswith("'_background_noise_' is not a class; 1 file in it left out")
 
 
 def test_names_match_as_they_are(touch):

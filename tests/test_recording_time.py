@@ -1,4 +1,4 @@
-"""Times in names of files."""
+"""Times in file names."""
 
 from datetime import datetime
 
@@ -52,8 +52,8 @@ def test_names_of_recorders_have_times(name, time):
         "12345678_123456.wav",
         "31001231_000000.wav",
         "voice01/0007.wav",
-        "20240517_043000/a.wav",  # the folder is no name of a file
-        "5B6F2C30.wav",  # AudioMoth writes capitals
+        "20240517_043000/a.wav",  # only the file name counts
+        "5B6F2C30.wav",  # AudioMoth writes the suffix in capitals
         "5b6f2c30.WAV",
         "5B6F2C3.WAV",
         "x5B6F2C30.WAV",

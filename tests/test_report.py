@@ -95,7 +95,7 @@ def test_many_files_are_kept_beside_the_page_which_says_so(tmp_path, monkeypatch
     monkeypatch.setattr(html_page, "INLINED_BYTES", limit)
     results = make_results(audio=np.zeros(16_000, np.float32))
     seen = Page(write_report(tmp_path, results).read_text())
-    assert "too large to be part of it" in seen.shown
+    assert "too large to be in it" in seen.shown
     assert set(seen.images + seen.recordings) == {
         f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()
     }
@@ -389,7 +389,7 @@ def test_of_many_classes_the_most_confused_ones_are_in_the_matrix(classes):
         assert matrix[0] == ["", "c1", "c2", "c5", "c3", "c7", "others"]
         assert matrix[1] == ["c1", "5", "4", "", "", "1", ""]
         assert matrix[3] == ["c5", "", "", "", "3", "", ""]
-        assert "Of 41 classes, the 5 that are confused most are shown." in Page(text).shown
+        assert "Of 41 classes, the 5 most confused ones are shown." in Page(text).shown
         assert text.count(" data-search>") == 2
 
 
@@ -520,7 +520,7 @@ def test_a_constant_learning_rate_is_a_line_of_text():
 @pytest.mark.parametrize(
     ("epochs", "in_training", "words"),
     [
-        (3, False, "was stopped after epoch 3 of 5; the same command resumes it."),
+        (3, False, "was stopped after epoch 3 of 5; run the same command again to resume."),
         (3, True, "is being trained; these are the results of epoch 3 of 5."),
         (5, False, ""),
     ],

@@ -199,7 +199,7 @@ def test_a_report_on_a_stopped_run_changes_nothing_when_it_is_resumed(
         train(config, workdir, epoch_done=stop)
     assert report.main([str(workdir)]) == 0
     shown = Page((workdir / "report.html").read_text()).shown
-    assert "It was stopped after epoch 1 of 3; the same command resumes it." in shown
+    assert "It was stopped after epoch 1 of 3; run the same command again to resume." in shown
     train(config, workdir)
     for name in ("predictions.csv", "calibration.json"):
         assert (workdir / name).read_bytes() == (audio_run / name).read_bytes()

@@ -182,7 +182,7 @@ def test_the_page_shows_what_thresholds_accept_and_reject(tmp_path):
     results = make_results(probes=probes)
     text = run_page.write_report(tmp_path, results, tmp_path).read_text()
     header, *rows = table_under("Thresholds", text)
-    names = ["threshold", "files accepted", "of these right", "noise rejected", "tones rejected"]
+    names = ["threshold", "files accepted", "accuracy of these", "noise rejected", "tones rejected"]
     assert header == names
     for row, expected in zip(rows, threshold_rows(results.best, probes), strict=True):
         assert row[0] == (f"{expected.threshold:g}" if expected.threshold else "none")

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Explained:
     """What the network saw of an item, and where the evidence for a class is.
 
-    Of several windows it is the one with the highest probability of the class. A notebook shows it
-    as a spectrogram, the evidence in orange over it, and the sound of the window.
+    Of several windows, it is the one with the highest probability of the class. A notebook shows
+    its spectrogram, the same with the evidence in orange, and a player for its sound.
     """
 
     def __init__(self, explanation: Explanation, frontend: Frontend):
@@ -37,12 +37,12 @@ class Explained:
 
     @property
     def probability(self) -> float:
-        """The calibrated probability of `label`, of the whole item."""
+        """The calibrated probability of `label` for the whole item."""
         return self._explanation.probability
 
     @property
     def image(self) -> Float[np.ndarray, "rows columns channel"]:
-        """The input of the network, in 0…1; low frequencies are in the last row."""
+        """The input of the network, in 0…1; the lowest frequencies are in the last row."""
         return self._explanation.image
 
     @property
@@ -52,7 +52,7 @@ class Explained:
 
     @property
     def samples(self) -> Float[np.ndarray, " samples"] | None:
-        """The window, where 1 is full scale; `None` for an image."""
+        """The samples of the window, where 1 is full scale; `None` for an image."""
         return self._explanation.samples
 
     @property
@@ -62,11 +62,11 @@ class Explained:
 
     @property
     def start(self) -> float:
-        """Start of the window in its item, in seconds or columns; negative in a shorter item."""
+        """Start of the window in seconds or columns; negative if the item is shorter than it."""
         return self._explanation.start / (self.sample_rate or 1)
 
     def figure(self, evidence: bool = True) -> "Figure":
-        """Returns the image with its axes as a matplotlib figure, with the evidence or without."""
+        """Returns a matplotlib figure of the image with axes, and with the evidence if set."""
         from meljax.reports import figures  # imports matplotlib
 
         axes = image_axes(self._frontend, self._explanation.start)
@@ -76,7 +76,7 @@ class Explained:
         return f"<{self.path}: {self.label} {self.probability:.1%}, window at {self.start:g}>"
 
     def _repr_html_(self) -> str:
-        """Returns both figures and the sound, for notebooks."""
+        """Returns both figures and a player as HTML, for notebooks."""
         title = f"{html.escape(self.path)}: <b>{html.escape(self.label)}</b> {self.probability:.1%}"
         from meljax.reports.media import data_url, png, wav  # imports matplotlib
 

@@ -28,7 +28,11 @@ def full_keys(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_keys(data: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `full_keys(given)`, with the path of `data` unless it is `None`; raises alike."""
+    """Returns `full_keys(given)`, with the path of `data` unless it is `None`.
+
+    Raises:
+      UserError: as in `full_keys`, or the path is given as `data` and as a key.
+    """
     keys = full_keys(given)
     if data is None:
         return keys

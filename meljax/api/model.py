@@ -92,18 +92,18 @@ class Model:
           inputs: files, folders and arrays, or one of them. Arrays of recordings are [samples] or
             [samples, channels], float (1 is full scale) or int16; arrays of images are uint8
             [height, width] or [height, width, 3].
-          sample_rate: of arrays of recordings, in Hz.
+          sample_rate: sample rate of arrays of recordings, in Hz.
           top: number of most probable classes in a row.
           windows: whether each window has a row.
-          merge: whether successive windows of the same class are one row, with their mean.
-          min_probability: a row whose class is less probable has the status 'unknown'.
-          thresholds: the same for single classes: a dictionary, a CSV file with the columns class
-            and threshold, or 'precision=0.95' for the lowest thresholds with this precision on the
-            validation files of the run.
+          merge: whether successive windows of the same class are one row, with their mean
+            probability.
+          min_probability: rows with a lower probability have the status 'unknown', 0 to 1.
+          thresholds: minimum probabilities by class: a dictionary, a CSV file with the columns
+            class and threshold, or 'precision=0.95' for the lowest thresholds with this precision
+            on the validation files of the run.
 
         Raises:
-          UserError: there is nothing to score, an array has another form, or another argument is
-            not valid.
+          UserError: there is nothing to score, or an array or another argument is not valid.
         """
         check_top(top, self.classes, "top")
         least = find_thresholds(self.run, self._trained, thresholds, min_probability)
@@ -128,11 +128,11 @@ class Model:
 
         Args:
           item: a file or an array, as in `predict`.
-          sample_rate: of an array of samples, in Hz.
+          sample_rate: sample rate of an array of samples, in Hz.
           label: the class; `None`: the predicted one.
 
         Raises:
-          UserError: the item cannot be used or is silent, or there is no such class.
+          UserError: the item cannot be used or is silent, or the model has no class `label`.
         """
         (source, *others) = self._sources([item], sample_rate)
         if others:
@@ -144,7 +144,7 @@ class Model:
     def _sources(
         self, given: Sequence[str | Path | Array], sample_rate: int | None
     ) -> list[Source | Bad]:
-        """Returns the sources of files, of files in folders, and of arrays, in this order."""
+        """Returns the sources of files and of files in folders, then those of arrays."""
         paths = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
         sources = list(find_sources(paths, self._trained.model)[0]) if paths else []
         for number, each in enumerate(given):

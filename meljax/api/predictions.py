@@ -26,7 +26,7 @@ class Predictions:
     Attributes:
       classes: names, in the order of the columns of `probabilities`.
       rows: a dictionary per file or window, as `meljax predict` writes it: path, start, end, time
-        (if names of files tell it), label, probability, label_2, …, status ('ok', 'unknown',
+        (if file names hold it), label, probability, label_2, …, status ('ok', 'unknown',
         'background', 'silence' or 'error'), error.
       probabilities: of all classes; NaN in rows whose status is 'silence' or 'error'.
     """
@@ -47,7 +47,7 @@ class Predictions:
         return pandas.DataFrame(self.rows)
 
     def to_csv(self, path: str | Path, digits: int = 4) -> None:
-        """Writes the rows as `meljax predict` does, with `digits` decimals; 17: all.
+        """Writes the rows as `meljax predict` does, with at most `digits` decimals; 17: all.
 
         Raises:
           UserError: the file cannot be written.

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     import gradio
 
 THRESHOLD = 0.5
-"""The first threshold: answers are more likely right than wrong."""
+"""The initial threshold: accepted answers are more likely right than wrong."""
 
 KEPT_SECONDS = 3600
 """How long an upload and an answer are kept while the page is served."""
 
-FONT = ("system-ui", "sans-serif")  # of the machine: others would be downloaded
+FONT = ("system-ui", "sans-serif")  # fonts of the machine; others would be downloaded
 
 EMPTY = "<section><p>The answer appears here.</p></section>"
 
 SCROLL = """() => {
   if (innerWidth < 700) document.querySelector("#verdict").scrollIntoView({behavior: "smooth"});
 }"""
-"""On a narrow screen the answer is below the inputs."""
+"""Scrolls to the answer, which is below the inputs on a narrow screen."""
 
 Shown = tuple[Answer | None, str, str, str]
 """An answer, and its verdict, evidence and segments as HTML."""
@@ -53,13 +53,13 @@ def layout(
     """Returns the page.
 
     Args:
-      name: of the run.
-      epoch: of the weights.
-      kind: of the items that the model was trained on.
-      classes: names of its classes.
+      name: name of the run.
+      epoch: epoch of the weights.
+      kind: kind of the items that the model was trained on.
+      classes: names of the classes.
       answer_file: returns the answer for the file at a path, or raises `UserError`.
       examples: the texts of the examples.
-      answer_example: returns the answer for the example of a number, or raises `UserError`.
+      answer_example: returns the answer for the example with this index, or raises `UserError`.
     """
     import gradio as gr
 
@@ -136,7 +136,7 @@ def _recorder(gr) -> "gradio.Audio":
         label="Record",
         elem_id="record",
         buttons=[],
-        editable=False,  # a cut would not be answered
+        editable=False,  # the answer would not follow an edit
     )
 
 
@@ -155,12 +155,12 @@ def _chooser(gr, examples: Sequence[str]) -> "gradio.Dataset | None":
 
 
 def web_app(blocks: "gradio.Blocks") -> "fastapi.FastAPI":
-    """Returns the web application of a page, which asks no other host for anything."""
+    """Returns the web application of a page; it contacts no other host."""
     import gradio as gr
     from fastapi import FastAPI
 
     theme = gr.themes.Default(font=FONT, font_mono="monospace")
-    # Gradio's gray is too pale to be read with ease.
+    # Gradio's gray is too pale to be easily readable.
     gray = {
         "body_text_color_subdued": "*neutral_600",
         "body_text_color_subdued_dark": "*neutral_300",
@@ -171,7 +171,7 @@ def web_app(blocks: "gradio.Blocks") -> "fastapi.FastAPI":
         blocks,
         path="/",
         footer_links=[],
-        run_history=False,  # would keep what was tried in the browser
+        run_history=False,  # would keep inputs and answers in the browser
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,

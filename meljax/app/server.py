@@ -19,7 +19,9 @@ TRIED_PORTS = 100
 
 @contextlib.contextmanager
 def listen(host: str, port: int | None) -> Iterator[socket.socket]:
-    """Yields a socket that listens at `host`; a free port from `FIRST_PORT` on if `port` is `None`.
+    """Yields a socket that listens on `host` and `port`.
+
+    If `port` is `None`, it is the first free one from `FIRST_PORT` on.
 
     Raises:
       UserError: the address cannot be used.
@@ -43,7 +45,7 @@ def _first_free(host: str, ports: Sequence[int]) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
         try:
-            if os.name == "posix":  # elsewhere the option lets two programs share a port
+            if os.name == "posix":  # on Windows, the option lets two programs share a port
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)
             listener.listen()
@@ -69,7 +71,7 @@ def is_local(listener: socket.socket) -> bool:
 
 @contextlib.contextmanager
 def uploads() -> Iterator[Path]:
-    """Yields the folder that Gradio stores uploads in; it is removed after the block."""
+    """Yields a folder in which Gradio stores uploads; it is removed after the block."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="meljax-app-", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # the only way to tell Gradio
@@ -82,13 +84,13 @@ def uploads() -> Iterator[Path]:
 
 
 def serve(app: Callable, listener: socket.socket, opened: str | None = None) -> None:
-    """Serves an ASGI application until a signal arrives, which is raised again at the end.
+    """Serves an ASGI application until a signal arrives; the signal is raised again at the end.
 
-    `opened`: the URL that is opened in a browser, if any.
+    `opened`: a URL to open in a browser, if any.
     """
     import uvicorn  # from the extra
 
-    # Errors of the page itself are printed by Gradio. A page that is open does not delay the end.
+    # Gradio prints the errors of the page itself. The timeout is for pages that are still open.
     quiet = {"log_level": "critical", "access_log": False}
     config = uvicorn.Config(app, ws="none", lifespan="on", timeout_graceful_shutdown=1, **quiet)
     if opened:

@@ -8,8 +8,8 @@ files are scored. SPLIT is train, val or test; the default is val for the run's 
 files for DATA. The weights are those of the run's best epoch, as in predict. Unusable files are
 listed and skipped, and the exit code is then 1.
 
---thresholds writes a threshold for each class, for predict: the lowest probability at which the
-share of right predictions of the class is at least P on the scored files.
+--thresholds writes a threshold per class, for predict: the lowest one with which at least the share
+P of the files predicted as the class is right.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=("train", "val", "test"), help="the files to score")
     parser.add_argument("--json", metavar="FILE", type=path, help="write all scores as JSON")
     parser.add_argument("--thresholds", metavar="FILE", type=path, help="write thresholds as CSV")
-    parser.add_argument("--precision", metavar="P", help="of the thresholds (default: 0.95)")
+    parser.add_argument(
+        "--precision", metavar="P", help="precision of the thresholds (default: 0.95)"
+    )
     add_keys(parser, KEYS, "keys, by default those of the run", hidden=["data.path"])
 
     def run(_: console.StopRequest) -> int:

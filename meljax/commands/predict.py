@@ -7,17 +7,17 @@ Writes a row per file: path, start, end, label, probability, status, error. star
 the scored part, in seconds of a recording or columns of an image; they are empty for resized
 images, which are scored whole. A file shorter than one and a half windows is scored on one window
 in its middle. A longer file is scored on overlapping windows from start to end, and its
-probabilities are the mean over its windows that are not silent; with --windows each window has its
-own row, with --merge successive windows of the same class have one, with their mean. If the names
-of files tell when they were recorded (20240517_043000.WAV), the column time is that of the start.
+probabilities are the mean over its windows that are not silent. With --windows, each window has a
+row; with --merge, successive windows of the same class share a row with their mean probability. If
+file names hold the time of recording (20240517_043000.WAV), the column time is that of the start.
 
 The status is ok, unknown (less probable than --min-probability or a threshold), background (the
 class data.background of the run), silence (nothing to score) or error; only ok has a label. For an
 unusable file, the column error holds the reason; the other files are still scored, and the exit
 code is 1. The weights are those of the run's best epoch.
 
-FORMAT is table, csv, jsonl, parquet, raven (a selection table of Raven) or audacity (a label track;
-for several recordings, --out is a folder with one for each). docs/predict.md describes them.
+FORMAT is table, csv, jsonl, parquet, raven (a Raven selection table) or audacity (a label track;
+for several recordings, --out is a folder with a track per recording). See docs/predict.md.
 """
 
 import argparse
@@ -71,10 +71,10 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         type=float,
         default=0.0,
-        help="less probable rows get the status unknown",
+        help="rows with a lower probability have the status unknown",
     )
     thresholds_help = (
-        "the same for single classes: a CSV with the columns class and threshold, or "
+        "minimum probabilities by class: a CSV with the columns class and threshold, or "
         "precision=0.95 for the lowest thresholds with this precision on the validation files"
     )
     parser.add_argument("--thresholds", metavar="FILE", help=thresholds_help)

@@ -2,9 +2,9 @@
 
     meljax report RUN [RUN ...] [--out DIR]
 
-One run: scores, calibration, confusions and worst mistakes are computed again from its weights and
-data, also of a run that was stopped. Without --out the page is written to RUN, with predictions.csv
-and calibration.json; while RUN is being trained, give --out. Several runs: the saved results are
+One run, finished or stopped: scores, calibration, confusions and worst mistakes are computed again
+from its weights and data. Without --out the page is written to RUN, with predictions.csv and
+calibration.json. While RUN is being trained, give --out. Several runs: the saved results are
 compared, by default in the folder 'report'.
 """
 

@@ -14,7 +14,7 @@ from meljax.util.phrases import count, nearest
 
 
 def check_background(items: Sequence[Item], name: str) -> None:
-    """Raises `UserError` unless `name` is a class beside two others; '' passes."""
+    """Raises `UserError` unless `name` is '' or a class, with at least two others."""
     labels = {item.label for item in items}
     if not name:
         return
@@ -24,7 +24,7 @@ def check_background(items: Sequence[Item], name: str) -> None:
             "of the classes, or a folder such as '_background_noise_'"
         )
     if len(labels) < 3:
-        raise UserError(f"data.background: {name!r} leaves one class; expected at least two others")
+        raise UserError(f"data.background: {name!r} leaves one class; at least two are needed")
 
 
 def cut_background(
@@ -34,16 +34,21 @@ def cut_background(
     data: DataConfig,
     rate: int,
 ) -> tuple[list[Item], list[str], list[Shaped[np.ndarray, "_ ..."]], list[str]]:
-    """Returns the items with long recordings of the background cut into windows, and notes.
+    """Cuts long recordings of the background into windows.
 
-    A window is as long as `data.window`, or as the median of the other recordings. Windows follow
-    each other; what is left at the end is dropped. Recordings shorter than two windows, and
-    segments, stay as they are.
+    A window is as long as `data.window`, or as the median of the other recordings (at most 30 s).
+    Windows do not overlap; a rest at the end is dropped. Segments, and recordings shorter than two
+    windows, stay as they are.
 
     Args:
       items: recordings.
-      digests: of their files.
-      arrays: their samples, at `rate` Hz.
+      digests: SHA-256 of each item's file.
+      arrays: samples of each item, at `rate` Hz.
+      data: settings.
+      rate: sample rate.
+
+    Returns:
+      The new items, digests and arrays, and notes.
     """
     others = [
         len(array)

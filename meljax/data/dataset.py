@@ -59,7 +59,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()  # one line each
     notes: tuple[str, ...] = ()  # how the data were understood, one line each
     split_rule: str = ""  # how the splits were decided
-    unscored: tuple[str, ...] = ()  # trained on, but not scored: the background, small classes
+    unscored: tuple[str, ...] = ()  # trained on, but not scored: the background and small classes
 
     def indices(self, split: Split) -> list[int]:
         """Returns the indices of the items in `split`."""

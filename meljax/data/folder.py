@@ -119,7 +119,7 @@ def _scan_classes(root: Path, tree: Tree, data: DataConfig, training: bool) -> M
 def _take_background(items: list[Item], aside: dict[str, str], name: str) -> list[str]:
     """Moves files of the background class `name` from `aside` to `items`; returns notes.
 
-    They keep no split: lists and folders of splits do not name them.
+    The files get no split, because lists and folders of splits do not include them.
     """
     folders: dict[str, list[str]] = {}
     for path in (path for path, what in aside.items() if what == "background"):
@@ -134,7 +134,7 @@ def _take_background(items: list[Item], aside: dict[str, str], name: str) -> lis
             notes.append(f"{folder!r} is the background, with {files}")
         else:
             hint = f"; data.background={folder.rpartition('/')[2]} trains on it"
-            notes.append(f"{folder!r} is no class; {files} in it left out{hint}")
+            notes.append(f"{folder!r} is not a class; {files} in it left out{hint}")
     return notes
 
 

@@ -1,6 +1,6 @@
-"""Sounds that no model is trained on: noise, tones, and further synthetic voices.
+"""Sounds that no model is trained on: noise, tones, and other synthetic voices.
 
-They show what a threshold rejects. The same arguments give the same sounds.
+The report shows how many of them a threshold rejects. The same arguments give the same sounds.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The time at which a recording started, from the name of its file, as recorders write it."""
+"""The time at which a recording started, read from its file name as recorders write it."""
 
 import datetime
 import os
@@ -8,21 +8,21 @@ from collections.abc import Iterable, Mapping
 _DATE_TIME = re.compile(
     r"(?<![0-9A-Za-z])(\d{8})[_T-](\d{6})(\.\d{3})?[TZ]?(?![0-9A-Za-z])", re.ASCII
 )
-"""'20240517_043000' in the name, perhaps with milliseconds and AudioMoth's T (triggered) or Z."""
+"""'20240517_043000', optionally with milliseconds and AudioMoth's T (triggered) or Z."""
 
 _HEX = re.compile(r"[0-9A-F]{8}")
-"""Old AudioMoth names: seconds since 1970."""
+"""Old AudioMoth names: seconds since 1970, in hexadecimal."""
 
 _YEARS = range(1970, 2100)
 _HEX_YEARS = range(2016, 2031)  # AudioMoth was first made in 2016
 
 
 def recording_times(paths: Iterable[str]) -> Mapping[str, datetime.datetime]:
-    """Returns the start of each recording whose name tells it, in the time zone of the recorder.
+    """Returns the start of each recording whose name holds it, in the time zone of the recorder.
 
-    `20240517_043000` may be a part of the name. Names of eight hexadecimal digits such as
-    `5B6F2C30.WAV` are AudioMoth's and in UTC; names without letters count only beside one with
-    letters, as they may be ordinary numbers.
+    `20240517_043000` may be a part of the name. Names of eight hexadecimal digits, such as
+    `5B6F2C30.WAV`, are AudioMoth's and in UTC. Those without letters may be ordinary numbers: they
+    count only if a hexadecimal name in the same folder has a letter.
     """
     paths = list(paths)
     found = {path: time for path in paths if (time := _date_time(path))}

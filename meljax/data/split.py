@@ -37,8 +37,8 @@ def split_items(
     """Returns the split of every item; items that have one keep it.
 
     If any item is in val already, all splits are returned as they are. With `data.holdout`, the
-    items of these groups are in val. In both cases, items of `data.background` without split or
-    group are split by `data.val_fraction`. Otherwise items that share a group or a digest stay
+    items of these groups are in val. In both cases, `data.val_fraction` of the background's
+    items without split and group are in val. Otherwise items that share a group or a digest stay
     together. Every class gets at least one item in train and in val, and about `data.val_fraction`
     of its items in val; over all classes these are `round(val_fraction * n)` items if the groups
     allow it. The order of the items does not matter.
@@ -97,9 +97,9 @@ def _split_background(
     val_fraction: float,
     seed: int,
 ) -> None:
-    """Sets the `splits` of the items `alone`; windows of one recording stay together.
+    """Sets the `splits` of the items with indices `alone`; windows of a recording stay together.
 
-    A single recording is for training.
+    A single recording is in train.
     """
     units = sorted(
         _units(items, digests, alone),

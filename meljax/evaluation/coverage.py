@@ -13,20 +13,20 @@ from meljax.evaluation.scorer import Source, score_stream, whole_items
 from meljax.evaluation.scores import Scores
 
 THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-"""The thresholds of the table."""
+"""The thresholds in the report's table."""
 
 Probes = Mapping[str, Float[np.ndarray, "items classes"]]
-"""Calibrated probabilities of sounds by their kind."""
+"""Calibrated probabilities of sounds that are none of the classes, by kind."""
 
 
 class ThresholdRow(NamedTuple):
-    """What a threshold does.
+    """What a threshold accepts and rejects; all shares are in 0…1.
 
     Attributes:
       threshold: least probability of an accepted prediction.
       coverage: share of the files that are accepted.
-      accuracy: share of right predictions among these; `None` without any.
-      rejected: share of the sounds of each kind that are not accepted.
+      accuracy: share of right predictions among the accepted files; `None` if there are none.
+      rejected: share of the sounds of each kind that are rejected.
     """
 
     threshold: float
@@ -36,7 +36,7 @@ class ThresholdRow(NamedTuple):
 
 
 def probe(model: Model, temperature: float) -> dict[str, Float[np.ndarray, "items classes"]]:
-    """Returns the calibrated probabilities of `make_probes`; nothing for models of images."""
+    """Returns the calibrated probabilities of `make_probes` by kind; empty for models of images."""
     if model.frontend.kind != "audio":
         return {}
     kinds = make_probes(model.frontend.window, model.frontend.mel.sample_rate)
@@ -63,7 +63,7 @@ def accepted(
 def threshold_rows(
     scores: Scores, probes: Probes, thresholds: Sequence[float] = THRESHOLDS
 ) -> list[ThresholdRow]:
-    """Returns what each threshold does to the files that count, and to the `probes`."""
+    """Returns what each threshold does to the scored files and to the `probes`."""
     counted = scores.counted
     rows = []
     for threshold in thresholds:
@@ -89,7 +89,7 @@ def coverage_curve(
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Returns coverage and accuracy for all thresholds, the highest first.
 
-    A point for each distinct probability: files with the same one are accepted together.
+    Each distinct probability has one point: files with the same one are accepted together.
     """
     counted = scores.counted & accepted(scores.probabilities, 0.0, scores.background)
     confidence = scores.probabilities.max(-1)[counted]

@@ -19,13 +19,13 @@ class Explanation:
     Attributes:
       path: name of the item.
       target: class that the evidence is for.
-      probability: calibrated probability of `target`, of the whole item.
+      probability: calibrated probability of `target` for the whole item.
       start: start of the window in its item, in samples or columns; negative if the item is shorter
         than the window.
-      image: input of the network, in 0…1, low frequencies in the last row.
+      image: input of the network, in 0…1; the lowest frequencies are in the last row.
       evidence: evidence for `target` in each part of the image, in 0…1 (Grad-CAM).
       grid: rows and columns of the feature maps that the evidence is interpolated from.
-      samples: the window, where 1 is full scale; `None` for an image.
+      samples: samples of the window, where 1 is full scale; `None` for an image.
     """
 
     path: str
@@ -46,8 +46,8 @@ def explain_windows(
 ) -> list[Explanation]:
     """Returns the explanation of each window.
 
-    `items` are the path, probability and start of the first windows; windows after them are only
-    there to keep the size of the batch, and are not returned.
+    `targets` are the classes that evidence is computed for. `items` are the path, probability and
+    start of the first windows; further windows only pad the batch and are not returned.
     """
     images, heat, grid = evidence(model, windows, jax.numpy.asarray(targets))
     images, heat, windows = jax.device_get((images, heat, windows))

@@ -11,7 +11,7 @@ from meljax.evaluation.forward import Model
 from meljax.features.frontend import Frontend, to_images
 
 SMALLEST_GRID = 4
-"""Evidence from maps of fewer rows or columns would show only halves and thirds of the image."""
+"""Maps with fewer rows or columns would only locate evidence in halves or thirds of the image."""
 
 
 def evidence(
@@ -27,9 +27,10 @@ def evidence(
     """Returns the image of each window, the evidence for its class in `classes`, and the grid.
 
     Grad-CAM (Selvaraju et al. 2017) on the last feature maps with at least `smallest_grid` rows and
-    columns, or on the largest maps if there are none: each map is weighted with the mean of the
-    logit's gradient by it, and the positive part of their sum is the evidence. It is scaled to 0…1
-    per image and interpolated from the grid, (rows, columns) of the maps, to the image.
+    columns, or on the largest maps if there are none. Each map is weighted by the mean gradient of
+    the logit with respect to it; the evidence is the positive part of the weighted sum. It is
+    scaled to 0…1 per image and interpolated from the grid, (rows, columns) of the maps, to the
+    image.
     """
     images, heat, maps = _maps_and_evidence(
         model.network, model.frontend, model.variables, windows, classes, smallest_grid
@@ -37,7 +38,7 @@ def evidence(
     return images, heat, maps.shape[1:3]
 
 
-# It is called once per run on few images, so XLA's optimizations would cost more than they save.
+# It is called on few images, so XLA's optimizations would cost more than they save.
 @functools.partial(
     jax.jit,
     static_argnames=("network", "frontend", "smallest_grid"),
@@ -62,7 +63,7 @@ def _maps_and_evidence(
         logits = network.apply(given, images, weight, train=False)
         return jnp.take_along_axis(logits, classes[:, None], axis=1).sum()
 
-    # The maps are added to zeros, so the gradient by the zeros is that by the maps.
+    # The perturbations are zeros added to the maps, so both have the same gradient.
     gradient = jax.grad(logit)(seen["perturbations"])[name].astype(jnp.float32)
     (maps,) = seen["intermediates"][name]
     heat = jax.nn.relu(jnp.einsum("brcf,bf->brc", maps.astype(jnp.float32), gradient.mean((1, 2))))
@@ -71,7 +72,7 @@ def _maps_and_evidence(
 
 
 def _chosen_maps(maps: dict[str, Float[Array, "..."]], smallest_grid: int) -> str:
-    """Returns the name of the maps for Grad-CAM; names end with their place in the network."""
+    """Returns the name of the maps for Grad-CAM; names are numbered by depth in the network."""
     names = sorted(maps, reverse=True)
     fine = (name for name in names if min(maps[name].shape[1:3]) >= smallest_grid)
     return next(fine, names[-1])

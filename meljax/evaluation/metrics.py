@@ -95,7 +95,7 @@ def cross_entropy(
 
 
 def accuracy(confusion: Int[np.ndarray, "classes classes"], unscored: Sequence[int] = ()) -> float:
-    """Returns the share of items on the diagonal, without the items of the classes `unscored`."""
+    """Returns the share of items on the diagonal, leaving out items of the classes `unscored`."""
     counted = without(confusion, unscored)
     return float(np.trace(counted) / counted.sum())
 
@@ -103,7 +103,7 @@ def accuracy(confusion: Int[np.ndarray, "classes classes"], unscored: Sequence[i
 def without(
     confusion: Int[np.ndarray, "*batch classes classes"], unscored: Sequence[int]
 ) -> Int[np.ndarray, "*batch classes classes"]:
-    """Returns a confusion matrix without the items of some classes: their rows are 0."""
+    """Returns a confusion matrix without the items of the classes `unscored`: their rows are 0."""
     if not len(unscored):
         return confusion
     counted = confusion.copy()
@@ -131,7 +131,7 @@ def macro_f1(
 ) -> Float[np.ndarray, "*batch"] | float:
     """Returns the mean F1 of the classes that occur as label or prediction, without `unscored`.
 
-    Items of the classes `unscored` do not count as mistakes of others either. Equal to
+    Items of the classes `unscored` do not count as false positives either. Equal to
     `sklearn.metrics.f1_score(y_true, y_pred, average='macro')` if all are scored.
     """
     confusion = without(confusion, unscored)

@@ -18,7 +18,7 @@ class Mistake:
 
     Attributes:
       label: true class.
-      seen: evidence for the predicted class in the window that is most confidently predicted so.
+      seen: the window with the highest probability of the predicted class, and the evidence for it.
     """
 
     label: str
@@ -36,7 +36,7 @@ def worst_mistakes(
     """Returns at most `limit` mistakes, the most confident first.
 
     `scores` are those of `model` on one split of `dataset`; `data` is that split on the devices.
-    Mistakes that `known`, the scores of other weights, have too are left out.
+    Mistakes with the same prediction in `known`, the scores of other weights, are left out.
     """
     predictions, confidence = scores.predictions, scores.probabilities.max(-1)
     new = known is None or known.predictions != predictions

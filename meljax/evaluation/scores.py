@@ -17,13 +17,13 @@ from meljax.util.phrases import count
 
 
 class BackgroundShares(NamedTuple):
-    """Numbers of files: of the background, and of other classes taken for it.
+    """How well the background is told from the other classes, in numbers of files.
 
     Attributes:
-      files: of the background.
-      recognized: those of them that are predicted as background.
-      others: of the other classes.
-      taken: those of them that are predicted as background.
+      files: files of the background.
+      recognized: files of the background that are predicted as background.
+      others: files of the other classes.
+      taken: files of the other classes that are predicted as background.
     """
 
     files: int
@@ -48,8 +48,8 @@ class Scores:
       epoch: number of the epoch, from 1.
       chosen: whether the epoch was chosen for its validation score.
       labels: true class of each item.
-      unscored: classes that accuracy and macro-F1 leave out with their items.
-      background: the one of them that is the background, if there is one.
+      unscored: classes whose items accuracy and macro-F1 leave out.
+      background: the background class, one of `unscored`; `None` if there is none.
       probabilities: calibrated probabilities of each item; a field or property of subclasses.
     """
 
@@ -77,7 +77,7 @@ class Scores:
 
     @property
     def background_shares(self) -> BackgroundShares | None:
-        """Returns how well the background is told from the rest; `None` if there is none."""
+        """Returns the counts for the background; `None` if there is no background class."""
         if self.background is None:
             return None
         of_background = self.labels == self.background

@@ -18,11 +18,12 @@ class Span:
 
     Attributes:
       path: the item's name.
-      start: in seconds of a recording or columns of an image; `None` for resized images and errors.
+      status: one of `meljax.evaluation.status`.
+      start: seconds of a recording or columns of an image; `None` for resized images and errors.
       end: as `start`.
       probabilities: calibrated, of all classes; `None` if the status is 'silence' or 'error'.
       error: why the file cannot be used; '' if it can.
-      duration: of the whole recording, in seconds; `None` for images and errors.
+      duration: length of the whole recording, in seconds; `None` for images and errors.
     """
 
     path: str
@@ -35,7 +36,7 @@ class Span:
 
     @property
     def label(self) -> int | None:
-        """The number of the predicted class; `None` if the status is not 'ok'."""
+        """The index of the predicted class; `None` if the status is not 'ok'."""
         return int(self.probabilities.argmax()) if self.status == OK else None
 
 
@@ -45,10 +46,10 @@ def spans_of(
     """Returns the spans of an item or of a part of it: one, or with `by_window` one per window.
 
     Args:
-      frontend: of the model that scored the item.
+      frontend: front end of the model that scored the item.
       temperature: divides the logits.
-      result: of `score_stream`, or of `whole_items` if `by_window` is not set.
-      by_window: whether each window is a span, in the order of their starts.
+      result: result of `score_stream`, or of `whole_items` if `by_window` is not set.
+      by_window: whether each window is a span; spans are in the order of their starts.
     """
     if isinstance(result, Bad):
         return [Span(result.path, ERROR, error=result.reason)]
@@ -92,9 +93,10 @@ def _ends(
 def with_decision(
     span: Span, thresholds: Float[np.ndarray, " classes"], background: int | None = None
 ) -> Span:
-    """Returns the span as 'background' if its class is that, and as 'unknown' if it is unsure.
+    """Returns the span with its status decided.
 
-    It is unsure if its class is less probable than the threshold of the class.
+    It is 'background' if the most probable class is `background`, 'unknown' if its probability is
+    below the threshold of the class, and unchanged otherwise.
     """
     if span.label is None:
         return span
@@ -106,10 +108,10 @@ def with_decision(
 
 
 def merged(spans: Iterable[Span]) -> Iterator[Span]:
-    """Yields windows with successive ones of the same status and class joined.
+    """Joins successive windows of the same status and class, and yields the spans.
 
     Probabilities are the mean over the joined windows, as for whole items. If `spans` raises, the
-    windows before are yielded first, so that nothing already scored is lost.
+    windows read so far are yielded first, so nothing already scored is lost.
     """
     growing: _Growing | None = None
     try:
@@ -120,7 +122,7 @@ def merged(spans: Iterable[Span]) -> Iterator[Span]:
             if growing is not None:
                 yield growing.joined()
             growing = _Growing(span)
-    except (Exception, KeyboardInterrupt):  # a generator that is closed must not yield
+    except (Exception, KeyboardInterrupt):  # not GeneratorExit: a closed generator must not yield
         if growing is not None:
             yield growing.joined()
         raise
@@ -129,7 +131,7 @@ def merged(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 class _Growing:
-    """Successive windows that are joined, in constant memory."""
+    """Joins successive windows in constant memory."""
 
     def __init__(self, first: Span):
         self._first, self._last, self._count = first, first, 1
@@ -140,7 +142,7 @@ class _Growing:
         last = self._last
         if (span.path, span.status, span.label) != (last.path, last.status, last.label):
             return False
-        # An item that is given twice starts again.
+        # If an item is given twice, its windows start again.
         return span.start is not None and last.start < span.start <= last.end
 
     def add(self, span: Span) -> None:

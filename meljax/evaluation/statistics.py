@@ -27,7 +27,7 @@ def bootstrap_macro_f1(
 ) -> tuple[float, float] | None:
     """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
 
-    Classes in `unscored` and their items do not count. The interval is `None` if there are no
+    Classes in `unscored` and their items are left out. The interval is `None` if there are no
     mistakes, because no resample would contain one. Resampling all items with replacement is a
     multinomial draw from the cells of the confusion matrix.
     """

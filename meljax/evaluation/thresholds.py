@@ -1,4 +1,4 @@
-"""Thresholds: the probability below which a class is not reported."""
+"""Thresholds of classes: less probable predictions are unknown."""
 
 import math
 from typing import NamedTuple
@@ -14,8 +14,8 @@ class Threshold(NamedTuple):
     Attributes:
       value: predictions of the class with at least this probability are kept.
       items: number of items that were predicted as the class.
-      kept: number of these that the threshold keeps.
-      right: number of the kept ones that are of the class.
+      kept: number of these with at least the probability `value`.
+      right: number of the kept items that belong to the class.
     """
 
     value: float
@@ -25,17 +25,17 @@ class Threshold(NamedTuple):
 
 
 def precision_thresholds(scores: Scores, precision: float) -> list[Threshold]:
-    """Returns for each class the lowest threshold that has at least this precision on the items.
+    """Returns for each class the lowest threshold with at least this precision on the items.
 
-    Precision is the share of right ones among the items that are predicted as the class with at
-    least the probability of the threshold. A threshold is the probability of an item: nothing is
-    known of lower ones. A class without such a threshold gets 1.
+    Precision is the share of right predictions among the items predicted as the class with at least
+    the probability of the threshold. A threshold is always the probability of an item, because
+    nothing is known about lower ones. A class without such a threshold gets 1.
     """
     return [_lowest(scores, number, precision) for number in range(scores.probabilities.shape[1])]
 
 
 def _lowest(scores: Scores, number: int, precision: float) -> Threshold:
-    """Returns the threshold of the class `number`."""
+    """Returns the threshold of the class with the index `number`."""
     predicted = scores.predictions == number
     found = scores.probabilities[predicted, number]
     order = np.argsort(-found, kind="stable")
@@ -52,6 +52,7 @@ def _lowest(scores: Scores, number: int, precision: float) -> Threshold:
 def enough_items(precision: float) -> int:
     """Returns how many items a class needs for a threshold of this precision.
 
-    With fewer than 1 / (1 − precision) items, one mistake decides. At least 10, at most 100.
+    With fewer than 1 / (1 − precision) items, one mistake moves the threshold. The result is 10 to
+    100.
     """
     return int(np.clip(math.ceil(1 / max(1 - precision, 1e-9) - 1e-6), 10, 100))

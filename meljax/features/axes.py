@@ -13,10 +13,10 @@ class ImageAxes(NamedTuple):
     """What the columns and rows of an image stand for.
 
     Attributes:
-      left: of the first column's left edge: seconds of a recording, or columns of an image.
-      right: of the last column's right edge.
-      bands: center frequency of each mel band, in Hz, lowest first, evenly spaced over the height
-        of the image; `None` if the items are images.
+      left: position of the left edge, in seconds of a recording or columns of an image.
+      right: position of the right edge.
+      bands: center frequency of each mel band, in Hz, lowest first; bands are evenly spaced over
+        the height. `None` if the items are images.
     """
 
     left: float
@@ -25,7 +25,7 @@ class ImageAxes(NamedTuple):
 
 
 def image_axes(frontend: Frontend, start: int) -> ImageAxes:
-    """Returns the axes of the image of a window, which starts at sample or column `start`."""
+    """Returns the axes of the image of a window that starts at sample or column `start`."""
     if frontend.kind == "image":
         left = start + frontend.crop[0]
         return ImageAxes(left, left + frontend.window, None)

@@ -81,7 +81,7 @@ def band_centers(n_mels: int, fmin: float, fmax: float) -> Float[np.ndarray, " n
 
 
 def _band_edges(n_mels: int, fmin: float, fmax: float) -> Float[np.ndarray, " edges"]:
-    """Returns the lower edges of all bands, then the centers and upper edges of the last ones."""
+    """Returns n_mels + 2 edges, in Hz: band i is centered on edge i + 1, between its neighbors."""
     return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), n_mels + 2))
 
 

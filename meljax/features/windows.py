@@ -26,13 +26,13 @@ def starts(length: int, window: int) -> Int[np.ndarray, " windows"]:
 
 
 MAX_DEFAULT_SECONDS = 30.0
-"""Maximum length of a window of recordings, unless data.window sets it."""
+"""Maximum length of a window of recordings, in seconds, unless data.window sets it."""
 
 
 def default_window(lengths: Sequence[int], sample_rate: int | None = None) -> int:
     """Returns the median of `lengths`; for recordings, at most `MAX_DEFAULT_SECONDS`.
 
-    `sample_rate` is that of recordings, in Hz; `None` for images.
+    Lengths are in samples at `sample_rate` Hz, or in columns of images if that is `None`.
     """
     median = int(np.median(lengths))
     return min(median, round(MAX_DEFAULT_SECONDS * sample_rate)) if sample_rate else median

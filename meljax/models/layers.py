@@ -77,10 +77,10 @@ def conv(
 def exposed(network: nn.Module, x: Maps, name: str) -> Maps:
     """Returns feature maps unchanged, and lets Grad-CAM see them as 'maps1', 'maps2', ….
 
-    Must be called in `network.__call__`. The maps are stored in the collection 'intermediates'; the
-    collection 'perturbations', if it is given, is added to them, which gives their gradient.
+    Must be called in `network.__call__`. The maps are stored in the collection 'intermediates'. If
+    the collection 'perturbations' is given, it is added to them: its gradient is that of the maps.
     """
-    if network.is_initializing():  # its variables are the weights alone
+    if network.is_initializing():  # the variables shall hold the weights only
         return x
     network.sow("intermediates", name, x)
     return network.perturb(name, x)

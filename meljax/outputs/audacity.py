@@ -26,8 +26,8 @@ def line(row: Row) -> str | None:
 def folder_writer(out: Path, paths: Sequence[str]) -> Iterator[Callable[[Row], None]]:
     """Yields a function that writes rows to the label tracks of their recordings in `out`.
 
-    A recording that was scored has a file, perhaps an empty one. `paths` are all recordings; the
-    rows of a recording come one after the other. Sub-folders are those of the recordings.
+    Every scored recording gets a file, even an empty one, in the same sub-folder as the recording.
+    `paths` are all recordings; the rows of a recording must be written one after the other.
 
     Raises:
       UserError: a file cannot be written.
@@ -55,8 +55,8 @@ def folder_writer(out: Path, paths: Sequence[str]) -> Iterator[Callable[[Row], N
 def track_names(paths: Sequence[str]) -> Mapping[str, str]:
     """Returns the name of each recording's label track, relative to the folder of all tracks.
 
-    It is the recording's with the suffix .txt, which replaces the recording's own suffix unless
-    two names would then be equal.
+    It is the recording's name with the suffix .txt, which replaces its own suffix unless two tracks
+    would then have the same name.
     """
     paths = list(dict.fromkeys(paths))
     absolute = [os.path.abspath(path) for path in paths]
@@ -78,7 +78,7 @@ def check_out(out: Path | None, paths: Sequence[str]) -> None:
         where = "standard output" if out is None else f"--out {out}"
         raise UserError(
             f"an Audacity label track belongs to one recording, and these are {number:,}, too many "
-            f"for {where}; give a folder with --out"
+            f"for {where}; use a folder as --out"
         )
     if out is not None and not is_file and out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder, or a name that ends in {SUFFIX}")
+        raise UserError(f"--out {out} is a file; use a folder, or a name that ends in {SUFFIX}")

@@ -1,4 +1,4 @@
-"""The formats of rows, and the names of files that stand for them."""
+"""The formats of rows, and the file names that choose them."""
 
 import re
 from pathlib import Path
@@ -8,10 +8,10 @@ from meljax.util.errors import UserError
 FORMATS = ("table", "csv", "jsonl", "raven", "audacity", "parquet")
 
 SELECTIONS = {"raven": "Raven selection tables", "audacity": "Audacity label tracks"}
-"""Formats of labeled time spans, where rows without a label are not written, and their names."""
+"""Formats that only hold rows with a label and times, and their full names."""
 
 DIGITS = {"csv": 4, "raven": 6, "audacity": 6}
-"""Decimals of numbers unless others are given; other formats have all."""
+"""Default number of decimals; the other formats keep all digits."""
 
 _SUFFIXES = {"": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _RAVEN_NAME = re.compile(r"(.*[._ -])?selections?(\.table)?\.txt", re.IGNORECASE)
@@ -20,7 +20,10 @@ _RAVEN_NAME = re.compile(r"(.*[._ -])?selections?(\.table)?\.txt", re.IGNORECASE
 def format_of(out: Path | None) -> str:
     """Returns the format for the name of `out`; 'table' for standard output.
 
-    Names that end in selections.txt or selection.table.txt are Raven's.
+    Names that end in selections.txt or selection.table.txt are for Raven.
+
+    Raises:
+      UserError: no format has this suffix.
     """
     if out and _RAVEN_NAME.fullmatch(out.name):
         return "raven"

@@ -10,14 +10,14 @@ from meljax.util.errors import UserError
 from meljax.util.files import write_errors
 
 _ROWS = 10_000
-"""Rows in a row group, which are written together."""
+"""Rows per row group; a group is written at once."""
 
 
 @contextlib.contextmanager
 def parquet_writer(out: Path, columns: Sequence[str]) -> Iterator[Callable[[Row], None]]:
     """Yields a function that adds a row to the file `out`.
 
-    The file is complete when the block ends, also by an error or an interrupt.
+    The file is completed when the block ends, even by an error or an interrupt.
 
     Raises:
       UserError: pyarrow is not installed, or `out` cannot be written.
@@ -26,9 +26,7 @@ def parquet_writer(out: Path, columns: Sequence[str]) -> Iterator[Callable[[Row]
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise UserError(
-            "Parquet needs the packages of the extra 'parquet': pip install '.[parquet]'"
-        ) from None
+        raise UserError("Parquet needs the extra: pip install '.[parquet]'") from None
 
     def kind(column: str) -> pa.DataType:
         if column == "time":
@@ -65,6 +63,6 @@ def parquet_writer(out: Path, columns: Sequence[str]) -> Iterator[Callable[[Row]
 def _value(column: str, value: str | float | None) -> str | float | datetime.datetime | None:
     if column == "time" and value is not None:
         return datetime.datetime.fromisoformat(value)
-    if isinstance(value, str):  # names that are not valid UTF-8
+    if isinstance(value, str):  # file names may not be valid UTF-8
         return value.encode("utf-8", "backslashreplace").decode()
     return value

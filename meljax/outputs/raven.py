@@ -1,8 +1,8 @@
-"""Selection tables of Raven.
+"""Raven selection tables.
 
-A table over several recordings has the columns of Raven Pro and of BirdNET-Analyzer: Raven opens
-the recordings that Begin Path names one after the other, so begin and end count from the start of
-the first one, and File Offset is the time in the recording itself.
+A table of several recordings has the columns of Raven Pro and BirdNET-Analyzer. Raven opens the
+recordings in Begin Path one after the other, so begin and end count from the start of the first
+recording; File Offset is the time in the recording itself.
 """
 
 import os
@@ -19,7 +19,7 @@ COLUMNS = (
 
 
 def line_of(band: tuple[float, float]) -> Callable[[Row], str | None]:
-    """Returns a function that makes a row a selection; `None` for rows without a label.
+    """Returns a function that formats a row as a selection; `None` for rows without a label.
 
     `band`: lowest and highest frequency of the selections, in Hz. The function must be called with
     all rows of a table, in order.

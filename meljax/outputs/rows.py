@@ -16,7 +16,7 @@ An empty field is `None` or missing.
 """
 
 ALL_DIGITS = 17
-"""Number of decimals from which on a number is not rounded."""
+"""With this many decimals, numbers are not rounded."""
 
 
 def columns(top: int, timed: bool) -> list[str]:
@@ -40,7 +40,7 @@ def row_of(
       span: the span.
       classes: names of the classes.
       top: number of most probable classes in the row.
-      recorded: when the recording started.
+      recorded: time at which the recording started, if known.
     """
     row: Row = {"path": span.path, "start": span.start, "end": span.end}
     if recorded is not None:
@@ -63,7 +63,7 @@ def _column(name: str, place: int) -> str:
 
 
 def rounded(row: Row, digits: int | None) -> Row:
-    """Returns a row whose numbers have at most so many decimals; `None`: all."""
+    """Returns a row with its numbers rounded to `digits` decimals; `None`: not rounded."""
     if digits is None or digits >= ALL_DIGITS:
         return row
     return {

@@ -11,7 +11,7 @@ from meljax.util.progress import ending
 
 
 class Summary:
-    """Counts rows by status and label, and by date and hour if `timed`, else by path."""
+    """Counts rows by status and label, and by date and hour (if `timed`) or by path."""
 
     def __init__(self, timed: bool):
         self._timed = timed
@@ -20,7 +20,7 @@ class Summary:
         self._last: dict[tuple[str, ...], float] = {}  # end of each key's last row of this file
 
     def add(self, row: Row) -> None:
-        """Counts a row; the rows of a file come in the order of their starts."""
+        """Counts a row; the rows of a file must come one after the other, by their starts."""
         date, _, clock = (row.get("time") or "").partition("T")
         key = (date, clock[:2]) if self._timed else (row["path"],)
         key += (row["status"], row.get("label") or "")

@@ -11,7 +11,7 @@ from meljax.outputs.rows import Row
 from meljax.util.phrases import on_one_line
 
 WIDEST_PATH = 60
-"""Maximum width of the paths if the table is not on a terminal; longer ones push the rest."""
+"""Maximum width of the path column off a terminal; longer paths shift the other columns."""
 
 _WIDEST_LABEL = 20
 _NARROWEST_PATH, _NARROWEST_LABEL = 15, 9
@@ -20,13 +20,13 @@ _STATUSES = ("(silence)", "(unknown)")
 
 
 class TerminalTable:
-    """The form of a table.
+    """The layout of a table.
 
-    On a terminal, it is as wide as the terminal: paths and labels are shortened, and columns that
-    still do not fit are left out. The paths are shortened at their start.
+    On a terminal, the table is as wide as the terminal: paths (at their start) and labels are
+    shortened, and columns that still do not fit are left out.
 
     Attributes:
-      widths: of the columns that are shown.
+      widths: widths of the columns that are shown, by name.
       left_out: names of columns that do not fit.
     """
 
@@ -37,7 +37,7 @@ class TerminalTable:
         classes: Sequence[str],
         terminal: int | None,
     ):
-        """Makes the form for rows with these columns, paths and classes.
+        """Makes the layout for rows with these columns, paths and classes.
 
         `terminal` is the width of the terminal; `None`: the table is not on one.
         """
@@ -79,7 +79,7 @@ class TerminalTable:
 
     @property
     def header(self) -> str:
-        """The line of titles."""
+        """The line of column names."""
         return self.line({column: column for column in self.widths})
 
     def line(self, row: Row) -> str:
@@ -109,7 +109,7 @@ class TerminalTable:
 
 
 def _shortened(text: str, width: int, keep_end: bool) -> str:
-    """Returns the end or the start of a text, with '…', in a width."""
+    """Returns a text cut to `width`, with '…' for what is cut at its start or end."""
     while text and disp_len(text) > width - 1:
         text = text[1:] if keep_end else text[:-1]
     return f"…{text}" if keep_end else f"{text}…"

@@ -22,8 +22,8 @@ class Content:
     """What the rows of an output have in common.
 
     Attributes:
-      columns: names, in the order of the output.
-      paths: of all files that have rows.
+      columns: names of the columns, in the order of the output.
+      paths: paths of all files that have rows.
       classes: names of the classes.
       band: lowest and highest frequency of the model, in Hz; `None` for models of images.
     """
@@ -43,7 +43,7 @@ def check_format(form: str, out: Path | None, content: Content) -> None:
     if form == "audacity":
         audacity.check_out(out, content.paths)
     if form == "parquet" and out is None:
-        raise UserError("a Parquet file is not text; name it with --out")
+        raise UserError("Parquet cannot be written to standard output; name a file with --out")
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def row_writer(
       form: one of `formats.FORMATS`, checked by `check_format`.
       out: the file to write, or a folder of label tracks; `None`: standard output.
       content: what the rows have in common.
-      digits: number of decimals; `None`: those of `DIGITS`.
+      digits: number of decimals; `None`: as in `DIGITS`.
 
     Raises:
       UserError: `out` cannot be written.
@@ -112,7 +112,7 @@ def _text_form(
         return [], audacity.line
     width = terminal_width() if out is None else None
     table = TerminalTable(columns, content.paths, content.classes, width)
-    # The path shows the time already.
+    # A missing time needs no warning: the path shows it.
     if names := ", ".join(each for each in reversed(table.left_out) if each != "time"):
         warn(f"the terminal is too narrow for {names}; --format csv has all columns")
     return [table.header], table.line

@@ -1,4 +1,4 @@
-"""What the page to try a model shows of one recording or image: parts of a page, as HTML."""
+"""What the page to try a model shows for a recording or image: parts of a page, as HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from meljax.reports.timeline import place, timeline
 from meljax.util.csv_file import csv_line
 
 TOP = 5
-"""The number of classes with a bar."""
+"""Number of classes with a bar."""
 
 WIDTH = 3.3
-"""Of a spectrogram, in inches: two stand side by side, with letters of a readable size."""
+"""Width of a spectrogram, in inches: two fit side by side, with readable text."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,17 @@ class Answer:
     """The prediction for a recording or image.
 
     Attributes:
-      name: of the file.
+      name: name of the file.
       classes: names of all classes.
-      frontend: of the model.
-      whole: the whole item, without a decision.
-      windows: in the order of their starts, without decisions.
-      background: the class of sounds without a voice, if there is one.
-      notes: what to know about the item, a sentence each.
-      explanation: the window that speaks most clearly for the first class; `None`: silence.
-      sound: the whole recording, where 1 is full scale; `None`: an image, or too long to be played.
-      true_class: of an example; '' if it is not known.
+      frontend: front end of the model.
+      whole: span of the whole item, before thresholds are applied.
+      windows: spans of the windows by their starts, before thresholds are applied.
+      background: index of the background class, if there is one.
+      notes: remarks on the item, a sentence each.
+      explanation: the window with the highest probability of the predicted class; `None`: silence.
+      sound: samples of the whole recording, where 1 is full scale; `None` for images and for
+        recordings too long to be played.
+      true_class: true class of an example; '' if it is not known.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Answer:
     true_class: str = ""
 
     def decided(self, span: Span, threshold: float) -> Span:
-        """Returns a span with its decision: a class, 'background', 'unknown' or 'silence'.
+        """Returns a span with its status: 'ok', 'background', 'unknown' or 'silence'.
 
         It is 'unknown' if the most probable class is less probable than `threshold`.
         """
@@ -61,7 +62,7 @@ class Answer:
 
 
 def verdict(answer: Answer, threshold: float) -> str:
-    """Returns the decision on the whole item, and bars of the most probable classes."""
+    """Returns the answer for the whole item, with bars of the most probable classes."""
     whole = answer.decided(answer.whole, threshold)
     bars: list[tuple[str, float]] = []
     if whole.status != SILENCE:
@@ -73,12 +74,12 @@ def verdict(answer: Answer, threshold: float) -> str:
 
 
 def problem(text: str) -> str:
-    """Returns the message that takes the place of an answer."""
+    """Returns an error message in place of an answer."""
     return html_page.render("problem.html.j2", text=text)
 
 
 def evidence(answer: Answer) -> str:
-    """Returns what the network saw, where the evidence is, and the sound; '' for silence."""
+    """Returns what the network saw, the evidence, and a player; '' for silence."""
     seen = answer.explanation
     if seen is None:
         return ""
@@ -134,5 +135,5 @@ def csv(classes: Sequence[str], parts: Sequence[Span]) -> str:
 
 
 def _image(figure: Figure) -> str:
-    # Twice the dots: sharp on fine screens.
+    # Twice the resolution is sharp on high-density screens.
     return data_url("image.png", png(figure, scale=2))

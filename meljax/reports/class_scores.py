@@ -19,7 +19,7 @@ class ClassScore(NamedTuple):
       number: place among the classes, from 1.
       files: number of files of the class.
       predicted: number of files predicted as the class.
-      right: number of files that are both.
+      right: number of files of the class that are predicted as the class.
     """
 
     number: int
@@ -33,12 +33,12 @@ class ClassScore(NamedTuple):
 
     @property
     def precision_interval(self) -> Interval | None:
-        """Returns the 95 % Wilson interval of the precision, given the number of predictions."""
+        """Returns the 95 % Wilson interval of the precision; `None` without predictions."""
         return wilson(self.right, self.predicted) if self.predicted else None
 
     @property
     def recall_interval(self) -> Interval | None:
-        """Returns the 95 % Wilson interval of the recall."""
+        """Returns the 95 % Wilson interval of the recall; `None` without files."""
         return wilson(self.right, self.files) if self.files else None
 
 
@@ -80,7 +80,7 @@ def confused_pairs(
 
 
 def most_confused(confusion: Int[np.ndarray, "classes classes"]) -> dict[int, tuple[int, int]]:
-    """Returns, for each class with mistakes, the most frequent wrong prediction and its files."""
-    # Reversed, so that the most frequent pair of a class overwrites the others.
+    """Returns the most frequent wrong prediction of each class with mistakes, and its count."""
+    # In reverse, the most frequent pair of a class overwrites the others.
     pairs = reversed(confused_pairs(confusion))
     return {label: (wrong, int(confusion[label, wrong])) for label, wrong in pairs}

@@ -16,13 +16,13 @@ COUNTED_CLASSES = 30
 """Up to this many classes, the counts are written in the cells."""
 
 LABELED_CLASSES = 60
-"""At most this many classes are named, evenly spaced if there are more."""
+"""At most this many classes are named; if there are more, evenly spaced ones."""
 
 
 def confusion_matrix(
     confusion: Int[np.ndarray, "classes classes"], classes: Sequence[str]
 ) -> Figure:
-    """Draws counts, true classes in rows; a cell's color is its share of the row.
+    """Draws the counts, with true classes in rows; the color of a cell is its share of the row.
 
     Save it with `bbox_inches='tight'`, because class names may be long.
     """

@@ -1,4 +1,4 @@
-"""The confusion matrix as a table, of all classes or of those that are confused most."""
+"""The confusion matrix as a table of all classes, or of the most confused ones."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from jaxtyping import Int
 from meljax.reports.class_scores import confused_pairs
 
 MOST_CLASSES = 40
-"""Of more classes than this, only the most confused ones are shown."""
+"""Maximum number of classes shown; of more classes, the most confused ones are chosen."""
 
 
 class Cell(NamedTuple):
-    """A number of files, and their share of the row in percent; `is_right` on the diagonal."""
+    """A number of files and its share of the row in percent; `is_right` on the diagonal."""
 
     count: int
     share: int
@@ -21,12 +21,12 @@ class Cell(NamedTuple):
 
 
 class ConfusionTable(NamedTuple):
-    """Counts of true classes in rows and predicted ones in columns.
+    """Counts of files, with true classes in rows and predicted classes in columns.
 
     Attributes:
-      names: the shown classes.
-      rows: the cells of each of them; `None` where no file is.
-      others: the number of files of each that were predicted as a class that is not shown.
+      names: names of the shown classes.
+      rows: the cells of each row; `None` for a count of 0.
+      others: for each row, the number of files predicted as classes that are not shown.
       complete: whether all classes are shown.
     """
 
@@ -56,7 +56,7 @@ def confusion_table(
 
 
 def _shown(confusion: Int[np.ndarray, "classes classes"]) -> list[int]:
-    """Returns the classes of the table; of many, those of the most frequent pairs come first."""
+    """Returns the indices of the shown classes; of many, those in the most frequent pairs."""
     if len(confusion) <= MOST_CLASSES:
         return list(range(len(confusion)))
     found = dict.fromkeys(i for pair in confused_pairs(confusion) for i in pair)

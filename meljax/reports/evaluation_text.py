@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
       classes: names, in the order of the labels.
       files: (path, class) of each scored file.
       trained_on: number of scored files that are byte-identical to a training file.
-      chosen_on: whether the epoch was chosen on these files.
+      chosen_on: whether the epoch was chosen on the scored files.
       bad: files that could not be used.
     """
 
@@ -121,7 +121,9 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
 
 def _background_line(scored: Scored) -> list[str]:
     shares = scored.background_shares
-    return [f"background  {shares.text()}; left out of all other scores"] if shares else []
+    return (
+        [f"background  {shares.text()}; left out of accuracy, macro-F1 and top-k"] if shares else []
+    )
 
 
 def _class_lines(results: Evaluation) -> Iterator[str]:

@@ -67,7 +67,7 @@ def loss_curves(
     training: Float[np.ndarray, " epochs"],
     validation: Float[np.ndarray, " epochs"],
 ) -> Figure:
-    """Draws both losses on one axis, which is as that of `loss_curve`."""
+    """Draws both losses on one axis, scaled as in `loss_curve`."""
     figure, axes = _curve_axes(epochs, "Loss")
     style = {"marker": _marker(epochs), "markersize": 4, "linewidth": 1.4}
     axes.plot(epochs, training, color=TRAINING, label="training", **style)
@@ -78,7 +78,7 @@ def loss_curves(
 
 
 def rate_curve(epochs: Int[np.ndarray, " epochs"], rates: Float[np.ndarray, " epochs"]) -> Figure:
-    """Draws the learning rate of each epoch, on an axis that is scaled like that of losses."""
+    """Draws the learning rate of each epoch, on an axis scaled as for losses."""
     figure, axes = _curve_axes(epochs, "Learning rate")
     axes.plot(epochs, rates, color=RATE, marker=_marker(epochs), markersize=4, linewidth=1.4)
     _scale(axes, rates)
@@ -147,7 +147,7 @@ def compared_curves(curves: Sequence[RunCurves], title: str, losses: bool) -> Fi
 def reliability(sets: Mapping[str, Bins]) -> Figure:
     """Draws the accuracy of each confidence bin, 'before' and 'after' side by side.
 
-    A line in each bar is at the mean confidence of the bin, and bars below are its share of items.
+    A line marks the mean confidence of each bin; the bars below show its share of the items.
     """
     figure = Figure(figsize=(5.6, 4.2), dpi=DPI)
     grid = {"height_ratios": (3, 1), "hspace": 0.14, "wspace": 0.26}
@@ -182,7 +182,7 @@ def coverage(share: Float[np.ndarray, " points"], accuracy: Float[np.ndarray, " 
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel("files accepted")
-    axes.set_ylabel("of these right")
+    axes.set_ylabel("accuracy of these")
     _style_axes(axes, "Accuracy against coverage")
     return figure
 
@@ -213,7 +213,7 @@ def spectrogram(
 ) -> Figure:
     """Draws an image in 0…1 with its axes: seconds and hertz of a recording, or columns.
 
-    `evidence`, in 0…1, is shown as in `overlay`; `width` is that of the figure in inches.
+    `evidence`, in 0…1, is shown as in `overlay`; `width` is the width of the figure, in inches.
     """
     height = 0.62 * width
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -241,7 +241,7 @@ def spectrogram(
 
 
 def _name_frequencies(axes: Axes, bands: Float[np.ndarray, " bands"], rows: int) -> None:
-    """Labels round frequencies, at least an eighth of the height apart; powers of ten go first."""
+    """Labels round frequencies, powers of ten first, at least an eighth of the height apart."""
     chosen: dict[float, int] = {}
     for hertz in (step * 10**power for step in (1, 5, 2) for power in range(1, 6)):
         place = float(np.interp(hertz, bands, np.linspace(0, rows - 1, len(bands))))
@@ -320,7 +320,10 @@ def _scale_losses(axes: Axes, losses: Float[np.ndarray, " n"]) -> None:
 
 
 def _scale(axes: Axes, values: Float[np.ndarray, " n"]) -> bool:
-    """Makes the axis of positive values logarithmic, which is returned, or lets it begin at 0."""
+    """Scales an axis logarithmically if positive values span a factor above 20, else from 0.
+
+    Returns whether the axis is logarithmic.
+    """
     finite = values[np.isfinite(values)]
     if finite.size and 0 < finite.min() < finite.max() / 20:
         axes.set_yscale("log")

@@ -20,11 +20,11 @@ from meljax.util.files import write_atomically, write_errors
 from meljax.util.phrases import count
 
 FIGURES = "figures"
-"""The folder of images and recordings that are not in the page itself, next to the page."""
+"""The folder beside the page for images and recordings that are not in the page itself."""
 
 INLINED_BYTES = 12_000_000
-"""Up to this many bytes of images and recordings are in the page itself. In base64 they make a page
-of 16 MB and a mail of 22 MB; mail servers commonly take 25 MB."""
+"""Maximum size of the images and recordings in the page itself. In base64 they make a page of 16 MB
+and an email of 22 MB; mail servers commonly accept 25 MB."""
 
 _GENERATOR = '<meta name="generator" content="meljax">'  # as in templates/base.html.j2
 # Files of an earlier page that the new page does not need.
@@ -34,7 +34,7 @@ _REPLACED += ("confusion.png", "calibration.png", "coverage.png")
 
 
 class Files(NamedTuple):
-    """Where the images and recordings of a page are: URLs by name; `apart`: in `FIGURES`."""
+    """URLs of the images and recordings of a page, by name; `apart`: they are in `FIGURES`."""
 
     urls: Mapping[str, str]
     apart: bool
@@ -52,8 +52,8 @@ def write(
 ) -> Path:
     """Writes `report.html`, with its `files` in it, to `directory`; returns its path.
 
-    More than `INLINED_BYTES` go to the folder `FIGURES`. The page is written last, so an existing
-    page has all of its files.
+    If the `files` have more than `INLINED_BYTES`, they are written to the folder `FIGURES`. The
+    page is written last, so an existing page has all of its files.
     """
     with write_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(
 
 
 def _place(folder: Path, files: Iterable[tuple[str, Figure | bytes]]) -> Files:
-    """Returns where the files of a page are, once they are written to `folder` if they are many."""
+    """Returns the URLs of the files of a page; writes them to `folder` if they are too large."""
     held, total, names = [], 0, []
     for name, file in files:
         content = file if isinstance(file, bytes) else png(file)
@@ -88,7 +88,7 @@ def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
 
 
 def _remove_others(folder: Path, placed: Files) -> None:
-    """Removes the files of an earlier page that the page does not need, and the empty folder."""
+    """Removes files of an earlier page that this page does not need, and the folder if empty."""
     needed = placed.urls if placed.apart else {}
     for pattern in _REPLACED:
         for old in folder.glob(pattern):

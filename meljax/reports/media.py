@@ -1,4 +1,4 @@
-"""Images and sounds in the formats of pages, and inside of a page."""
+"""Images and sounds for pages: their formats, and URLs that contain them."""
 
 import base64
 import io
@@ -15,14 +15,14 @@ _TYPES = {".png": "image/png", ".wav": "audio/wav", ".csv": "text/csv;charset=ut
 
 
 def png(figure: Figure, scale: int = 1) -> bytes:
-    """Returns an image of a figure with `scale` times its dots per inch."""
+    """Returns a PNG of a figure at `scale` times its dots per inch."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=scale * figure.dpi)
     return file.getvalue()
 
 
 def data_url(name: str, content: bytes) -> str:
-    """Returns the URL that holds the content of the file `name` itself."""
+    """Returns a data URL with the content of the file `name`."""
     kind = _TYPES[Path(name).suffix]
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 

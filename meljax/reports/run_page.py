@@ -41,21 +41,21 @@ PAIRS = 40
 """Number of listed pairs of confused classes."""
 
 OPEN_PAIRS = 8
-"""Further pairs are folded."""
+"""Number of pairs shown; further pairs are folded."""
 
 OPEN_MISTAKES = 6
-"""Further mistakes are folded."""
+"""Number of mistakes shown; further mistakes are folded."""
 
 _IMAGE_INCHES = 2.9
 
 
 class Shown(NamedTuple):
-    """What the page shows of the predictions for validation files by the weights of one epoch.
+    """What the page shows of the validation predictions of one epoch.
 
     Attributes:
-      pairs: the most frequent pairs of true and predicted class.
-      classes: the worst class first.
-      confused: the most frequent wrong prediction of each class, and its files.
+      pairs: the most frequent pairs of true and wrongly predicted class.
+      classes: scores of each class, the worst class first.
+      confused: the most frequent wrong prediction of each class, and its count.
     """
 
     scored: Scored

@@ -17,15 +17,15 @@ from meljax.evaluation.status import SILENCE
 from meljax.reports.figures import DPI, RUNS, drawable_name
 
 COLORS = RUNS[:6]
-"""Of the classes with the most windows."""
+"""Colors of the classes with the most windows."""
 OTHERS = "#777777"
 QUIET = "#e4e7eb"
 
 COLUMNS = 4
-"""Of the legend."""
+"""Number of columns of the legend."""
 
 LONG = 120
-"""In recordings of more seconds, times are shown in minutes and hours."""
+"""In recordings longer than this, in seconds, times are shown in minutes and hours."""
 
 
 def timeline(
@@ -33,8 +33,8 @@ def timeline(
 ) -> Figure:
     """Draws a bar per window, as high as the probability of the most probable class.
 
-    Bars below `threshold` are pale; silent windows are gray over the whole height. `windows` are in
-    the order of their starts, in seconds of a recording (`audio`) or columns of an image.
+    Bars below `threshold` are pale; silent windows are gray over the whole height. `windows` are
+    ordered by start, which is in seconds of a recording (`audio`) or columns of an image.
     """
     tops = [None if w.status == SILENCE else int(w.probabilities.argmax()) for w in windows]
     handles, color = _legend(tops, classes)
@@ -84,9 +84,9 @@ def bar_edges(windows: Sequence[Span]) -> Float[np.ndarray, " edges"]:
 
 
 def place(value: float | int, end: float | int) -> str:
-    """Returns a place in an item that ends at `end`: '12' is a column, '12.50' seconds.
+    """Returns the text for a position in an item that ends at `end`: column '12', second '12.50'.
 
-    In a recording longer than `LONG`, seconds are shown as '1:05.25' or '1:00:05.25'.
+    In a recording longer than `LONG`, seconds become '1:05.25' or '1:00:05.25'.
     """
     if isinstance(value, int):
         return str(value)
@@ -94,7 +94,7 @@ def place(value: float | int, end: float | int) -> str:
 
 
 def clock(seconds: float, digits: int = 0) -> str:
-    """Returns '1:05' or '1:00:05', with `digits` digits of a fraction."""
+    """Returns '1:05' or '1:00:05', with `digits` decimals."""
     seconds = round(seconds, digits)
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)

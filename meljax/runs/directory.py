@@ -28,7 +28,7 @@ def locked(
 ) -> Iterator[None]:
     """Locks `workdir`, which is created if needed; a killed process releases its lock.
 
-    `otherwise` is what can be done while another process holds the lock.
+    `otherwise` says what the user can do while another process holds the lock.
 
     Raises:
       UserError: another process is training there, or has trained since `read_info` returned
@@ -42,7 +42,7 @@ def locked(
 
 
 def in_training(workdir: Path) -> bool:
-    """Returns whether another process has `locked` the run in `workdir`, which is not changed."""
+    """Returns whether another process has `locked` the run in `workdir`; changes nothing."""
     return is_locked(workdir / LOCK)
 
 

@@ -22,7 +22,8 @@ class TrainedModel(NamedTuple):
     """The model of a run's best epoch.
 
     It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits; `unscored`
-    are the background and classes without validation files; `background` is the first of these.
+    are the background class and classes without validation files; `background` is the background
+    class, if there is one.
     """
 
     config: Config

@@ -32,12 +32,12 @@ class RunResults:
       classes: names, in the order of the labels.
       history: a row per epoch, as in `metrics.jsonl`.
       scores: by split (validation, test), then by weights (last epoch, best epoch if known).
-      mistakes: mistakes on validation files, the most confident first, of the best epoch, or of the
-        last one if the weights of the best are lost.
-      last_mistakes: the same of the last epoch, without those that the best epoch makes too.
+      mistakes: mistakes of the best epoch on validation files, the most confident first; of the
+        last epoch if the weights of the best one are lost.
+      last_mistakes: those of the last epoch that the best epoch does not make.
       mask_examples: training images before and after masking; empty if masks are off.
-      probes: probabilities of sounds that are none of the classes, from the weights that predict
-        uses; empty for images.
+      probes: probabilities of sounds that are none of the classes, from the same weights as
+        `mistakes`; empty for models of images.
       in_training: whether another process is training the run.
     """
 
@@ -65,10 +65,10 @@ class RunResults:
 
     @property
     def unfinished(self) -> str:
-        """How far the run is, if it is not finished; else ''."""
+        """How far an unfinished run has come, as the end of a sentence; '' if it is finished."""
         done, wanted = self.last.epoch, self.info.config["train.epochs"]
         if done >= wanted:
             return ""
         if self.in_training:
             return f"being trained; these are the results of epoch {done:,} of {wanted:,}"
-        return f"stopped after epoch {done:,} of {wanted:,}; the same command resumes it"
+        return f"stopped after epoch {done:,} of {wanted:,}; run the same command again to resume"

@@ -36,9 +36,9 @@ def find_thresholds(
     Args:
       run: directory of the run of `trained`.
       trained: the model.
-      given: thresholds of all or some classes; `None`: of none. 'precision=P' stands for the lowest
-        thresholds with this precision on the run's validation files.
-      minimum: lowest threshold of all classes, 0 to 1.
+      given: thresholds of all or some classes; `None`: no class. 'precision=P' stands for the
+        lowest thresholds with this precision on the run's validation files.
+      minimum: lower bound of all thresholds, 0 to 1.
 
     Raises:
       UserError: a threshold or `given` is not valid, or the run has no predictions.
@@ -67,16 +67,16 @@ def parse_precision(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value <= 1:
-        raise UserError(f"a precision is above 0 and at most 1, such as 0.95, not {text!r}")
+        raise UserError(f"the precision must be above 0 and at most 1, such as 0.95, not {text!r}")
     return value
 
 
 def _of_validation(run: Path, trained: TrainedModel, precision: float) -> dict[str, float]:
-    """Returns the thresholds chosen on the run's validation files, and says what they leave."""
+    """Returns the thresholds chosen on the run's validation files, and reports what they keep."""
     found = [each for each in read_predictions(run, require_info(run)) if _fits(each, trained)]
     if not found:
         raise UserError(
-            f"{run / PREDICTIONS} holds no validation files of the best epoch, {trained.epoch}; to "
+            f"{run / PREDICTIONS} has no validation files of the best epoch, {trained.epoch}; to "
             f"write it again: {remedy(run)}"
         )
     chosen = precision_thresholds(found[0], precision)
@@ -91,7 +91,7 @@ def _fits(scores: Predicted, trained: TrainedModel) -> bool:
 def report_thresholds(
     classes: Sequence[str], chosen: Sequence[Threshold], precision: float
 ) -> None:
-    """Says how many items the thresholds keep; warns of classes with too few items to choose."""
+    """Prints how many items the thresholds keep; warns of classes with too few items."""
     items, kept, right = (sum(column) for column in list(zip(*chosen, strict=True))[1:])
     lowest, highest = (f(each.value for each in chosen) for f in (min, max))
     print(
@@ -107,11 +107,11 @@ def report_thresholds(
             "these classes are uncertain"
         )
     if never := [name for name, each in pairs if not each.kept]:
-        warn(f"no threshold has this precision for {listed(never)}: 1 is used")
+        warn(f"no threshold reaches this precision for {listed(never)}; 1 is used")
 
 
 def write_thresholds(file: Path, classes: Sequence[str], chosen: Sequence[Threshold]) -> None:
-    """Writes thresholds as CSV, with the numbers of items that they were chosen on.
+    """Writes thresholds as CSV, with the numbers of items on which they were chosen.
 
     Raises:
       UserError: the file cannot be written.
@@ -125,7 +125,8 @@ def write_thresholds(file: Path, classes: Sequence[str], chosen: Sequence[Thresh
 def read_thresholds(file: Path, classes: Sequence[str]) -> dict[str, float]:
     """Returns the thresholds by class in a CSV with the columns class and threshold.
 
-    Fields are separated by commas, or by semicolons with decimal commas; others are ignored.
+    Fields are separated by commas, or by semicolons (then decimal commas are read too). Other
+    columns are ignored.
 
     Raises:
       UserError: the file cannot be read, or a class or threshold is not valid.

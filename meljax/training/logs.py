@@ -71,7 +71,7 @@ class SummaryWriter:
         values: Mapping[str, Float[np.ndarray, "..."]],
         metadata: Mapping[str, SummaryMetadata],
     ) -> None:
-        """Writes tensors for TensorBoard's plugins, which `metadata` names."""
+        """Writes tensors for the TensorBoard plugins that `metadata` names."""
         parts = []
         for name, value in values.items():
             shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in value.shape])
@@ -81,7 +81,7 @@ class SummaryWriter:
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes settings as the hyperparameters of a session."""
-        # The list of all settings is left out: TensorBoard would use that of one run for all runs.
+        # The list of all settings is left out: TensorBoard would use one run's list for all runs.
         _, start, _ = summary.hparams({key: _valid(value) for key, value in hparams.items()}, {})
         self._write_summaries(0, [start])
 
@@ -127,8 +127,8 @@ class EventLog:
     def __init__(self, folder: Path, settings: Mapping[str, Any], steps_done: int):
         """Begins a session after `steps_done` steps, and writes the settings.
 
-        TensorBoard hides the events of earlier sessions after these steps. If there are no such
-        steps, the files of earlier sessions are removed.
+        TensorBoard hides events of earlier sessions for later steps. If `steps_done` is 0, the
+        files of earlier sessions are removed.
         """
         self._folder = folder
         with self._errors(), contextlib.ExitStack() as opened:
@@ -145,7 +145,7 @@ class EventLog:
             self._opened = opened.pop_all()
 
     def write_scores(self, row: Row) -> None:
-        """Writes an epoch: `train_loss` is the tag `loss` of the training split, and so on."""
+        """Writes the scores of an epoch: `train_loss` becomes the tag `loss` of `train`, etc."""
         scores: dict[str, Row] = {split: {} for split in SPLITS}
         for name, value in row.items():
             split, _, tag = name.partition("_")
@@ -158,7 +158,7 @@ class EventLog:
                 self._splits[split].write_scalars(row["step"], scalars)
 
     def write_images(self, split: str, step: int, images: Images) -> None:
-        """Writes images of 'train' or 'val'."""
+        """Writes images of the split 'train' or 'val'."""
         with self._errors():
             self._splits[split].write_images(step, images)
 
@@ -191,7 +191,7 @@ class EventLog:
 def _open(
     folder: Path, purge_step: int | None, opened: contextlib.ExitStack
 ) -> metric_writers.AsyncWriter:
-    """Returns a writer to a new file in `folder`, which is created; `opened` closes it."""
+    """Creates `folder`, and returns a writer to a new file in it that `opened` closes."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = metric_writers.AsyncWriter(SummaryWriter(str(folder), purge_step))
     opened.callback(writer.close)
@@ -199,7 +199,7 @@ def _open(
 
 
 def _valid(value: Any) -> Any:
-    """Returns a setting as UTF-8 can hold it: bytes of paths that are not UTF-8 become '?'."""
+    """Returns a setting as valid UTF-8: invalid bytes of paths become '?'."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 

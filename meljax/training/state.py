@@ -22,7 +22,7 @@ class Task(NamedTuple):
     """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
 
     `classes` are names in the order of the logits; `mesh` holds all devices; `unscored` are classes
-    that are trained on, but not scored; `background` is one of them, if there is a background.
+    that are trained on, but not scored; `background`, if not `None`, is one of them.
     """
 
     network: nn.Module
@@ -66,7 +66,7 @@ def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformat
 
 
 def learning_rate(first: float, decay: float, epoch: int) -> float:
-    """Returns the rate of an epoch, from 1, if `make_optimizer` starts with the rate `first`."""
+    """Returns the learning rate of an epoch, counted from 1, as `make_optimizer` sets it."""
     return first * decay ** (epoch - 1)
 
 

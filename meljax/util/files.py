@@ -79,7 +79,7 @@ def is_locked(path: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # it does not exist, or may not be read
+    except OSError:  # it does not exist or is not readable
         return False
     return False
 

@@ -25,7 +25,7 @@ from meljax.workflows.explain import explain_scored
 from meljax.workflows.predict import find_sources
 
 EXAMPLES = 12
-"""The number of examples that are offered, if there are as many."""
+"""Maximum number of examples that are offered."""
 
 
 class Example(NamedTuple):
@@ -37,12 +37,12 @@ class Example(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The name, after the class unless it begins with it."""
+        """The name; the class precedes it unless the name begins with the class."""
         return self.name if self.name.startswith(self.label) else f"{self.label}: {self.name}"
 
 
 def answer_file(trained: TrainedModel, path: str) -> Answer:
-    """Returns the answer for a file; its name is the last part of `path`.
+    """Returns the answer for a file; the answer's name is the last part of `path`.
 
     Raises:
       UserError: the file cannot be used.
@@ -96,20 +96,20 @@ def _notes(frontend: Frontend, result: ScoredItem) -> list[str]:
         return []
     if frontend.kind == "image":
         return [
-            f"The image has {result.length} columns, fewer than the {frontend.window} that the "
-            "network sees at once; the rest is padding."
+            f"The image has {result.length} columns, and a window has {frontend.window}; the rest "
+            "is padding."
         ]
     rate = frontend.mel.sample_rate
     return [
-        f"The recording has {result.length / rate:.2f} s, less than the "
-        f"{frontend.window / rate:.2f} s that the network hears at once; the rest is silence."
+        f"The recording is {result.length / rate:.2f} s long, and a window "
+        f"{frontend.window / rate:.2f} s; the rest is padded with silence."
     ]
 
 
 def find_examples(run: Path, trained: TrainedModel) -> list[Example]:
     """Returns validation files of a run, of as many classes as possible.
 
-    There are none where the data of the run or its `split.csv` are no longer there.
+    The list is empty if the data of the run or its `split.csv` cannot be read.
     """
     try:
         rows = read_csv(run / SPLIT)

@@ -40,6 +40,6 @@ def app(run: Path, host: str, port: int | None, browser: bool) -> None:
         )
         address = server.address(listener)
         if not server.is_local(listener):
-            warn("other machines can use the page too; their browsers allow no microphone")
+            warn("other machines can use the page too; their browsers block the microphone on it")
         say(f"{run}: {address}  (stop with Ctrl-C)")
         server.serve(page.web_app(blocks), listener, address if browser else None)

@@ -78,8 +78,8 @@ def evaluate(
 ) -> int:
     """Scores a trained model and prints the scores; returns the number of unusable files.
 
-    `run`, `keys` and `split` are as in `evaluate_model`. `json_file` is a file for all numbers,
-    `thresholds` one for the lowest thresholds of the classes that have this `precision`.
+    `run`, `keys` and `split` are as in `evaluate_model`. All numbers are written to `json_file`,
+    and the lowest threshold of each class with this `precision` to `thresholds`.
 
     Raises:
       UserError: there is no model or no file to score, or a file cannot be written.

@@ -16,7 +16,7 @@ from meljax.util.phrases import nearest
 
 
 def explain(trained: TrainedModel, source: Source, target: str | None = None) -> Explanation:
-    """Returns the window of an item that speaks most clearly for a class, with the evidence.
+    """Returns the window of an item with the highest probability of a class, with the evidence.
 
     Args:
       trained: the model.
@@ -41,7 +41,7 @@ def explain(trained: TrainedModel, source: Source, target: str | None = None) ->
 def explain_scored(
     trained: TrainedModel, source: Source, result: ScoredItem, target: str | None = None
 ) -> Explanation:
-    """Returns `explain` of an item whose windows were scored; at least one was not silent."""
+    """Returns what `explain` does for a scored item; at least one window must not be silent."""
     model, window = trained.model, trained.model.frontend.window
     probabilities = result.probabilities(trained.temperature)
     number = int(probabilities.argmax()) if target is None else model.classes.index(target)

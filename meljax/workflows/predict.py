@@ -54,12 +54,12 @@ def predict(
       top: number of most probable classes in a row.
       by_window: whether each window has a row.
       merge: whether successive windows of the same class are one row.
-      min_probability: a row whose class is less probable is unknown.
-      thresholds: the same for single classes; see `find_thresholds`.
+      min_probability: rows with a lower probability are unknown, 0 to 1.
+      thresholds: minimum probabilities by class; see `find_thresholds`.
       form: one of `formats.FORMATS`; `None`: by the suffix of `out`, else a table.
       out: the file or folder to write; `None`: standard output.
-      digits: number of decimals; `None`: as the format has them.
-      summary: the file for counts per hour and class.
+      digits: number of decimals; `None`: the default of the format.
+      summary: file for counts per hour and class; `None`: they are not written.
 
     Raises:
       UserError: there is no model or no file to score, an argument is not valid, or a file cannot
@@ -81,7 +81,7 @@ def predict(
     _check_out("--out", out, run, names)
     _check_out("--summary", summary, run, names)
     if summary is not None and summary == out:
-        raise UserError(f"--out and --summary are the same file, {out}; give two")
+        raise UserError(f"--out and --summary are the same file, {out}; use two files")
     begun, unusable = time.perf_counter(), 0
     with (
         row_writer(form, out, content, digits) as write,
@@ -115,7 +115,7 @@ def _tell_work(
 
 
 def check_top(top: int, classes: Sequence[str], name: str) -> None:
-    """Raises `UserError` if there are not `top` classes; `name` is that of the argument."""
+    """Raises `UserError` unless `top` is 1 to the number of classes; `name` is its option."""
     if not 1 <= top <= len(classes):
         raise UserError(f"{name} must be 1 to {len(classes)}, the number of classes")
 
@@ -129,7 +129,7 @@ def predicted_spans(
 ) -> Iterator[Span]:
     """Yields the predictions for each source, in order; arguments as in `predict`.
 
-    `thresholds`: of all classes. They decide on each window before windows are merged.
+    `thresholds` has one for each class. They apply to each window before windows are merged.
     """
     by_window = by_window or merge
     results = track_items(score_stream(trained.model, sources), len(sources), "predicting")
@@ -150,7 +150,7 @@ def _band(frontend: Frontend) -> tuple[float, float] | None:
 
 
 def _check_out(option: str, out: Path | None, run: Path, inputs: Sequence[str]) -> None:
-    """Raises `UserError` if writing to `out` would overwrite an input or mix with the inputs."""
+    """Raises `UserError` if `out` is an input, a folder of inputs, or in the run."""
     if out is None or not (out.is_file() or out.is_dir()):
         return
     kind = "folder" if out.is_dir() else "file"

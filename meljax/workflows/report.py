@@ -62,8 +62,8 @@ def report_in_place(run: Path) -> Path:
         changed.
     """
     info = require_info(run)
-    # Training writes the same files at its end, and would be overtaken by a report of fewer epochs.
-    otherwise = "give another folder for a report on the epochs that are saved, as in --out report"
+    # Training writes the same files when it ends, so no report of fewer epochs may be written now.
+    otherwise = "write a report of the saved epochs to another folder, such as --out report"
     with locked(run, info, otherwise), _session(run, info) as session:
         results = finish.finish(session, *_last_epoch(session))
     _say_scores(results)
@@ -73,7 +73,7 @@ def report_in_place(run: Path) -> Path:
 def report_elsewhere(run: Path, out: Path) -> Path:
     """Writes the page of a run to `out`, and nothing to the run; returns the page's path.
 
-    The run may be trained at the same time.
+    Another process may be training the run.
     """
     _check_outside(out, [run])
     with _session(run, require_info(run)) as session:
@@ -111,7 +111,7 @@ def _session(run: Path, info: RunInfo) -> Iterator[Session]:
     check_same_data(run, info, dataset)
     task = make_task(config, dataset)
     sets = make_device_sets(task, dataset)
-    # Listed last, because a process that trains the run replaces checkpoints meanwhile. A report
+    # Opened last, because a process that trains the run replaces checkpoints meanwhile. A report
     # changes no checkpoint, not even a damaged one.
     with contextlib.closing(Checkpoints(run / CHECKPOINTS, read_only=True)) as checkpoints:
         yield Session(

@@ -50,8 +50,8 @@ from meljax.util.progress import ending, say, warn
 from meljax.workflows import finish
 
 DRAWING_SECONDS = 60
-"""The confusion matrix for TensorBoard is drawn at most this often, because drawing it takes half a
-second, and after the last epoch."""
+"""Minimum time between two confusion matrices for TensorBoard, because drawing one takes half a
+second. The last epoch always has one."""
 
 
 def train(

@@ -29,7 +29,7 @@ class AvSource:
     def parts(self, start: int = 0) -> Iterator[Float32[np.ndarray, "_ channels"]]:
         """Yields all samples, 1 being full scale; raises `BadFileError`.
 
-        `start` is 0, because the source is not `seekable`.
+        `start` must be 0, because the source is not `seekable`.
         """
         assert not start
         import av
