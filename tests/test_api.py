@@ -184,7 +184,7 @@ def test_wrong_arrays_are_refused(array, rate, message, window_run):
 
 
 def test_nothing_to_predict_is_refused(window_run):
-    with pytest.raises(UserError, match="nothing to predict"):
+    with pytest.raises(UserError, match="nothing to score"):
         meljax.load(window_run).predict([])
     with pytest.raises(UserError, match="top must be 1 to 3"):
         meljax.load(window_run).predict(np.zeros(8), 8000, top=4)

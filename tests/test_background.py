@@ -217,3 +217,12 @@ def test_a_run_reports_its_background_on_its_own_line(noisy, tmp_path, capsys):
     # On other data, a whole recording of noise is one item.
     assert evaluate.main([str(run), str(noisy), "--json", str(scores)]) == 0
     assert json.loads(scores.read_text())["background"]["files"] == 4
+
+
+def test_validation_items_of_the_background_alone_are_refused(noisy):
+    keys = {"data__pattern": r"(?P<label>[^/]+)/(?P<group>\d)\d", "data__small_classes": "keep"}
+    for c in range(3):
+        for file in list((noisy / f"voice{c}").iterdir())[1:]:
+            file.unlink()
+    with pytest.raises(UserError, match="no validation items to score"):
+        load_noisy(noisy, **keys)

@@ -151,7 +151,7 @@ class Model:
             if isinstance(each, np.ndarray):
                 sources.append(self._array_source(f"array {number}", each, sample_rate))
         if not sources:
-            raise UserError("there is nothing to predict: no file, folder or array is given")
+            raise UserError("there is nothing to score: no file, folder or array is given")
         return sources
 
     def _array_source(self, name: str, array: Array, sample_rate: int | None) -> Source:

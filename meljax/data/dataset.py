@@ -154,6 +154,15 @@ def _make_dataset(
     if len({item.label for item in items}) < 2:
         raise UserError(f"after skipping small classes, fewer than two are left: {words}")
     splits, rule, unscored = split_items(items, digests, config.data, config.train.seed)
+    unscored = tuple(sorted({*unscored, config.data.background} - {""}))
+    if unscored and not any(
+        split == "val" and item.label not in unscored
+        for item, split in zip(items, splits, strict=True)
+    ):
+        raise UserError(
+            "there are no validation items to score: all of them are of the background or of "
+            "classes that are not scored"
+        )
     if small:
         how = "skipped" if skipped else "trained on, but not scored"
         warnings = (*warnings, f"classes too small to split, {how}: {words}")
@@ -172,7 +181,7 @@ def _make_dataset(
             *leaks(items, digests, splits),
         ),
         split_rule=rule,
-        unscored=tuple(sorted({*unscored, config.data.background} - {""})),
+        unscored=unscored,
         **attributes,
     )
 

@@ -73,6 +73,6 @@ def _maps_and_evidence(
 
 def _chosen_maps(maps: dict[str, Float[Array, "..."]], smallest_grid: int) -> str:
     """Returns the name of the maps for Grad-CAM; names are numbered by depth in the network."""
-    names = sorted(maps, reverse=True)
+    names = sorted(maps, key=lambda name: (len(name), name), reverse=True)
     fine = (name for name in names if min(maps[name].shape[1:3]) >= smallest_grid)
     return next(fine, names[-1])

@@ -13,6 +13,9 @@ SELECTIONS = {"raven": "Raven selection tables", "audacity": "Audacity label tra
 DIGITS = {"csv": 4, "raven": 6, "audacity": 6}
 """Default number of decimals; the other formats keep all digits."""
 
+ROUNDED = ("csv", "jsonl", "parquet")
+"""Formats in which the number of decimals can be set."""
+
 _SUFFIXES = {"": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
 _RAVEN_NAME = re.compile(r"(.*[._ -])?selections?(\.table)?\.txt", re.IGNORECASE)
 

@@ -16,7 +16,7 @@ WIDEST_PATH = 60
 _WIDEST_LABEL = 20
 _NARROWEST_PATH, _NARROWEST_LABEL = 15, 9
 _GAP = "  "
-_STATUSES = ("(silence)", "(unknown)")
+_STATUSES = ("(silence)", "(unknown)", "(background)")
 
 
 class TerminalTable:

@@ -77,6 +77,7 @@ def write_report(directory: Path, results: RunResults, run: Path) -> Path:
 def page(results: RunResults, links: Mapping[str, str], files: Files) -> str:
     """Returns the page; `links` are the URLs of `FILES`, by name."""
     info, last, best = results.info, results.last, results.best
+    counted = last.labels[last.counted]
     losses = (column(results.history, name) for name in ("train_loss", "val_loss"))
     scores = [best] if best.epoch == last.epoch else [best, last]
     return html_page.render(
@@ -88,7 +89,7 @@ def page(results: RunResults, links: Mapping[str, str], files: Files) -> str:
         network=NETWORKS[info.config["model.name"]].display_name,
         last=last,
         best=best,
-        chance=np.bincount(last.labels).max() / len(last.labels),
+        chance=np.bincount(counted).max() / len(counted),
         lowest=lowest_before_rise(*losses),
         rates=_rates(results),
         calibrations=[(each, calibration_of(each)) for each in results.scores if each.chosen],

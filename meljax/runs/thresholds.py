@@ -134,21 +134,19 @@ def read_thresholds(file: Path, classes: Sequence[str]) -> dict[str, float]:
     try:
         text = decode_text(file.read_bytes())
     except OSError as error:
-        raise UserError(f"--thresholds {file}: {(error.strerror or str(error)).lower()}") from None
+        raise UserError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
-        raise UserError(f"--thresholds {file} is not UTF-8 text; save it as CSV UTF-8") from None
+        raise UserError(f"{file} is not UTF-8 text; save it as CSV UTF-8") from None
     delimiter = ";" if ";" in text.partition("\n")[0] else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     missing = [name for name in ("class", "threshold") if name not in (reader.fieldnames or ())]
     if missing:
-        raise UserError(
-            f"--thresholds {file} has no column {missing[0]!r}; it needs class and threshold"
-        )
+        raise UserError(f"{file} has no column {missing[0]!r}; it needs class and threshold")
     rows = []
     for row in reader:
         value = row["threshold"] or ""
         value = value.replace(",", ".") if delimiter == ";" else value
-        rows.append((row["class"] or "", value, f"--thresholds {file}, line {reader.line_num}: "))
+        rows.append((row["class"] or "", value, f"{file}, line {reader.line_num}: "))
     return _checked(rows, classes)
 
 

@@ -21,7 +21,7 @@ from meljax.evaluation.scorer import Source, read_samples, score_stream, track_i
 from meljax.evaluation.spans import Span, merged, spans_of, with_decision
 from meljax.evaluation.status import ERROR
 from meljax.features.frontend import Frontend
-from meljax.outputs.formats import SELECTIONS, format_of
+from meljax.outputs.formats import ROUNDED, SELECTIONS, format_of
 from meljax.outputs.rows import ALL_DIGITS, columns, row_of
 from meljax.outputs.summary import summary_writer
 from meljax.outputs.writers import Content, check_format, row_writer
@@ -69,11 +69,10 @@ def predict(
     trained = load_model(run)
     model = trained.model
     check_top(top, model.classes, "--top")
-    if digits is not None and not 1 <= digits <= ALL_DIGITS:
-        raise UserError(f"--digits must be 1 to {ALL_DIGITS}, not {digits}")
     least = find_thresholds(run, trained, thresholds, min_probability)
     sources, left_out = find_sources(paths, model)
     form = form or format_of(out)
+    _check_digits(digits, form)
     names = [source.path for source in sources]
     times = recording_times(names)
     content = Content(columns(top, bool(times)), names, model.classes, _band(model.frontend))
@@ -112,6 +111,15 @@ def _tell_work(
         + (f"; left out: {listed}" if left_out else ""),
         file=sys.stderr,
     )
+
+
+def _check_digits(digits: int | None, form: str) -> None:
+    if digits is None:
+        return
+    if not 1 <= digits <= ALL_DIGITS:
+        raise UserError(f"--digits must be 1 to {ALL_DIGITS}, not {digits}")
+    if form not in ROUNDED:
+        raise UserError(f"--digits is for {', '.join(ROUNDED)}, not for {form}")
 
 
 def check_top(top: int, classes: Sequence[str], name: str) -> None:
