@@ -1,4 +1,4 @@
-"""meljax: trains classifiers of voices from recordings or spectrograms, and uses them.
+"""meljax: trains classifiers of recordings or spectrograms, and uses them.
 
 The functions are imported when they are first used, so that `import meljax` takes no time.
 """

@@ -1,4 +1,4 @@
-"""meljax: trains classifiers of voices and uses them.
+"""meljax: trains classifiers of recordings and uses them.
 
 meljax COMMAND [ARGUMENTS]
 meljax --version

@@ -1,4 +1,4 @@
-"""Trains a classifier of voices, with the settings of a file:
+"""Trains a classifier of recordings, with the settings of a file:
 
     python -m meljax.main --config FILE [--workdir DIR] [--config.KEY=VALUE ...]
 

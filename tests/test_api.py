@@ -138,6 +138,14 @@ def test_predict_gives_the_rows_of_the_command(
     assert found.labels == [row["label"] for row in expected]
 
 
+def test_rows_are_in_the_order_of_the_inputs(window_run, recordings):
+    model, (one, other) = meljax.load(window_run), sorted(recordings.rglob("*.wav"))[:2]
+    sound = np.random.default_rng(0).normal(size=4000)
+    found = model.predict([sound, one, sound / 2, str(other)], sample_rate=8000)
+    assert [row["path"] for row in found] == ["array 0", str(one), "array 2", str(other)]
+    np.testing.assert_array_equal(found.probabilities[1], model.predict(one).probabilities[0])
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
 def test_arrays_of_samples_give_the_probabilities_of_files(dtype, window_run, recordings):
     file = min(recordings.rglob("*.wav"))
@@ -147,7 +155,7 @@ def test_arrays_of_samples_give_the_probabilities_of_files(dtype, window_run, re
     for array in (samples.astype(dtype), np.stack([samples.astype(dtype)] * 2, 1)):
         found = model.predict([array, str(file)], sample_rate=rate)
         np.testing.assert_array_equal(found.probabilities, np.concatenate([expected] * 2))
-    assert [row["path"] for row in found] == [str(file), "array 0"]
+    assert [row["path"] for row in found] == ["array 0", str(file)]
 
 
 def test_arrays_are_resampled_as_files_are(window_run, recordings, tmp_path):
@@ -174,6 +182,7 @@ def test_arrays_of_images_give_the_probabilities_of_files(square_run, image_fold
         (np.zeros(8000), None, "sample_rate is missing"),
         (np.zeros((2, 3, 4)), 8000, r"\[samples, channels\], not \[2, 3, 4\]"),
         (np.zeros(0), 8000, r"not \[0\]"),
+        (np.ones((2, 8000)), 8000, r"not \[2, 8000\]; transpose it"),
         (np.zeros(8, np.uint8), 8000, "float or int16, not uint8"),
         (np.full(8, np.nan), 8000, "not finite"),
     ],
@@ -198,7 +207,8 @@ def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_pa
         expected = json.loads(out.read_text())
         found = model.evaluate(*data)
         assert found.scored.accuracy == expected["accuracy"]
-        assert found.scored.macro_f1 == expected["macro_f1"]
+        assert (found.accuracy, found.macro_f1) == (expected["accuracy"], expected["macro_f1"])
+        assert found.confusion.tolist() == expected["confusion"]
         assert found.chosen_on == expected["chosen_on"] == (not data)
         assert repr(found) in capsys.readouterr().out.strip()
         assert ("chosen on these files" in repr(found)) == (not data)

@@ -1,6 +1,7 @@
 """The background class: cut into windows, trained on, and scored on its own."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -18,10 +19,11 @@ from meljax.data.background import cut_background
 from meljax.data.dataset import load
 from meljax.data.manifest import Item
 from meljax.evaluation import metrics, statistics
-from meljax.evaluation.scores import Predicted
+from meljax.evaluation.scores import Predicted, Scored
 from meljax.main import main
 from meljax.runs.info import require_info
 from meljax.runs.load_model import load_model
+from meljax.runs.predictions import calibration_of
 from meljax.util.errors import UserError
 
 NOISE = "_background_noise_"
@@ -173,6 +175,22 @@ def test_scores_leave_out_the_items_of_the_background():
     assert shares.taken == int((found == 0).sum())
     assert predicted().background_shares is None
     assert predicted().accuracy != scores.accuracy
+
+
+def test_calibration_and_loss_leave_out_the_background():
+    rng = np.random.default_rng(0)
+    item = np.sort(np.concatenate([np.arange(60), rng.integers(0, 60, 40)]))
+    labels = rng.integers(0, 5, 60)
+    logits = rng.normal(size=(100, 5)) + 2 * np.eye(5)[labels[item]]
+    scores = Scored("val", 1, True, labels, logits, item, 1.5, unscored=(0,), background=0)
+    rest = labels != 0
+    kept = rest[item]
+    number = np.unique(item[kept], return_inverse=True)[1]
+    alone = Scored("val", 1, True, labels[rest], logits[kept], number, 1.5)
+    assert scores.loss == alone.loss
+    assert calibration_of(scores) == calibration_of(alone)
+    assert calibration_of(alone) != calibration_of(dataclasses.replace(scores, unscored=()))
+    assert alone.only_counted is alone
 
 
 def test_a_run_reports_its_background_on_its_own_line(noisy, tmp_path, capsys):

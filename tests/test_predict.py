@@ -260,7 +260,7 @@ def test_bad_files_have_rows_and_the_others_are_scored(window_run, recordings, t
     assert errors["LICENSE"] == "text, not a recording"
     assert len(table) == 18
     assert all((row["label"] is None) == bool(row["error"]) for row in table)
-    assert "18 recordings in" in capsys.readouterr().err
+    assert "18 recordings, 3.7 s of sound, in " in capsys.readouterr().err
 
 
 def test_silent_windows_have_a_status_and_no_label(window_run, recordings, tmp_path, capsys):

@@ -27,7 +27,7 @@ from meljax.util.errors import UserError
 from meljax.workflows.evaluate import evaluate_model
 from meljax.workflows.explain import explain
 from meljax.workflows.export import export_model
-from meljax.workflows.predict import check_top, find_sources, predicted_spans
+from meljax.workflows.predict import check_top, find_sources, predicted_spans, sources_of
 
 Array = Shaped[np.ndarray, "..."]
 
@@ -144,12 +144,17 @@ class Model:
     def _sources(
         self, given: Sequence[str | Path | Array], sample_rate: int | None
     ) -> list[Source | Bad]:
-        """Returns the sources of files and of files in folders, then those of arrays."""
-        paths = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
-        sources = list(find_sources(paths, self._trained.model)[0]) if paths else []
+        """Returns the sources of files, of files in folders, and of arrays, as they are given."""
+        sources: list[Source | Bad] = []
         for number, each in enumerate(given):
             if isinstance(each, np.ndarray):
                 sources.append(self._array_source(f"array {number}", each, sample_rate))
+            elif isinstance(each, str | os.PathLike):
+                sources += sources_of(os.fspath(each), self._trained.model)[0]
+            else:
+                raise UserError(f"input {number} is {type(each).__name__}, not a path or an array")
+        if paths := [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]:
+            find_sources(paths, self._trained.model)  # raises if none of them can be scored
         if not sources:
             raise UserError("there is nothing to score: no file, folder or array is given")
         return sources
@@ -224,6 +229,11 @@ def _samples(name: str, array: Array) -> Shaped[np.ndarray, "samples channels"]:
     if array.ndim not in (1, 2) or not len(array) or not array.size:
         raise UserError(
             f"{name}: a recording is [samples] or [samples, channels], not {list(array.shape)}"
+        )
+    if array.shape[1:] and array.shape[1] > array.shape[0]:
+        raise UserError(
+            f"{name}: a recording is [samples, channels], not {list(array.shape)}; transpose it, "
+            "or give a list of arrays for several recordings"
         )
     if array.dtype != np.int16 and not np.issubdtype(array.dtype, np.floating):
         raise UserError(f"{name}: a recording is float or int16, not {array.dtype}")

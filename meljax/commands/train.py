@@ -1,4 +1,4 @@
-"""Trains a classifier of voices, or resumes a run:
+"""Trains a classifier of recordings, or resumes a run:
 
     meljax train [DATA] [--config CONFIG] [--workdir DIR] [--KEY=VALUE ...]
 

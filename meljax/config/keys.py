@@ -103,8 +103,8 @@ class DataConfig:
     )
     background: str = _text(
         "",
-        "class of recordings without a voice, or a folder such as _background_noise_; it is cut "
-        "into windows and trained on, but left out of accuracy and macro-F1; empty: none",
+        "class of sounds that are none of the others, or a folder such as _background_noise_; it "
+        "is cut into windows and trained on, but left out of all scores; empty: none",
     )
     small_classes: str = _choice(
         "stop",

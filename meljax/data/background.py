@@ -1,4 +1,4 @@
-"""The background class: recordings without a voice, cut into windows."""
+"""The background class: sounds that are none of the other classes, cut into windows."""
 
 import dataclasses
 from collections.abc import Sequence

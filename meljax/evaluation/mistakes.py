@@ -33,14 +33,14 @@ def worst_mistakes(
     limit: int = 24,
     known: Scored | None = None,
 ) -> list[Mistake]:
-    """Returns at most `limit` mistakes, the most confident first.
+    """Returns at most `limit` mistakes of the items that count, the most confident first.
 
     `scores` are those of `model` on one split of `dataset`; `data` is that split on the devices.
     Mistakes with the same prediction in `known`, the scores of other weights, are left out.
     """
     predictions, confidence = scores.predictions, scores.probabilities.max(-1)
     new = known is None or known.predictions != predictions
-    wrong = np.flatnonzero(~scores.right & new)
+    wrong = np.flatnonzero(~scores.right & scores.counted & new)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]
     if not len(worst):
         return []

@@ -142,10 +142,25 @@ class Scored(Scores):
         """Returns the probabilities without the temperature."""
         return item_probabilities(self.logits, self.item, 1.0)
 
+    @functools.cached_property
+    def only_counted(self) -> "Scored":
+        """Returns the scores without the items that do not count."""
+        counted = self.counted
+        if counted.all():
+            return self
+        windows, number = counted[self.item], np.cumsum(counted) - 1
+        return dataclasses.replace(
+            self,
+            logits=self.logits[windows],
+            item=number[self.item[windows]],
+            labels=self.labels[counted],
+        )
+
     @property
     def loss(self) -> float:
         """Returns the mean cross-entropy, in nats, of the probabilities without temperature."""
-        return calibration.log_loss(self.raw_probabilities, self.labels)
+        counted = self.only_counted
+        return calibration.log_loss(counted.raw_probabilities, counted.labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,23 +184,18 @@ def score_weights(
 ) -> Scored:
     """Returns the scores of a model on the split `data`.
 
-    `temperature` `None` fits one to `data`. The other arguments are attributes of `Scores`.
+    `temperature` `None` fits one to the items that count. The other arguments are attributes of
+    `Scores`.
     """
     order = window_order(model, data)
     _, table = score_split(model, data, order)
     item = np.asarray(order.item).reshape(-1)
     logits = jax.device_get(table).reshape(-1, len(model.classes))[item != PADDING]
     item, labels = item[item != PADDING], np.asarray(data.label)
+    classes = {"unscored": unscored, "background": background}
+    scored = Scored(split, epoch, chosen, labels, logits, item, temperature or 1.0, **classes)
     if temperature is None:
-        temperature = calibration.fit_temperature(logits, item, labels)
-    return Scored(
-        split,
-        epoch,
-        chosen,
-        labels,
-        logits,
-        item,
-        temperature,
-        unscored=unscored,
-        background=background,
-    )
+        only = scored.only_counted
+        fitted = calibration.fit_temperature(only.logits, only.item, only.labels)
+        scored = dataclasses.replace(scored, temperature=fitted)
+    return scored

@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+from jaxtyping import Int
+
 from meljax.data.manifest import Bad
 from meljax.evaluation import metrics
 from meljax.evaluation.scores import Scored
@@ -39,6 +42,21 @@ class Evaluation(NamedTuple):
     trained_on: int
     chosen_on: bool
     bad: list[Bad]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of files that are right."""
+        return self.scored.accuracy
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean of the classes' F1."""
+        return self.scored.macro_f1
+
+    @property
+    def confusion(self) -> Int[np.ndarray, "classes classes"]:
+        """The counts of (true class, predicted class), true classes in rows."""
+        return self.scored.confusion
 
     def __repr__(self) -> str:
         return text(self, numbers(self))
@@ -121,9 +139,7 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
 
 def _background_line(scored: Scored) -> list[str]:
     shares = scored.background_shares
-    return (
-        [f"background  {shares.text()}; left out of accuracy, macro-F1 and top-k"] if shares else []
-    )
+    return [f"background  {shares.text()}; left out of all overall scores"] if shares else []
 
 
 def _class_lines(results: Evaluation) -> Iterator[str]:

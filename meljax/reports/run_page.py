@@ -171,9 +171,10 @@ def _files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
     yield from _curves(results)
     best = results.best
     if best.chosen:
+        only = best.only_counted
         bins = {
-            "before": calibration.bins(best.raw_probabilities, best.labels),
-            "after": calibration.bins(best.probabilities, best.labels),
+            "before": calibration.bins(only.raw_probabilities, only.labels),
+            "after": calibration.bins(only.probabilities, only.labels),
         }
         yield "calibration.png", figures.reliability(bins)
     yield "coverage.png", figures.coverage(*coverage_curve(best))

@@ -121,19 +121,23 @@ def _predicted(
 
 
 def calibration_of(scored: Scored) -> Calibration:
-    """Returns the temperature of the scored weights, and the scores without and with it."""
+    """Returns the temperature of the scored weights, and the scores without and with it.
+
+    Only items that count in accuracy count here.
+    """
+    only = scored.only_counted
 
     def scores(probabilities: np.ndarray) -> CalibrationScores:
         return CalibrationScores(
-            loss=calibration.log_loss(probabilities, scored.labels),
-            expected_calibration_error=calibration.calibration_error(probabilities, scored.labels),
+            loss=calibration.log_loss(probabilities, only.labels),
+            expected_calibration_error=calibration.calibration_error(probabilities, only.labels),
         )
 
     return Calibration(
         epoch=scored.epoch,
         temperature=scored.temperature,
-        before=scores(scored.raw_probabilities),
-        after=scores(scored.probabilities),
+        before=scores(only.raw_probabilities),
+        after=scores(only.probabilities),
     )
 
 

@@ -12,7 +12,7 @@ from meljax.evaluation.scorer import ScoredItem, Source, score_stream, whole_ite
 from meljax.runs.load_model import TrainedModel
 from meljax.util.devices import replicated
 from meljax.util.errors import UserError
-from meljax.util.phrases import nearest
+from meljax.util.phrases import listed, nearest
 
 
 def explain(trained: TrainedModel, source: Source, target: str | None = None) -> Explanation:
@@ -28,7 +28,8 @@ def explain(trained: TrainedModel, source: Source, target: str | None = None) ->
     """
     classes = trained.model.classes
     if target is not None and target not in classes:
-        raise UserError(f"unknown class {target!r}{nearest(target, classes)}")
+        known = listed([repr(name) for name in classes])
+        raise UserError(f"unknown class {target!r}{nearest(target, classes)}; there are {known}")
     with check_memory(trained.model):
         (result,) = whole_items(score_stream(trained.model, [source]))
     if isinstance(result, Bad):

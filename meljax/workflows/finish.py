@@ -91,10 +91,12 @@ def _score_held_out(
     """Returns the scores of `state` on 'val' and 'test', calibrated on 'val'."""
     scores: dict[str, Scored] = {}
     for split in ("val", "test"):
-        if split in session.sets:
+        data = session.sets.get(split)
+        # A test split may hold the background alone.
+        if data and not np.isin(np.asarray(data.label), session.task.unscored).all():
             scores[split] = score_weights(
                 model_of(session.task, state),
-                session.sets[split],
+                data,
                 split=split,
                 epoch=epoch,
                 chosen=chosen,

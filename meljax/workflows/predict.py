@@ -82,6 +82,7 @@ def predict(
     if summary is not None and summary == out:
         raise UserError(f"--out and --summary are the same file, {out}; use two files")
     begun, unusable = time.perf_counter(), 0
+    heard: dict[str, float] = {}  # seconds of each recording
     with (
         row_writer(form, out, content, digits) as write,
         summary_writer(summary, bool(times)) as count,
@@ -91,22 +92,31 @@ def predict(
             row = row_of(span, model.classes, top, times.get(span.path))
             write(row)
             count(row)
+            heard[span.path] = span.duration or 0.0
             unusable += span.status == ERROR
             if span.status == ERROR and form in SELECTIONS:
                 warn(f"{span.path}: {span.error}")
     seconds = time.perf_counter() - begun
     files = f"{len(sources)} {noun(model.frontend.kind, len(sources))}"
-    _tell_work(files, len(sources) / seconds, seconds, unusable, left_out)
+    speed = f"{len(sources) / seconds:.0f} a second"
+    if total := sum(heard.values()):
+        files += f", {_duration(total)} of sound,"
+        speed = f"{total / seconds:,.0f} times real time"
+    _tell_work(f"{files} in {seconds:.1f} s ({speed})", unusable, left_out)
     return unusable
 
 
-def _tell_work(
-    files: str, speed: float, seconds: float, unusable: int, left_out: Mapping[str, int]
-) -> None:
-    """Prints what was done to stderr; `speed` is in files a second."""
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _tell_work(done: str, unusable: int, left_out: Mapping[str, int]) -> None:
+    """Prints what was done, and what was not, to stderr."""
     listed = ", ".join(f"{number:,} {kind}" for kind, number in sorted(left_out.items()))
     print(
-        f"{files} in {seconds:.1f} s ({speed:.0f} a second)"
+        done
         + (f"; {unusable} could not be used" if unusable else "")
         + (f"; left out: {listed}" if left_out else ""),
         file=sys.stderr,
@@ -186,18 +196,11 @@ def find_sources(
     others: list[str] = []
     left_out: Counter[str] = Counter()
     for path in paths:
-        if catalog.is_name(path):
-            raise UserError(f"{path}: predict takes files and folders; evaluate scores TFDS sets")
+        below, skipped = sources_of(path, model)
+        found += below
+        others += [name for name in skipped if kind_of(name)]
         if os.path.isdir(path):
-            below, skipped = _folder_sources(path, model)
-            found += below
-            others += [name for name in skipped if kind_of(name)]
             left_out.update(map(kind_name, skipped))
-        elif kind_of(path) not in (kind, None):
-            others.append(path)
-            found.append(Bad(path, f"the model was trained on {noun(kind)}"))
-        else:
-            found.append(_file_source(path, model))
     if not found or (others and all(isinstance(each, Bad) for each in found)):
         where = f"{', '.join(map(repr, paths[:3]))}{' …' if len(paths) > 3 else ''}"
         instead = f" (found {len(others)} of another kind, e.g. {others[0]!r})" if others else ""
@@ -205,6 +208,22 @@ def find_sources(
             f"the model was trained on {noun(kind)}; no {noun(kind)} in {where}{instead}"
         )
     return found, left_out
+
+
+def sources_of(path: str, model: Model) -> tuple[list[Source | Bad], list[str]]:
+    """Returns the sources of a file or folder, and its files of another kind.
+
+    Raises:
+      UserError: `path` is the name of a TFDS set.
+    """
+    kind = model.frontend.kind
+    if catalog.is_name(path):
+        raise UserError(f"{path}: predict takes files and folders; evaluate scores TFDS sets")
+    if os.path.isdir(path):
+        return _folder_sources(path, model)
+    if kind_of(path) not in (kind, None):
+        return [Bad(path, f"the model was trained on {noun(kind)}")], [path]
+    return [_file_source(path, model)], []
 
 
 def _folder_sources(folder: str, model: Model) -> tuple[list[Source | Bad], list[str]]:
