@@ -192,6 +192,18 @@ def test_wrong_arrays_are_refused(array, rate, message, window_run):
         meljax.load(window_run).predict(array, sample_rate=rate)
 
 
+@pytest.mark.parametrize("rate", [0, -1, 79, 800_001, True])
+def test_wrong_sample_rates_are_refused(rate, window_run):
+    with pytest.raises(UserError, match="whole number from 80 to 800,000 Hz"):
+        meljax.load(window_run).predict(np.ones(800), sample_rate=rate)
+
+
+def test_compare_takes_at_least_two_runs(window_run, tmp_path):
+    for runs in ([], [window_run]):
+        with pytest.raises(UserError, match="at least two runs"):
+            meljax.compare(runs, tmp_path)
+
+
 def test_nothing_to_predict_is_refused(window_run):
     with pytest.raises(UserError, match="nothing to score"):
         meljax.load(window_run).predict([])

@@ -18,6 +18,7 @@ from meljax.config import DataConfig
 from meljax.data.background import cut_background
 from meljax.data.dataset import load
 from meljax.data.manifest import Item
+from meljax.data.split import split_items
 from meljax.evaluation import metrics, statistics
 from meljax.evaluation.scores import Predicted, Scored
 from meljax.main import main
@@ -124,6 +125,23 @@ def test_held_out_groups_leave_the_background_to_be_split(noisy):
     pairs = list(zip(found.items, found.splits, strict=True))
     assert {split for item, split in pairs if item.label == NOISE} == {"train", "val"}
     assert {item.group for item, split in pairs if split == "val"} == {"1", ""}
+
+
+def test_the_share_of_the_background_is_that_of_its_own_items():
+    items = [Item(f"{i}", "voice", split="val" if i < 9 else "train") for i in range(180)]
+    items += [Item(f"n{i}", "noise") for i in range(20)]
+    items += [Item(f"g{i}", "noise", group="den") for i in range(5)]
+    found = split_items(items, [""] * 205, DataConfig(background="noise", holdout=""), seed=0)
+    assert found.splits[180:].count("val") in (2, 3)
+    assert len(set(found.splits[200:])) == 1  # a group stays together
+    assert "" not in found.splits
+
+
+def test_a_recording_of_two_windows_is_cut():
+    items = [Item("a", "x"), Item("b", "noise")]
+    arrays = [np.zeros(100, np.int16), np.zeros(200, np.int16)]
+    data = DataConfig(background="noise", window=1.0)
+    assert len(cut_background(items, ["a", "b"], arrays, data, 100)[0]) == 3
 
 
 def test_a_background_that_is_no_class_is_refused(noisy, recordings, image_folder):

@@ -8,7 +8,7 @@ from samples import scored
 from test_scorer import make_model
 from test_step import make_task
 
-from meljax.data import probes
+from meljax.data import probes, synthetic
 from meljax.evaluation.coverage import accepted, coverage_curve, probe, threshold_rows
 from meljax.evaluation.scores import Predicted
 from meljax.features.samples import is_silent
@@ -82,6 +82,13 @@ def test_probes_are_the_same_each_time_and_audible():
             assert np.isfinite(one).all()
         if kind != "unheard voices":
             assert {len(sound) for sound in sounds} == {1600}
+
+
+def test_the_unheard_voices_are_none_of_the_embedded_ones():
+    unheard = {clip.tobytes() for clip in probes.make_probes(16, 16_000)["unheard voices"]}
+    for speaker in range(3):
+        clip = synthetic.draw_clip(0, speaker, 0)
+        assert clip.tobytes() not in unheard
 
 
 def test_noise_falls_by_zero_three_or_six_decibels_per_octave():

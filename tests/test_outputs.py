@@ -18,7 +18,7 @@ from tqdm.utils import disp_len
 from meljax.evaluation.spans import Span
 from meljax.outputs import audacity
 from meljax.outputs.formats import format_of
-from meljax.outputs.rows import columns, row_of
+from meljax.outputs.rows import columns, rounded, row_of
 from meljax.outputs.summary import Summary
 from meljax.outputs.terminal_table import WIDEST_PATH, TerminalTable, terminal_width
 from meljax.outputs.writers import Content, check_format, row_writer
@@ -176,6 +176,20 @@ def test_a_label_track_is_not_written_to_a_file_that_is_no_track(tmp_path):
     (tmp_path / "tracks").touch()
     with pytest.raises(UserError, match="is a file"):
         check_format("audacity", tmp_path / "tracks", content("a.wav", "b.wav"))
+
+
+def test_no_two_recordings_share_a_label_track():
+    names = audacity.track_names(["c/a.wav", "c/a.flac", "c/a.wav.wav", "c/B.wav", "c/b.flac"])
+    assert len({name.lower() for name in names.values()}) == 5
+    assert names["c/a.flac"] == "a.flac.txt"
+    assert audacity.track_names(["x/a.wav", os.path.abspath("x/y/b.wav")])["x/a.wav"] == "a.txt"
+
+
+def test_durations_are_never_rounded():
+    assert rounded({"duration": 1.23456789, "start": 1.26}, 1) == {
+        "duration": 1.23456789,
+        "start": 1.3,
+    }
 
 
 def test_parquet_has_types_and_all_digits(tmp_path):

@@ -517,11 +517,21 @@ def test_an_unreadable_folder_does_not_affect_other_files(
 
 
 def test_out_and_summary_are_two_files(window_run, recordings, tmp_path, capsys):
-    given = [
-        option for name in ("--out", "--summary") for option in (name, str(tmp_path / "a.csv"))
-    ]
+    given = ["--out", f"{tmp_path}/a.csv", "--summary", f"{tmp_path}/../{tmp_path.name}/a.csv"]
     assert predict.main([str(window_run), str(recordings), *given]) == 2
     assert "--out and --summary are the same file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--summary"])
+def test_the_table_of_thresholds_is_not_overwritten(
+    option, window_run, recordings, tmp_path, capsys
+):
+    file = tmp_path / "a.csv"
+    file.write_text("class,threshold\nvoice0,0.5\n")
+    given = ["--thresholds", str(file), option, str(file)]
+    assert predict.main([str(window_run), str(recordings), *given]) == 2
+    assert f"{option} and --thresholds are the same file" in capsys.readouterr().err
+    assert file.read_text() == "class,threshold\nvoice0,0.5\n"
 
 
 @pytest.mark.parametrize("own", ["input", "run"])
@@ -571,9 +581,10 @@ def test_models_of_images_have_no_selections(form, image_run, image_folder, caps
 
 
 def test_label_tracks_do_not_mix_with_the_recordings(window_run, site, capsys):
-    arguments = [str(window_run), str(site), "--format", "audacity", "--out", str(site)]
-    assert predict.main(arguments) == 2
-    assert "holds files to be scored; use another folder" in capsys.readouterr().err
+    for out in (site, site.parent):
+        arguments = [str(window_run), str(site), "--format", "audacity", "--out", str(out)]
+        assert predict.main(arguments) == 2
+        assert "holds files to be scored; use another folder" in capsys.readouterr().err
     assert len(list(site.iterdir())) == 3
 
 

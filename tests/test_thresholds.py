@@ -93,6 +93,8 @@ def test_thresholds_are_read_as_spreadsheets_write_them(text, encoding, tmp_path
         ("class,threshold\nann,\n", "must be 0 to 1, not ''"),
         ("class,threshold\nann\n", "must be 0 to 1, not ''"),
         ("class,value\nann,1\n", "no column 'threshold'"),
+        ("class,threshold\nann,0,9\n", "line 2: more fields than the header has"),
+        (f"class,threshold\nann,{'0' * 200_000}\n", "field larger than field limit"),
         ("", "no column 'class'"),
     ],
 )

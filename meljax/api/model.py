@@ -12,6 +12,7 @@ from meljax.api.explained import Explained
 from meljax.api.keys import data_keys
 from meljax.api.predictions import Predictions
 from meljax.data.decode import decoder
+from meljax.data.decode.audio_file import MAX_RATIO
 from meljax.data.manifest import Bad
 from meljax.data.recording_time import recording_times
 from meljax.evaluation.memory import check_memory
@@ -108,7 +109,7 @@ class Model:
         check_top(top, self.classes, "top")
         least = find_thresholds(self.run, self._trained, thresholds, min_probability)
         single = isinstance(inputs, str | os.PathLike | np.ndarray)
-        sources = self._sources([inputs] if single else inputs, sample_rate)
+        sources = self._sources([inputs] if single else list(inputs), sample_rate)
         times = recording_times(source.path for source in sources)
         rows, found = [], []
         nothing = np.full(len(self.classes), np.nan)
@@ -168,9 +169,8 @@ class Model:
             return Source(
                 name, lambda: decoder.fit(decoder.prepare_image(image, size, crop), frontend)
             )
-        if sample_rate is None:
-            raise UserError("sample_rate is missing: an array of samples does not tell its own")
         samples, rate = _samples(name, array), frontend.mel.sample_rate
+        _check_rate(sample_rate, rate)
         return Source(name, lambda: decoder.prepare_samples(samples, sample_rate, rate))
 
     @quiet_libraries()
@@ -213,6 +213,18 @@ class Model:
             )
         export_model(self._trained, self.run.absolute().name, form, path)
         return path
+
+
+def _check_rate(given: int | None, rate: int) -> None:
+    """Raises `UserError` unless `given` is a sample rate that can be changed to `rate`."""
+    if given is None:
+        raise UserError("sample_rate is missing: an array of samples does not tell its own")
+    lowest, highest = rate // MAX_RATIO, rate * MAX_RATIO
+    whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
+    if not (whole and lowest <= given <= highest):
+        raise UserError(
+            f"sample_rate must be a whole number from {lowest:,} to {highest:,} Hz, not {given!r}"
+        )
 
 
 def _rgb(name: str, array: Array) -> Shaped[np.ndarray, "height width 3"]:

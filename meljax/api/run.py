@@ -14,6 +14,7 @@ from meljax.runs.directory import REPORT
 from meljax.runs.history import count_history, read_history
 from meljax.runs.info import DataInfo
 from meljax.util.console import quiet_libraries
+from meljax.util.errors import UserError
 from meljax.workflows.inspect import understand
 from meljax.workflows.report import compare as compare_runs
 from meljax.workflows.train import train as train_run
@@ -69,6 +70,8 @@ def train(
     Raises:
       UserError: the data, the directory or the settings cannot be used.
     """
+    if callback is not None and not callable(callback):
+        raise UserError(f"callback must be a function of a row, not {callback!r}")
     file = os.fspath(config)
     settings = read_settings(file, data_keys(data, keys))
     place = Path(workdir) if workdir else default_workdir(settings.data.path, file)
@@ -104,7 +107,9 @@ def compare(runs: Sequence[str | Path | Run], out: str | Path = "report") -> Pat
     """Writes a page that compares runs to the folder `out`; returns the page's path.
 
     Raises:
-      UserError: a run cannot be read, or the page cannot be written.
+      UserError: there are fewer than two runs, a run cannot be read, or the page cannot be written.
     """
+    if isinstance(runs, str | Path | Run) or len(runs) < 2:
+        raise UserError("compare takes a list of at least two runs")
     paths = [each.workdir if isinstance(each, Run) else Path(each) for each in runs]
     return compare_runs(paths, Path(out))

@@ -37,11 +37,11 @@ def split_items(
     """Returns the split of every item; items that have one keep it.
 
     If any item is in val already, all splits are returned as they are. With `data.holdout`, the
-    items of these groups are in val. In both cases, `data.val_fraction` of the background's
-    items without split and group are in val. Otherwise items that share a group or a digest stay
-    together. Every class gets at least one item in train and in val, and about `data.val_fraction`
-    of its items in val; over all classes these are `round(val_fraction * n)` items if the groups
-    allow it. The order of the items does not matter.
+    items of these groups are in val. In both cases, `data.val_fraction` of the background's other
+    items are in val; they have no split, or no group to hold out. Otherwise items that share a
+    group or a digest stay together. Every class gets at least one item in train and in val, and
+    about `data.val_fraction` of its items in val; over all classes these are
+    `round(val_fraction * n)` items if the groups allow it. The order of the items does not matter.
 
     `digests` identify the contents of the files; `seed` selects one of the possible splits. Classes
     that are too small for both splits must have been skipped, unless `data.small_classes` is
@@ -81,11 +81,13 @@ def split_items(
 
 
 def _undecided_background(items: Sequence[Item], data: DataConfig) -> list[int]:
-    """Returns the indices of the background's items without a given split or group."""
+    """Returns the indices of the background's items whose split nothing else decides."""
     return [
         index
         for index, item in enumerate(items)
-        if data.background and item.label == data.background and not (item.split or item.group)
+        if data.background
+        and item.label == data.background
+        and not (item.split or (data.holdout and item.group))
     ]
 
 

@@ -61,5 +61,6 @@ def worst_mistakes(
 def _clearest_start(data: DeviceSet, scores: Scored, i: int) -> int:
     """Returns the start of the window that gives item `i`'s prediction the highest confidence."""
     items, places = np.asarray(data.scored).T
-    chosen = clearest_window(scores.logits[scores.item == i], int(scores.predictions[i]))
+    logits = scores.logits[scores.item == i] / scores.temperature
+    chosen = clearest_window(logits, int(scores.predictions[i]))
     return int(places[items == i][chosen])

@@ -56,18 +56,22 @@ def track_names(paths: Sequence[str]) -> Mapping[str, str]:
     """Returns the name of each recording's label track, relative to the folder of all tracks.
 
     It is the recording's name with the suffix .txt, which replaces its own suffix unless two tracks
-    would then have the same name.
+    would then have the same name, in upper or lower case.
     """
     paths = list(dict.fromkeys(paths))
     absolute = [os.path.abspath(path) for path in paths]
     above = os.path.commonpath(map(os.path.dirname, absolute))
     names = [os.path.relpath(path, above) for path in absolute]
     stems = [os.path.splitext(name)[0] for name in names]
-    times = Counter(stem.lower() for stem in stems)
-    return {
-        path: (stem if times[stem.lower()] == 1 else name) + SUFFIX
-        for path, stem, name in zip(paths, stems, names, strict=True)
-    }
+    while True:
+        times = Counter(stem.lower() for stem in stems)
+        longer = [
+            stem if times[stem.lower()] == 1 else name
+            for stem, name in zip(stems, names, strict=True)
+        ]
+        if longer == stems:
+            return {path: stem + SUFFIX for path, stem in zip(paths, stems, strict=True)}
+        stems = longer  # a longer name may be that of another track: 'a.wav', 'a.flac', 'a.wav.wav'
 
 
 def check_out(out: Path | None, paths: Sequence[str]) -> None:

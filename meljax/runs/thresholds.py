@@ -143,10 +143,16 @@ def read_thresholds(file: Path, classes: Sequence[str]) -> dict[str, float]:
     if missing:
         raise UserError(f"{file} has no column {missing[0]!r}; it needs class and threshold")
     rows = []
-    for row in reader:
-        value = row["threshold"] or ""
-        value = value.replace(",", ".") if delimiter == ";" else value
-        rows.append((row["class"] or "", value, f"{file}, line {reader.line_num}: "))
+    try:
+        for row in reader:
+            where = f"{file}, line {reader.line_num}: "
+            if None in row:  # such as the digits after a decimal comma
+                raise UserError(f"{where}more fields than the header has; use decimal points")
+            value = row["threshold"] or ""
+            value = value.replace(",", ".") if delimiter == ";" else value
+            rows.append((row["class"] or "", value, where))
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num}: {error}") from None
     return _checked(rows, classes)
 
 

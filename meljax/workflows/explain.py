@@ -46,7 +46,7 @@ def explain_scored(
     model, window = trained.model, trained.model.frontend.window
     probabilities = result.probabilities(trained.temperature)
     number = int(probabilities.argmax()) if target is None else model.classes.index(target)
-    start = int(result.starts[clearest_window(result.logits, number)])
+    start = int(result.starts[clearest_window(result.logits / trained.temperature, number)])
     content = source.read()
     if isinstance(content, LongRecording):
         (part,) = content.read_spans([(start, start + window)])

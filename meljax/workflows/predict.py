@@ -77,9 +77,11 @@ def predict(
     times = recording_times(names)
     content = Content(columns(top, bool(times)), names, model.classes, _band(model.frontend))
     check_format(form, out, content)
-    _check_out("--out", out, run, names)
-    _check_out("--summary", summary, run, names)
-    if summary is not None and summary == out:
+    for option, file in (("--out", out), ("--summary", summary)):
+        _check_out(option, file, run, names)
+        if file is not None and isinstance(thresholds, str | Path) and _same(file, thresholds):
+            raise UserError(f"{option} and --thresholds are the same file, {file}; use two files")
+    if summary is not None and out is not None and _same(summary, out):
         raise UserError(f"--out and --summary are the same file, {out}; use two files")
     begun, unusable = time.perf_counter(), 0
     heard: dict[str, float] = {}  # seconds of each recording
@@ -175,10 +177,14 @@ def _check_out(option: str, out: Path | None, run: Path, inputs: Sequence[str]) 
     if run.resolve() in (out.resolve(), *out.resolve().parents):
         raise UserError(f"{option} {out} is a {kind} of the run; use another {kind}")
     for path in filter(os.path.exists, inputs):
-        if out.is_dir() and out.samefile(os.path.dirname(path) or "."):
+        if out.is_dir() and out.resolve() in Path(path).resolve().parents:
             raise UserError(f"{option} {out} holds files to be scored; use another folder")
         if out.is_file() and out.samefile(path):
             raise UserError(f"{option} {out} is one of the files to be scored; use another file")
+
+
+def _same(one: str | Path, other: str | Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def find_sources(

@@ -22,7 +22,7 @@ MAX_SAMPLES = 2**28
 _FULL_SCALE = 1 - 2**-15
 _CLIPPED_RUN = 3
 """Number of successive samples at full scale that count as clipping."""
-_MAX_RATIO = 100
+MAX_RATIO = 100
 """Maximum ratio of sample rates; larger ones come from damaged headers."""
 
 
@@ -80,7 +80,7 @@ class AudioFile:
 
     def _check_rate(self) -> None:
         ratio = self._rate / max(1, self.source_rate)
-        if not 1 / _MAX_RATIO <= ratio <= _MAX_RATIO:
+        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
             raise BadFileError(f"its sample rate of {self.source_rate:,} Hz cannot be right")
 
     def _choose_channel(self, source: Source) -> int | None:
