@@ -9,15 +9,15 @@ from meljax.config.keys import SHORT_NAMES, check_name
 from meljax.util.errors import UserError
 
 
-def full_keys(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `given` by full key: both 'epochs' and 'train.epochs' stand for 'train.epochs'.
+def data_keys(data: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `given` by full key, with the path of `data` unless that is `None`.
 
-    Paths become text.
+    Both 'epochs' and 'train.epochs' stand for 'train.epochs'. Paths become text.
 
     Raises:
       UserError: there is no such key, or it is given twice.
     """
-    keys: dict[str, Any] = {}
+    keys: dict[str, Any] = {} if data is None else {"data.path": os.fspath(data)}
     for name, value in given.items():
         full = SHORT_NAMES.get(name, name)
         check_name(full)
@@ -25,17 +25,3 @@ def full_keys(given: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{full} is given twice")
         keys[full] = os.fspath(value) if isinstance(value, Path) else value
     return keys
-
-
-def data_keys(data: str | Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `full_keys(given)`, with the path of `data` unless it is `None`.
-
-    Raises:
-      UserError: as in `full_keys`, or the path is given as `data` and as a key.
-    """
-    keys = full_keys(given)
-    if data is None:
-        return keys
-    if "data.path" in keys:
-        raise UserError("data.path is given twice: as data and as a keyword")
-    return {"data.path": os.fspath(data), **keys}

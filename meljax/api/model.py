@@ -13,7 +13,7 @@ from meljax.api.keys import data_keys
 from meljax.api.predictions import Predictions
 from meljax.data.decode import decoder
 from meljax.data.decode.audio_file import MAX_RATIO
-from meljax.data.manifest import Bad
+from meljax.data.manifest import Bad, kind_of
 from meljax.data.recording_time import recording_times
 from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import Source
@@ -28,7 +28,7 @@ from meljax.util.errors import UserError
 from meljax.workflows.evaluate import evaluate_model
 from meljax.workflows.explain import explain
 from meljax.workflows.export import export_model
-from meljax.workflows.predict import check_top, find_sources, predicted_spans, sources_of
+from meljax.workflows.predict import check_top, check_usable, predicted_spans, sources_of
 
 Array = Shaped[np.ndarray, "..."]
 
@@ -147,15 +147,20 @@ class Model:
     ) -> list[Source | Bad]:
         """Returns the sources of files, of files in folders, and of arrays, as they are given."""
         sources: list[Source | Bad] = []
+        paths, of_paths, others = [], [], []
         for number, each in enumerate(given):
             if isinstance(each, np.ndarray):
                 sources.append(self._array_source(f"array {number}", each, sample_rate))
             elif isinstance(each, str | os.PathLike):
-                sources += sources_of(os.fspath(each), self._trained.model)[0]
+                paths.append(os.fspath(each))
+                found, skipped = sources_of(paths[-1], self._trained.model)
+                sources += found
+                of_paths += found
+                others += filter(kind_of, skipped)
             else:
                 raise UserError(f"input {number} is {type(each).__name__}, not a path or an array")
-        if paths := [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]:
-            find_sources(paths, self._trained.model)  # raises if none of them can be scored
+        if paths:
+            check_usable(paths, of_paths, others, self._trained.model)
         if not sources:
             raise UserError("there is nothing to score: no file, folder or array is given")
         return sources

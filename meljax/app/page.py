@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meljax.data.manifest import noun
+from meljax.data.manifest import one
 from meljax.features.frontend import Kind
 from meljax.reports import answer as parts
 from meljax.reports.answer import Answer
@@ -71,7 +71,7 @@ def layout(
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 recorder = _recorder(gr) if kind == "audio" else None
-                upload = gr.File(label=f"Upload {_a(kind)}", height=140, elem_id="upload")
+                upload = gr.File(label=f"Upload {one(kind)}", height=140, elem_id="upload")
                 threshold = gr.Slider(
                     minimum=0,
                     maximum=1,
@@ -113,13 +113,13 @@ def layout(
             return parts.verdict(found, least), parts.segments(found, least)
 
         outputs = [kept, verdict, evidence, segments]
-        one = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-        started = [upload.upload(show_file, [upload, threshold], outputs, **one)]
+        single = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        started = [upload.upload(show_file, [upload, threshold], outputs, **single)]
         if recorder is not None:
             given = [recorder, threshold]
-            started.append(recorder.stop_recording(show_file, given, outputs, **one))
+            started.append(recorder.stop_recording(show_file, given, outputs, **single))
         if chooser is not None:
-            started.append(chooser.click(show_example, [chooser, threshold], outputs, **one))
+            started.append(chooser.click(show_example, [chooser, threshold], outputs, **single))
         for event in started:
             event.then(None, js=SCROLL)
         quietly = {"show_progress": "hidden", "trigger_mode": "always_last"}
@@ -141,7 +141,7 @@ def _recorder(gr) -> "gradio.Audio":
 
 
 def _chooser(gr, examples: Sequence[str]) -> "gradio.Dataset | None":
-    """Returns the list of examples; `None` if there are none."""
+    """Returns the list of examples, or `None` without examples."""
     if not examples:
         return None
     return gr.Dataset(
@@ -179,10 +179,6 @@ def web_app(blocks: "gradio.Blocks") -> "fastapi.FastAPI":
         theme=theme.set(**gray),
         css_paths=[style],
     )
-
-
-def _a(kind: Kind) -> str:
-    return f"an {noun(kind, 1)}" if kind == "image" else f"a {noun(kind, 1)}"
 
 
 def _head(name: str, kind: Kind, classes: int, epoch: int) -> str:

@@ -103,8 +103,8 @@ class DataConfig:
     )
     background: str = _text(
         "",
-        "class of sounds that are none of the others, or a folder such as _background_noise_; it "
-        "is cut into windows and trained on, but left out of all scores; empty: none",
+        "class for all other sounds, such as noise, or a folder such as _background_noise_; it is "
+        "cut into windows and trained on, but not scored; empty: no such class",
     )
     small_classes: str = _choice(
         "stop",

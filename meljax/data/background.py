@@ -1,4 +1,4 @@
-"""The background class: sounds that are none of the other classes, cut into windows."""
+"""The background: a class for all other sounds, such as noise, cut into windows."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -168,6 +168,11 @@ def noun(kind: Kind, count: int = 2) -> str:
     return {"audio": "recording", "image": "image"}[kind] + ("" if count == 1 else "s")
 
 
+def one(kind: Kind) -> str:
+    """Returns 'a recording' or 'an image'."""
+    return {"audio": "a recording", "image": "an image"}[kind]
+
+
 def common_kind(source: Path, items: Sequence[Item]) -> Kind:
     """Returns the kind of all files; raises `UserError` if they are of both kinds."""
     paths = {"image": [], "audio": []}

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Shaped
 
 from meljax.data import synthetic
 from meljax.data.decode import decoder
+from meljax.features.samples import to_float
 
 COUNT = 32
 """Number of sounds of each kind."""
@@ -59,4 +60,4 @@ def _at_level(wave: np.ndarray, rng: np.random.Generator) -> Float32[np.ndarray,
 @functools.cache
 def _voices() -> tuple[Float32[np.ndarray, " _"], ...]:
     clips = (synthetic.draw_clip(_VOICES_SEED, number, 0) for number in range(COUNT))
-    return tuple(clip.astype(np.float32) / 32768 for clip in clips)
+    return tuple(map(to_float, clips))

@@ -16,7 +16,7 @@ THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 """The thresholds in the report's table."""
 
 Probes = Mapping[str, Float[np.ndarray, "items classes"]]
-"""Calibrated probabilities of sounds that are none of the classes, by kind."""
+"""Calibrated probabilities of sounds that belong to no class, by kind."""
 
 
 class ThresholdRow(NamedTuple):
@@ -25,7 +25,7 @@ class ThresholdRow(NamedTuple):
     Attributes:
       threshold: least probability of an accepted prediction.
       coverage: share of the files that are accepted.
-      accuracy: share of right predictions among the accepted files; `None` if there are none.
+      accuracy: share of right predictions among the accepted files; `None` without accepted files.
       rejected: share of the sounds of each kind that are rejected.
     """
 

@@ -27,7 +27,7 @@ def evidence(
     """Returns the image of each window, the evidence for its class in `classes`, and the grid.
 
     Grad-CAM (Selvaraju et al. 2017) on the last feature maps with at least `smallest_grid` rows and
-    columns, or on the largest maps if there are none. Each map is weighted by the mean gradient of
+    columns, or else on the largest maps. Each map is weighted by the mean gradient of
     the logit with respect to it; the evidence is the positive part of the weighted sum. It is
     scaled to 0…1 per image and interpolated from the grid, (rows, columns) of the maps, to the
     image.

@@ -74,10 +74,15 @@ def track_names(paths: Sequence[str]) -> Mapping[str, str]:
         stems = longer  # a longer name may be that of another track: 'a.wav', 'a.flac', 'a.wav.wav'
 
 
+def is_track(out: Path) -> bool:
+    """Returns whether `out` is a label track, not a folder of them."""
+    return out.suffix.lower() == SUFFIX and not out.is_dir()
+
+
 def check_out(out: Path | None, paths: Sequence[str]) -> None:
     """Raises `UserError` if the label tracks of `paths` cannot be written to `out`."""
     number = len(set(paths))
-    is_file = out is None or (out.suffix.lower() == SUFFIX and not out.is_dir())
+    is_file = out is None or is_track(out)
     if is_file and number > 1:
         where = "standard output" if out is None else f"--out {out}"
         raise UserError(

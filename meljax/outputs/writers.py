@@ -68,15 +68,11 @@ def row_writer(
     with contextlib.ExitStack() as stack:
         if form == "parquet":
             write = stack.enter_context(parquet_writer(out, content.columns))
-        elif form == "audacity" and out is not None and not _is_track(out):
+        elif form == "audacity" and out is not None and not audacity.is_track(out):
             write = stack.enter_context(audacity.folder_writer(out, content.paths))
         else:
             write = stack.enter_context(_text_writer(form, out, content))
         yield lambda row: write(rounded(row, digits))
-
-
-def _is_track(out: Path) -> bool:
-    return out.suffix.lower() == audacity.SUFFIX and not out.is_dir()
 
 
 @contextlib.contextmanager

@@ -9,9 +9,11 @@ from matplotlib.figure import Figure
 
 from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.spans import Span, merged, with_decision
-from meljax.evaluation.status import OK, SILENCE
+from meljax.evaluation.status import SILENCE
 from meljax.features.axes import image_axes
 from meljax.features.frontend import Frontend
+from meljax.outputs.formats import DIGITS
+from meljax.outputs.rows import columns, rounded, row_of
 from meljax.reports import figures, html_page
 from meljax.reports.media import data_url, png, wav
 from meljax.reports.timeline import place, timeline
@@ -124,14 +126,11 @@ def parts_of(answer: Answer, threshold: float) -> list[Span]:
 
 
 def csv(classes: Sequence[str], parts: Sequence[Span]) -> str:
-    """Returns the columns start, end, label, probability and status, as `meljax predict` does."""
-    rows = [["start", "end", "label", "probability", "status"]]
-    for part in parts:
-        found = part.status == OK
-        label = classes[part.label] if found else None
-        probability = float(part.probabilities[part.label]) if found else None
-        rows.append([part.start, part.end, label, probability, part.status])
-    return "".join(f"{csv_line(row)}\n" for row in rows)
+    """Returns the rows that `meljax predict --merge` writes."""
+    names = columns(top=1, timed=False)
+    rows = [rounded(row_of(part, classes, top=1), DIGITS["csv"]) for part in parts]
+    lines = [csv_line(names), *(csv_line(map(row.get, names)) for row in rows)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _image(figure: Figure) -> str:

@@ -139,7 +139,7 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
 
 def _background_line(scored: Scored) -> list[str]:
     shares = scored.background_shares
-    return [f"background  {shares.text()}; left out of all overall scores"] if shares else []
+    return [f"background  {shares.text()}; left out of the overall scores"] if shares else []
 
 
 def _class_lines(results: Evaluation) -> Iterator[str]:

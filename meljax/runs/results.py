@@ -36,7 +36,7 @@ class RunResults:
         last epoch if the weights of the best one are lost.
       last_mistakes: those of the last epoch that the best epoch does not make.
       mask_examples: training images before and after masking; empty if masks are off.
-      probes: probabilities of sounds that are none of the classes, from the same weights as
+      probes: probabilities of sounds that belong to no class, from the same weights as
         `mistakes`; empty for models of images.
       in_training: whether another process is training the run.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meljax.data.decode.long_recording import LongRecording
-from meljax.data.manifest import Bad, kind_of, noun
+from meljax.data.manifest import Bad, kind_of, noun, one
 from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import ScoredItem, Source, score_stream, whole_items
 from meljax.evaluation.spans import spans_of
@@ -51,7 +51,7 @@ def answer_file(trained: TrainedModel, path: str) -> Answer:
     kind, given = trained.model.frontend.kind, kind_of(path)
     if given not in (kind, None):
         trained_on = f"the model was trained on {noun(kind)}"
-        raise UserError(f"{name}: not {_article(kind)} {noun(kind, 1)}; {trained_on}")
+        raise UserError(f"{name}: not {one(kind)}; {trained_on}")
     ((source,), _) = find_sources([path], trained.model)
     return answer(trained, source._replace(path=name))
 
@@ -136,7 +136,3 @@ def _of_many_classes(examples: Sequence[Example]) -> list[Example]:
 
 def _short(path: str) -> str:
     return on_one_line(path.rpartition("/")[2])
-
-
-def _article(kind: str) -> str:
-    return "an" if kind == "image" else "a"

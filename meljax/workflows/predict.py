@@ -197,7 +197,6 @@ def find_sources(
     Raises:
       UserError: none of them is of the kind that the model was trained on.
     """
-    kind = model.frontend.kind
     found: list[Source | Bad] = []
     others: list[str] = []
     left_out: Counter[str] = Counter()
@@ -207,13 +206,24 @@ def find_sources(
         others += [name for name in skipped if kind_of(name)]
         if os.path.isdir(path):
             left_out.update(map(kind_name, skipped))
+    check_usable(paths, found, others, model)
+    return found, left_out
+
+
+def check_usable(
+    paths: Sequence[str], found: Sequence[Source | Bad], others: Sequence[str], model: Model
+) -> None:
+    """Raises `UserError` if the model takes none of the files that were found in `paths`.
+
+    `others` are the files of another kind.
+    """
+    kind = model.frontend.kind
     if not found or (others and all(isinstance(each, Bad) for each in found)):
         where = f"{', '.join(map(repr, paths[:3]))}{' …' if len(paths) > 3 else ''}"
         instead = f" (found {len(others)} of another kind, e.g. {others[0]!r})" if others else ""
         raise UserError(
             f"the model was trained on {noun(kind)}; no {noun(kind)} in {where}{instead}"
         )
-    return found, left_out
 
 
 def sources_of(path: str, model: Model) -> tuple[list[Source | Bad], list[str]]:
