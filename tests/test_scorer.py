@@ -298,6 +298,12 @@ def test_the_worst_mistakes_are_the_most_confident_with_their_clearest_windows()
     few = dataclasses.replace(scores, labels=np.where(np.arange(8) < 2, labels, taken))
     found = worst_mistakes(model, dataset, device_set(task, dataset, "val"), few, 4)
     assert [each.seen.path for each in found] == [dataset.items[val[i]].path for i in (0, 1)]
+    unscored = (int(labels[expected[0]]),)
+    data = device_set(task, dataset, "val")
+    left = dataclasses.replace(scores, unscored=unscored)
+    found = worst_mistakes(model, dataset, data, left, 4)
+    assert found
+    assert all(dataset.classes.index(each.label) not in unscored for each in found)
     # Other weights predict the same of the items 0 to 3, and class 0 of all others.
     other = logits.copy()
     other[4:, :] = 0
