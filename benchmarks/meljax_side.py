@@ -47,7 +47,7 @@ class Side:
 
     def __init__(self, batch: int, size: int, compute: str, mode: str):
         del mode
-        items = set_size(batch, devices.epoch_in_one_program())
+        items = set_size(batch, devices.steps_in_one_program())
         rng = np.random.default_rng(0)
         frontend = Frontend("image", size, size, 1, size, MelConfig())
         network = ResNet18(CLASSES, dtype=compute)
@@ -73,7 +73,7 @@ class Side:
 
     def train(self, count: int) -> int:
         """Takes steps like a run, one by one or by whole epochs; returns their number."""
-        whole = devices.epoch_in_one_program()
+        whole = devices.steps_in_one_program()
         at_once, take = (len(self.order), train_epoch) if whole else (1, train_step)
         times = -(-count // at_once)
         for _ in range(times):
@@ -163,7 +163,7 @@ def info() -> dict[str, Any]:
         "jax": jax.__version__,
         "platform": device.platform,
         "device": device.device_kind,
-        "accelerator": devices.epoch_in_one_program(),
+        "accelerator": devices.steps_in_one_program(),
     }
 
 

@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bits():
         np.testing.assert_array_equal(a, b)
 
 
-def test_an_epoch_in_one_program_equals_single_steps():
+def test_an_steps_in_one_program_equals_single_steps():
     devices = 4
     task = make_task(devices)
     data, place = make_data(task), replicated(task.mesh)
@@ -157,7 +157,7 @@ def test_padding_has_no_effect_on_the_weights():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_an_epoch_in_one_program_skips_the_steps_after_a_bad_loss():
+def test_an_steps_in_one_program_skips_the_steps_after_a_bad_loss():
     task = make_task()
     data, place = make_data(task), replicated(task.mesh)
     order = jax.device_put(epoch_order(key(0, Stream.ORDER, 1), len(data), 8, 1), place)

@@ -92,7 +92,7 @@ def test_epochs_in_one_program_train_the_same_with_one_fetch(
     """As on an accelerator; on CPUs, XLA rounds slightly differently in the two."""
     fetched = []
     fetch = metrics.fetch
-    monkeypatch.setattr(devices, "epoch_in_one_program", lambda: True)
+    monkeypatch.setattr(devices, "steps_in_one_program", lambda: True)
     monkeypatch.setattr(metrics, "fetch", lambda *m: fetched.append(len(m)) or fetch(*m))
     assert main(command("cnn", recordings, tmp_path, train__epochs=2)) == 0
     assert fetched == [2, 2]

@@ -1,6 +1,8 @@
 """Training, and what it leaves behind."""
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from meljax.evaluation.metrics import Row
 from meljax.reports import data_summary
 from meljax.runs.directory import REPORT
 from meljax.runs.history import count_history, read_history
-from meljax.runs.info import DataInfo
+from meljax.runs.info import DataInfo, require_info
 from meljax.util.console import quiet_libraries
 from meljax.util.errors import UserError
+from meljax.util.stop import StopRequest
 from meljax.workflows.inspect import understand
 from meljax.workflows.report import compare as compare_runs
 from meljax.workflows.train import train as train_run
@@ -33,7 +36,7 @@ class Run:
     @property
     def history(self) -> list[Row]:
         """A dictionary per epoch: epoch, step, train_loss, val_loss, val_accuracy, val_f1, …"""
-        return read_history(self.workdir, count_history(self.workdir))
+        return read_history(self.workdir, require_info(self.workdir))
 
     @property
     def report(self) -> Path:
@@ -75,7 +78,11 @@ def train(
     file = os.fspath(config)
     settings = read_settings(file, data_keys(data, keys))
     place = Path(workdir) if workdir else default_workdir(settings.data.path, file)
-    train_run(settings, place, epoch_done=callback or (lambda row: None))
+    stop = StopRequest()
+    # Ctrl-C stops between two steps, which are then saved. Only the main thread can handle it.
+    in_main = threading.current_thread() is threading.main_thread()
+    with stop.handling_signals([signal.SIGINT] if in_main else [], limited=False):
+        train_run(settings, place, stop, callback or (lambda row: None))
     return Run(place)
 
 

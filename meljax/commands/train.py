@@ -18,10 +18,9 @@ from meljax.config import KEYS, Config
 from meljax.config.files import PRESETS, default_workdir, read_settings
 from meljax.models import registry
 from meljax.util import console
-from meljax.util.console import Parser, StopRequest
+from meljax.util.console import Parser
 from meljax.util.progress import say
-
-STOP_HINT = "run the same command again to resume from the last saved epoch"
+from meljax.util.stop import StopRequest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +66,7 @@ def run(parse_arguments: Callable[[], tuple[Config, Path]]) -> int:
         # Imported after the settings are checked, because importing JAX takes a while.
         from meljax.workflows.train import train
 
-        train(config, workdir, stop.check)
+        train(config, workdir, stop)
         return 0
 
-    return console.run(body, STOP_HINT)
+    return console.run(body)

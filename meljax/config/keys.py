@@ -46,8 +46,9 @@ def _flag(default: bool, doc: str) -> Any:
     return _key(default, doc, "true or false", lambda value: True)
 
 
-def _choice(default: str, doc: str, *choices: str) -> Any:
-    return _key(default, doc, " or ".join(map(repr, choices)), lambda value: value in choices)
+def _choice(default: str, doc: str, *choices: str, resume: Resume = "same") -> Any:
+    allowed = " or ".join(map(repr, choices))
+    return _key(default, doc, allowed, lambda value: value in choices, resume)
 
 
 def _number(default: int | float, doc: str, limits: str, resume: Resume = "same") -> Any:
@@ -214,6 +215,20 @@ class TrainConfig:
     lr_decay: float = _number(
         1.0, "factor on the learning rate after each epoch; 1: constant", "> 0 and ≤ 1"
     )
+    clip_norm: float = _number(
+        0.0,
+        "maximum norm of the gradient of all weights; a larger one is scaled down; 0: off",
+        "≥ 0",
+    )
+    on_nan: str = _choice(
+        "stop",
+        "infinite or NaN loss, gradient or running statistic: stop the run, or skip the step; "
+        "three such steps in a row stop the run",
+        "stop",
+        "skip",
+        resume="free",
+    )
+    save_every: float = _number(600.0, "maximum time between two checkpoints, in s", "> 0", "free")
     seed: int = _number(
         0, "seed of the split, initial weights, item order and masks", "≥ 0 and < 2147483648"
     )

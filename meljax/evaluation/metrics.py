@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 NEVER = np.int32(2**31 - 1)
-"""`Metrics.first_bad_step` if every loss was finite."""
+"""`Metrics.first_bad_step` if no step had to stop."""
 
 Row = dict[str, int | float]
 """The scores of one epoch: a line of `metrics.jsonl`."""
@@ -25,13 +25,15 @@ class Metrics:
       loss_sum: sum of the items' losses, float32.
       count: number of items, float32.
       confusion: counts of (true class, predicted class), int32 [classes, classes].
-      first_bad_step: first step whose loss was not finite, int32; `NEVER` if there was none.
+      first_bad_step: first step whose values were not finite, int32; `NEVER` if there was none.
+      skipped: number of steps that were skipped because their values were not finite, int32.
     """
 
     loss_sum: Any  # not Array: pytree mappings may replace a leaf with anything
     count: Any
     confusion: Any
     first_bad_step: Any
+    skipped: Any
 
     @classmethod
     def zero(cls, classes: int) -> "Metrics":
@@ -41,6 +43,7 @@ class Metrics:
             count=jnp.zeros(()),
             confusion=jnp.zeros((classes, classes), jnp.int32),
             first_bad_step=jnp.array(NEVER),
+            skipped=jnp.zeros((), jnp.int32),
         )
 
     def updated(
@@ -62,6 +65,7 @@ class Metrics:
             count=self.count + mask.sum(),
             confusion=self.confusion + counts.astype(jnp.int32),
             first_bad_step=jnp.minimum(self.first_bad_step, jnp.where(finite, NEVER, step)),
+            skipped=self.skipped,
         )
 
     @property

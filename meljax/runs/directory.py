@@ -41,6 +41,25 @@ def locked(
         yield
 
 
+@contextlib.contextmanager
+def removal_explained(workdir: Path) -> Iterator[None]:
+    """Turns an error into another `UserError` if `workdir` was removed within the block."""
+    try:
+        yield
+    except (OSError, UserError):
+        if is_removed(workdir):
+            raise UserError(
+                f"{workdir} was removed during training, and what it held is lost; run the same "
+                "command again to start over"
+            ) from None
+        raise
+
+
+def is_removed(workdir: Path) -> bool:
+    """Returns whether the record of a run is not there any more."""
+    return not (workdir / CONFIG).exists()
+
+
 def in_training(workdir: Path) -> bool:
     """Returns whether another process has `locked` the run in `workdir`; changes nothing."""
     return is_locked(workdir / LOCK)

@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from meljax.evaluation.metrics import Row, rank
-from meljax.runs.directory import METRICS
+from meljax.runs.digests import check_digest
+from meljax.runs.directory import METRICS, remedy
+from meljax.runs.info import RunInfo
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically, write_errors
 
@@ -22,32 +24,31 @@ MEASURED = (
 """Columns besides epoch and step."""
 
 
-def read_history(workdir: Path, epochs: int) -> list[Row]:
-    """Returns the first `epochs` rows.
+def read_history(workdir: Path, info: RunInfo) -> list[Row]:
+    """Returns a row for each epoch.
 
     Raises:
-      UserError: rows of these epochs are missing or damaged.
+      UserError: rows are missing or damaged.
     """
     path = workdir / METRICS
+    check_digest(workdir, info, METRICS)
     try:
-        rows = [json.loads(line) for line in _lines(path)[:epochs]]
-        fits = [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+        rows = [json.loads(line) for line in _lines(path)]
+        fits = [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         fits = fits and all(math.isfinite(row[name]) for row in rows for name in MEASURED)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         fits = False
-    if not fits:
-        raise UserError(
-            f"{path} does not have the {epochs} epochs of the checkpoint; restore the file, or use "
-            "another directory"
-        )
+    if not fits or len(rows) < info.scored:
+        raise UserError(f"{path} is damaged; to write it again: {remedy(workdir)}")
     return rows
 
 
-def cut_history(workdir: Path, epochs: int) -> None:
-    """Removes the rows after the first `epochs`: epochs without checkpoint are trained again."""
-    lines = _lines(workdir / METRICS)
-    if len(lines) > epochs:
-        write_atomically(workdir / METRICS, "".join(f"{line}\n" for line in lines[:epochs]))
+def repair_history(workdir: Path, rows: Sequence[Row], cut: bool) -> None:
+    """Makes the file begin with `rows`, which a checkpoint holds; `cut` removes all later ones."""
+    lines = [_line(row) for row in rows]
+    found = [f"{line}\n" for line in _lines(workdir / METRICS)]
+    if found[: len(lines)] != lines or (cut and len(found) > len(lines)):
+        write_atomically(workdir / METRICS, "".join(lines))
 
 
 def count_history(workdir: Path) -> int:
@@ -59,7 +60,7 @@ def append_history(workdir: Path, row: Row) -> None:
     """Appends one epoch at full precision and flushes it to disk."""
     path = workdir / METRICS
     with write_errors(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+        file.write(_line(row))
         file.flush()
         os.fsync(file.fileno())
 
@@ -74,5 +75,9 @@ def best_epoch(history: Sequence[Row]) -> int:
     return int(max(history, key=rank)["epoch"])
 
 
+def _line(row: Row) -> str:
+    return json.dumps(row, allow_nan=False) + "\n"
+
+
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return path.read_text("utf-8", "replace").splitlines() if path.exists() else []

@@ -1,6 +1,7 @@
 """`config.json` and its content, `RunInfo`: settings, initial weights, data and devices."""
 
 import dataclasses
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -20,10 +21,14 @@ from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
 from meljax.util.phrases import count
-from meljax.util.typed_json import from_json, to_json
-from meljax.util.version import COMPUTING, versions
+from meljax.util.typed_json import digest, from_values
+from meljax.util.version import COMPUTING, __version__, commits, versions
 
 CONFIG = "config.json"
+
+FORMAT = 2
+"""Version of the files of a run, except its checkpoints; other versions are refused."""
+
 SPLITS = ("train", "val", "test")
 
 
@@ -79,12 +84,13 @@ class DataInfo:
 
 @dataclasses.dataclass(frozen=True)
 class SessionInfo:
-    """The devices and package versions that a process trained with."""
+    """The devices, package versions and Git commits that a process trained with."""
 
     device_kind: str
     platform: str
     device_count: int
     versions: dict[str, str]
+    commits: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +102,8 @@ class RunInfo:
       parameters: number of trained parameters.
       sessions: the distinct sessions that trained the run, the current one last.
       finished: number of epochs when the run was last completed; 0: never.
+      scored: number of epochs when predictions and calibration were last written; 0: never.
+      digests: sha256 of the files that were written then, by name; see `runs.digests`.
     """
 
     config: dict[str, Value]
@@ -104,6 +112,8 @@ class RunInfo:
     data: DataInfo
     sessions: tuple[SessionInfo, ...]
     finished: int = 0
+    scored: int = 0
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def session(self) -> SessionInfo:
@@ -145,6 +155,7 @@ def describe_run(
         platform=device.platform,
         device_count=jax.local_device_count(),
         versions=versions(COMPUTING),
+        commits=commits(),
     )
     earlier = before.sessions if before else ()
     return RunInfo(
@@ -153,6 +164,8 @@ def describe_run(
         parameters=parameters,
         data=data,
         sessions=(*(each for each in earlier if each != session), session),
+        scored=before.scored if before else 0,
+        digests=before.digests if before else {},
     )
 
 
@@ -229,26 +242,36 @@ def read_info(workdir: Path) -> RunInfo | None:
     """Returns the `RunInfo` in `workdir`; `None` if the directory is new or empty.
 
     Raises:
-      UserError: `config.json` is damaged, or `workdir` holds other files.
+      UserError: `config.json` is damaged or has another format, or `workdir` holds other files.
     """
     path = workdir / CONFIG
     if os.path.isfile(path):  # False for a name that is too long
-        try:
-            info = from_json(RunInfo, path.read_text(encoding="utf-8"))
-            # Keys that are newer than the run get their defaults.
-            info = dataclasses.replace(info, config=config_lib.flat(info.settings()))
-            if info.config["model.name"] in NETWORKS and info.sessions:
-                return info
-        except (ValueError, UserError):
-            pass
-        raise UserError(
-            f"{path} is damaged or was not written by this version of meljax; use another directory"
-        )
+        return _read_info(path)
     if os.path.exists(workdir) and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; give a directory")
     if os.path.isdir(workdir) and any(not each.name.startswith(".") for each in workdir.iterdir()):
         raise UserError(f"--workdir {workdir} holds files but no run; give a new directory")
     return None
+
+
+def _read_info(path: Path) -> RunInfo:
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        form, sha256 = saved.pop("format", None), saved.pop("sha256", None)
+        if type(form) is int and form != FORMAT:
+            raise UserError(
+                f"{path} has format {form}, but meljax {__version__} reads format {FORMAT}; use "
+                "the version of meljax that wrote it"
+            )
+        if sha256 == digest(saved):
+            info = from_values(RunInfo, saved)
+            # Keys that are newer than the run get their defaults.
+            info = dataclasses.replace(info, config=config_lib.flat(info.settings()))
+            if info.config["model.name"] in NETWORKS and info.sessions:
+                return info
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    raise UserError(f"{path} is damaged or was edited; restore it, or use another directory")
 
 
 def require_info(path: Path) -> RunInfo:
@@ -260,5 +283,7 @@ def require_info(path: Path) -> RunInfo:
 
 
 def write_info(workdir: Path, info: RunInfo) -> None:
-    """Writes `config.json`."""
-    write_atomically(workdir / CONFIG, to_json(info))
+    """Writes `config.json`, with a digest of its content."""
+    content = dataclasses.asdict(info)
+    saved = {"format": FORMAT, "sha256": digest(content)} | content
+    write_atomically(workdir / CONFIG, json.dumps(saved, indent=2) + "\n")

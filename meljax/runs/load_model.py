@@ -63,7 +63,7 @@ def load_model(run: Path) -> TrainedModel:
         model=Model(network, meta.frontend, meta.classes, mesh, variables),
         step=int(weights["step"]),
         epoch=meta.epoch,
-        temperature=read_temperature(run, meta.epoch),
+        temperature=read_temperature(run, info, meta.epoch),
         unscored=tuple(map(meta.classes.index, info.data.unscored)),
         background=background,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from meljax.data.dataset import Dataset
 from meljax.evaluation import calibration
 from meljax.evaluation.scores import Predicted, Scored
+from meljax.runs.digests import check_digest
 from meljax.runs.directory import CALIBRATION, PREDICTIONS, remedy
 from meljax.runs.info import RunInfo
 from meljax.runs.results import RunResults
@@ -70,6 +71,7 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
     path = workdir / PREDICTIONS
     if not path.is_file():
         raise UserError(f"{workdir} has no {PREDICTIONS}; to write it: {remedy(workdir)}")
+    check_digest(workdir, info, PREDICTIONS)
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             header, *rows = csv.reader(file)
@@ -148,11 +150,12 @@ def write_calibration(workdir: Path, results: RunResults) -> None:
             write_atomically(workdir / CALIBRATION, to_json(calibration_of(scored)))
 
 
-def read_calibration(workdir: Path) -> Calibration | None:
+def read_calibration(workdir: Path, info: RunInfo) -> Calibration | None:
     """Returns the content of `calibration.json`, or `None`; raises `UserError` if it is damaged."""
     path = workdir / CALIBRATION
     if not path.exists():
         return None
+    check_digest(workdir, info, CALIBRATION)
     low, high = calibration.BOUNDS
     try:
         read = from_json(Calibration, path.read_text(encoding="utf-8"))
@@ -163,9 +166,9 @@ def read_calibration(workdir: Path) -> Calibration | None:
     raise UserError(f"{path} is damaged; remove it, then write it again: {remedy(workdir)}")
 
 
-def read_temperature(workdir: Path, epoch: int) -> float:
+def read_temperature(workdir: Path, info: RunInfo, epoch: int) -> float:
     """Returns the temperature of the weights of `epoch`; 1, with a warning, if there is none."""
-    recorded = read_calibration(workdir)
+    recorded = read_calibration(workdir, info)
     if recorded and recorded.epoch == epoch:
         return recorded.temperature
     warn(

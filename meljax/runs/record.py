@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.scores import Predicted
-from meljax.runs.history import count_history, read_history
+from meljax.runs.history import read_history
 from meljax.runs.info import RunInfo, require_info
 from meljax.runs.predictions import Calibration, read_calibration, read_predictions
 from meljax.util.errors import UserError
@@ -52,11 +52,10 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     records = []
     for path, name in zip(paths, names, strict=True):
         info = require_info(path)
-        scores = read_predictions(path, info)
-        epochs = scores[0].epoch
-        history, unscored = read_history(path, epochs), count_history(path) - epochs
-        calibration = read_calibration(path)
-        records.append(RunRecord(name, path, info, history, unscored, scores, calibration))
+        scores, history = read_predictions(path, info), read_history(path, info)
+        scored, unscored = history[: info.scored], len(history) - info.scored
+        calibration = read_calibration(path, info)
+        records.append(RunRecord(name, path, info, scored, unscored, scores, calibration))
     return records
 
 

@@ -1,6 +1,5 @@
 """A run in memory, while it is trained or reported."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +14,7 @@ from meljax.training.state import Task
 class Session(NamedTuple):
     """Everything that stays fixed while a run is trained or reported.
 
-    `dataset` is on the host, `sets` are its splits on the devices. `check` is called at every step
-    and raises if the user wants to stop.
+    `dataset` is on the host, `sets` are its splits on the devices.
     """
 
     config: Config
@@ -26,4 +24,3 @@ class Session(NamedTuple):
     task: Task
     sets: dict[Split, DeviceSet]
     checkpoints: Checkpoints
-    check: Callable[[], None]

@@ -1,30 +1,24 @@
 """Checkpoints of a run. A kill at any moment leaves only complete ones."""
 
 import contextlib
-import dataclasses
 import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from meljax.config import MelConfig, Value
-from meljax.evaluation.metrics import Row, rank
-from meljax.features.frontend import NO_CROP, Frontend
+from meljax.evaluation.metrics import NEVER
+from meljax.training.checkpoint_meta import Meta, SavedMeta, UnknownFormatError, digests
 from meljax.training.state import TrainState
 from meljax.util import progress
 from meljax.util.errors import UserError, disk_full, first_line
 from meljax.util.files import TEMPORARY_PREFIX
-from meljax.util.version import __version__
-
-FORMAT = 1
-"""Version of the layout of checkpoints; other versions are refused."""
 
 SPARE_BYTES = 2**20
 """Maximum space in bytes that a checkpoint takes beside its arrays."""
@@ -34,92 +28,81 @@ Weights = dict[str, Any]
 
 State = TypeVar("State", TrainState, Weights)
 
-
-class UnknownFormatError(UserError):
-    """A checkpoint has another format version. It is intact and must not be replaced."""
+Rank = tuple[float, float, int]
 
 
-@dataclasses.dataclass(frozen=True)
-class Meta:
-    """Everything needed to use a checkpoint's weights, saved with them as JSON.
+class Keep:
+    """Which checkpoints are kept: the best epoch, the latest two epochs, and the latest step.
 
-    `epoch` is the number of epochs trained, `config` holds all settings by key, `classes` are in
-    the order of the logits, and `versions` are those of the packages that computed the weights.
+    An orbax `PreservationPolicy`. `ranks` are those of the checkpoints by step, `None` for one
+    within an epoch. A checkpoint without a rank cannot be read, and is kept.
     """
 
-    epoch: int
-    config: dict[str, Value]
-    classes: tuple[str, ...]
-    frontend: Frontend
-    versions: dict[str, str]
+    def __init__(self, ranks: dict[int, Rank | None]):
+        self._ranks = ranks
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the saved form."""
-        return {"format": FORMAT} | dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> "Meta":
-        """Returns the meta from the saved form.
-
-        Raises:
-          UnknownFormatError: it has another format version.
-          UserError: a field is missing.
-        """
-        names = [field.name for field in dataclasses.fields(cls)]
-        if missing := [name for name in ("format", *names) if name not in saved]:
-            raise UserError(f"the metadata lacks {', '.join(missing)}")
-        if saved["format"] != FORMAT:
-            raise UnknownFormatError(
-                f"the checkpoint has format {saved['format']!r}, but meljax {__version__} reads "
-                f"format {FORMAT}; use the version of meljax that wrote it"
-            )
-        values = {name: saved[name] for name in names}
-        frontend = saved["frontend"]
-        mel, crop = MelConfig(**frontend["mel"]), tuple(frontend.get("crop", NO_CROP))
-        values["frontend"] = Frontend(**frontend | {"mel": mel, "crop": crop})
-        return cls(**values | {"classes": tuple(saved["classes"])})
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Returns for each checkpoint whether it is kept."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        epochs = sorted(step for step in steps if self._ranks.get(step))
+        best = sorted(epochs, key=self._ranks.get)[-1:]
+        kept = {*best, *epochs[-2:], *steps[-1:]}
+        return [step in kept or step not in self._ranks for step in steps]
 
 
 class Checkpoints:
-    """The checkpoints in a directory, by step: the best one and the latest two are kept.
+    """The checkpoints in a directory, by step; `Keep` decides which ones are kept.
 
-    Saving continues in the background. orbax writes to a temporary directory and renames it. A
-    checkpoint that cannot be read is never deleted; with `read_only` nothing is changed.
+    Saving continues in the background. orbax writes to a temporary directory and renames it. Every
+    array and all metadata are compared with their digests when they are read. A checkpoint that
+    cannot be read is never deleted; with `read_only` nothing is changed.
     """
 
     def __init__(self, directory: Path, read_only: bool = False):
-        keep = AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=rank, n=1)])
         self._directory = directory.absolute()
         self._read_only = read_only
+        self._ranks: dict[int, Rank | None] = {}
         with self._reading():
             self._manager = ocp.CheckpointManager(
                 self._directory,
                 options=ocp.CheckpointManagerOptions(
-                    preservation_policy=keep,
-                    best_fn=rank,
+                    preservation_policy=Keep(self._ranks),
                     enable_async_checkpointing=True,
                     read_only=read_only,
                 ),
                 item_names=("state", "meta"),
             )
+        for step in self._manager.all_steps():
+            with contextlib.suppress(UserError):
+                self._ranks[step] = self._read_meta(step).meta.rank(step)
 
-    def save(self, state: TrainState, meta: Meta, row: Row) -> None:
-        """Saves the state after the epoch with the scores `row`, in the background.
+    def save(self, state: TrainState, meta: Meta) -> None:
+        """Saves a state, in the background.
 
-        A step up to the last saved one is skipped.
+        A step that is saved already is skipped, unless it was saved before the end of its epoch.
 
         Raises:
-          UserError: this or the previous checkpoint could not be written.
+          UserError: this or the previous checkpoint could not be written, or a value is infinite or
+            NaN.
         """
-        with self._writing():
+        step = int(jax.device_get(state.step))
+        # A step that could not be taken will be tried again.
+        never = jnp.full_like(state.metrics.first_bad_step, NEVER)
+        state = state.replace(metrics=state.metrics.replace(first_bad_step=never))
+        with self._writing(), jax.transfer_guard_device_to_host("allow"):
             self._manager.wait_until_finished()  # the last checkpoint takes no more space now
             self._check_writable(state)
+            if step in self._manager.all_steps():
+                if self._ranks.get(step) or not meta.rank(step):
+                    return
+                self._manager.delete(step)
+            saved = SavedMeta(meta, digests(state))
+            self._ranks[step] = meta.rank(step)
             self._manager.save(
-                row["step"],
+                step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta.to_json())
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(saved.to_json())
                 ),
-                metrics=row,
             )
 
     def _check_writable(self, state: TrainState) -> None:
@@ -129,26 +112,29 @@ class Checkpoints:
         process, and leave coroutines that were never awaited. If the disk becomes full while it
         writes, they print tracebacks.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
         os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=self._directory))
         needed = SPARE_BYTES + sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if shutil.disk_usage(self._directory).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def restore_latest(self, like: TrainState) -> tuple[TrainState, Meta] | None:
+    def restore_latest(
+        self, like: TrainState, whole: bool = False
+    ) -> tuple[TrainState, Meta] | None:
         """Returns the latest readable checkpoint; `None` if there is no checkpoint.
 
         Unreadable later ones are renamed with a warning, unless `read_only`. `like` is a state, or
-        its shapes and shardings.
+        its shapes and shardings. `whole` leaves out checkpoints within an epoch.
 
         Raises:
           UserError: no checkpoint can be read, or none fits `like`.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        if whole:
+            steps = [step for step in steps if self._ranks.get(step, True)]
         return self._first_readable(steps, like, set_aside=True)
 
     def restore_best(self, like: State) -> tuple[State, Meta] | None:
-        """Returns the best readable checkpoint; otherwise like `restore_latest`.
+        """Returns the best readable epoch; otherwise like `restore_latest`.
 
         If `like` is `Weights`, only a third of the bytes is read. One `Checkpoints` object cannot
         restore both states and weights, because orbax keeps the first handler that it used.
@@ -156,37 +142,29 @@ class Checkpoints:
         return self._first_readable(self._best_first(), like, set_aside=False)
 
     def best_meta(self) -> Meta | None:
-        """Returns the best readable meta; `None` without checkpoints.
+        """Returns the best readable meta of an epoch; `None` without epochs.
 
         Raises:
           UserError: there are checkpoints, but no meta can be read.
         """
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        failure = None
         for step in self._best_first():
-            try:
-                with self._reading():
-                    return Meta.from_json(self._manager.restore(step, args=args).meta)
-            except UserError as error:
-                failure = failure or error
-        if failure:
-            raise failure
+            return self._read_meta(step).meta
         return None
 
-    def best_rank(self) -> tuple[float, float, int] | None:
+    def latest_step(self) -> int | None:
+        """Returns the latest step on the disk, where a save may not have ended; `None` if none."""
+        names = [path.name for path in self._directory.iterdir()]
+        return max((int(name) for name in names if name.isdecimal()), default=None)
+
+    def best_rank(self) -> Rank | None:
         """Returns the rank of the best saved epoch; `None` if there is none."""
-        return max(self._ranks().values(), default=None)
+        return max((rank for rank in self._ranks.values() if rank), default=None)
 
     def _best_first(self) -> list[int]:
-        ranks = self._ranks()
-        return sorted(ranks, key=ranks.get, reverse=True)
-
-    def _ranks(self) -> dict[int, tuple[float, float, int]]:
-        ranks = {}
-        for step in self._manager.all_steps():
-            with contextlib.suppress(UserError), self._reading():
-                ranks[step] = rank(self._manager.metrics(step))
-        return ranks
+        """Returns the steps of epochs, the best first, then those that cannot be read."""
+        epochs = [step for step, rank in self._ranks.items() if rank]
+        unreadable = sorted(set(self._manager.all_steps()) - set(self._ranks), reverse=True)
+        return [*sorted(epochs, key=self._ranks.get, reverse=True), *unreadable]
 
     def wait(self) -> None:
         """Waits until everything is on the disk; raises `UserError` if a write failed."""
@@ -202,8 +180,7 @@ class Checkpoints:
         unreadable: dict[int, str] = {}
         for step in steps:
             try:
-                with self._reading():
-                    restored = self._restore(step, like)
+                restored = self._restore(step, like)
             except UnknownFormatError:
                 raise
             except UserError as error:
@@ -213,6 +190,7 @@ class Checkpoints:
                 progress.warn(f"checkpoint {bad} is damaged; using {step} instead ({reason})")
                 if set_aside and not self._read_only:
                     os.rename(self._directory / str(bad), self._directory / f"damaged-{bad}")
+                    self._ranks.pop(bad, None)
             if unreadable:
                 self._manager.reload()
             return restored
@@ -224,16 +202,25 @@ class Checkpoints:
         return None
 
     def _restore(self, step: int, like: Any) -> tuple[Any, Meta]:
+        """Returns the state and the meta of a step; raises `UserError` if either is damaged."""
+        saved = self._read_meta(step)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         if isinstance(like, TrainState):
-            state = ocp.args.StandardRestore(target)
+            args = ocp.args.StandardRestore(target)
         else:
             restore_args = ocp.checkpoint_utils.construct_restore_args(target)
-            state = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=state, meta=ocp.args.JsonRestore())
-        )
-        return restored.state, Meta.from_json(restored.meta)
+            args = ocp.args.PyTreeRestore(target, restore_args, partial_restore=True)
+        with self._reading():
+            state = self._manager.restore(step, args=ocp.args.Composite(state=args)).state
+            for name, found in digests(state).items():
+                if saved.arrays.get(name) != found:
+                    raise UserError(f"{name} differs from its digest")
+        return state, saved.meta
+
+    def _read_meta(self, step: int) -> SavedMeta:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with self._reading():
+            return SavedMeta.from_json(self._manager.restore(step, args=args).meta)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -252,5 +239,5 @@ class Checkpoints:
             reason = disk_full(error) or first_line(error, 300)
             raise UserError(
                 f"a checkpoint could not be written to {self._directory} ({reason}); "
-                "run the same command again to resume from the last saved epoch"
+                "run the same command again to resume from the last checkpoint"
             ) from None

@@ -1,5 +1,6 @@
 """The training loop: epochs of steps, each followed by scoring the validation split."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -7,22 +8,33 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Int
 
 from meljax.config import TrainConfig
-from meljax.data.batches import DeviceSet, epoch_order, row_counts, steps_per_epoch
+from meljax.data.batches import PADDING, DeviceSet, epoch_order, row_counts, steps_per_epoch
 from meljax.evaluation import metrics
 from meljax.evaluation.metrics import NEVER, Metrics, Row
 from meljax.evaluation.scorer import score_split, window_order
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, TrainState, model_of
-from meljax.training.step import train_epoch, train_step
+from meljax.training.step import train_step, train_steps
 from meljax.util import devices
 from meljax.util.devices import replicated
-from meljax.util.errors import UserError
 
-StepDone = Callable[[int, int, Metrics], None]
-"""Called after each step with the epoch (from 1), the step's items and the metrics so far."""
+StepDone = Callable[[int, int, TrainState], None]
+"""Called after each step with the epoch (from 1), the number of its items and the state."""
+
+PROGRAM_SECONDS = 1.0
+"""Time that a program of many steps takes, in s. A run can be stopped only between two programs."""
+
+
+class Start(NamedTuple):
+    """Where training begins: the state, the number of epochs before it, and the time in s that was
+    already spent on the epoch after them."""
+
+    state: TrainState
+    epochs: int = 0
+    seconds: float = 0.0
 
 
 class Epoch(NamedTuple):
@@ -34,15 +46,29 @@ class Epoch(NamedTuple):
     confusion: Int[np.ndarray, "classes classes"]
 
 
+class NotFiniteError(Exception):
+    """A value is infinite or NaN.
+
+    Attributes:
+      epoch: number of the epoch, from 1.
+      state: the state before the step with the value; after the epoch if it is in the validation.
+      items: of the step's batch; `None` if the value is in the validation.
+    """
+
+    def __init__(self, epoch: int, state: TrainState, items: Int[np.ndarray, " batch"] | None):
+        super().__init__(f"an infinite or NaN value in epoch {epoch}")
+        self.epoch, self.state, self.items = epoch, state, items
+
+
 def train_epochs(
     task: Task,
     config: TrainConfig,
     sets: Mapping[str, DeviceSet],
-    state: TrainState,
-    first: int,
+    start: Start,
     step_done: StepDone,
+    stepping: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Iterator[Epoch]:
-    """Trains and scores the epochs from `first` to `config.epochs` and yields each of them.
+    """Trains and scores the remaining epochs, up to `config.epochs`, and yields each of them.
 
     The caller records and saves an epoch before it requests the next one.
 
@@ -50,30 +76,49 @@ def train_epochs(
       task: the fixed parts of the run.
       config: epochs, batch size and seed.
       sets: the splits 'train' and 'val', on the devices.
-      state: the state after epoch `first` - 1.
-      first: number of the first epoch to train, from 1.
+      start: where training begins.
       step_done: called after each step; may raise to stop.
+      stepping: returns the context in which the steps of an epoch are taken.
 
     Raises:
-      UserError: the loss was not finite.
+      NotFiniteError: the loss, a gradient or a running statistic is infinite or NaN.
     """
     items, val = len(sets["train"]), sets["val"]
+    steps = steps_per_epoch(items, config.batch_size)
+    state, pace = start.state, _Pace()
     order = window_order(model_of(task, state), val)
-    for epoch in range(first, config.epochs + 1):
-        begun = time.perf_counter()
+    for epoch in range(start.epochs + 1, config.epochs + 1):
+        begun = time.perf_counter() - (start.seconds if epoch == start.epochs + 1 else 0)
         with jax.transfer_guard_device_to_host("disallow"):
-            state, trained = _train_epoch(task, config, sets["train"], state, epoch, step_done)
+            with stepping():
+                state = _train_epoch(task, config, sets["train"], state, epoch, step_done, pace)
             trained_at = time.perf_counter()
             scored, _ = score_split(model_of(task, state), val, order)
-        trained, scored = metrics.fetch(trained, scored)
-        for measured in (trained, scored):
-            _check_finite(measured.first_bad_step, epoch, config.learning_rate)
-        row = {"epoch": epoch, "step": epoch * steps_per_epoch(items, config.batch_size)}
+        trained, scored = metrics.fetch(state.metrics, scored)
+        if scored.first_bad_step != NEVER or not trained.count:  # 0: all steps were skipped
+            raise NotFiniteError(epoch, state, None)
+        row = {"epoch": epoch, "step": epoch * steps}
         background = () if task.background is None else (task.background,)
         row |= _scores("train", trained, background) | _scores("val", scored, task.unscored)
-        row |= {"seconds": time.perf_counter() - begun}
+        row |= {"train_skipped": int(trained.skipped), "seconds": time.perf_counter() - begun}
         row |= {"images_per_second": items / (trained_at - begun)}
+        none = jax.device_put(Metrics.zero(len(task.classes)), replicated(task.mesh))
+        state = state.replace(metrics=none)
         yield Epoch(state, row, np.asarray(scored.confusion))
+
+
+class _Pace:
+    """How many steps a program takes."""
+
+    def __init__(self) -> None:
+        self.steps = 16  # until the time of a step is known
+        self._compiled = False
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Adapts the number of steps to the time of a program; the first one was compiled too."""
+        if self._compiled:
+            self.steps = max(1, int(PROGRAM_SECONDS * steps / seconds))
+        self._compiled = True
 
 
 def _train_epoch(
@@ -83,36 +128,44 @@ def _train_epoch(
     state: TrainState,
     epoch: int,
     step_done: StepDone,
-) -> tuple[TrainState, Metrics]:
-    """Trains on every item once; returns the state and the metrics of the steps."""
+    pace: _Pace,
+) -> TrainState:
+    """Takes the remaining steps of an epoch; returns the state with the epoch's metrics."""
     place = replicated(task.mesh)
     order_key = key(config.seed, Stream.ORDER, epoch)
     order = epoch_order(order_key, len(data), config.batch_size, task.mesh.size)
     order = jax.device_put(order, place)
     masks_key = jax.device_put(key(config.seed, Stream.AUGMENT), place)
-    measured = jax.device_put(Metrics.zero(len(task.classes)), place)
-    if devices.epoch_in_one_program():
-        state, measured = train_epoch(task, state, measured, data, order, masks_key)
-        step_done(epoch, len(data), jax.block_until_ready(measured))
-        return state, measured
-    bad_step = None
-    for count in row_counts(len(data), config.batch_size):
-        state, measured = train_step(task, state, measured, data, order, masks_key)
+    counts = row_counts(len(data), config.batch_size)
+    done = int(jax.device_get(state.step)) - (epoch - 1) * len(counts)
+
+    def check_finite(first_bad_step: Array) -> None:
+        bad = int(jax.device_get(first_bad_step))
+        if bad != NEVER:
+            items = np.asarray(jax.device_get(order))[bad % len(counts)]
+            raise NotFiniteError(epoch, state, items[items != PADDING])
+
+    if devices.steps_in_one_program():
+        while done < len(counts):
+            begun, count = time.perf_counter(), min(pace.steps, len(counts) - done)
+            end = (epoch - 1) * len(counts) + done + count
+            state = train_steps(task, state, data, order, masks_key, end)
+            check_finite(state.metrics.first_bad_step)
+            pace.took(count, time.perf_counter() - begun)
+            step_done(epoch, sum(counts[done : done + count]), state)
+            done += count
+        return state
+    first_bad = None
+    for count in counts[done:]:
+        state = train_step(task, state, data, order, masks_key)
         # The previous step's flag is read while this step runs, so no step waits for it.
-        if bad_step is not None:
-            _check_finite(jax.device_get(bad_step), epoch, config.learning_rate)
-        bad_step = jnp.copy(measured.first_bad_step)
-        step_done(epoch, count, measured)
-    return state, jax.block_until_ready(measured)
-
-
-def _check_finite(first_bad_step: Int[np.ndarray, ""], epoch: int, rate: float) -> None:
-    """Raises `UserError` if the loss of a step was infinite or NaN."""
-    if first_bad_step != NEVER:
-        raise UserError(
-            f"the loss became infinite or NaN in epoch {epoch}; try a smaller "
-            f"train.learning_rate than {rate:g}, in a new --workdir; earlier epochs are kept"
-        )
+        if first_bad is not None:
+            check_finite(first_bad)
+        first_bad = jnp.copy(state.metrics.first_bad_step)
+        step_done(epoch, count, state)
+    if first_bad is not None:
+        check_finite(first_bad)
+    return jax.block_until_ready(state)
 
 
 def _scores(split: str, measured: Metrics, unscored: Sequence[int]) -> Row:

@@ -12,6 +12,7 @@ from meljax.util.progress import interactive, say
 class TrainingBar:
     """The bar of a run from epoch `first`, with `images` per epoch, and a line per epoch above it.
 
+    `done` images of epoch `first` are trained already.
     The bar shows epoch, loss, accuracy, images/s and time left; without a terminal there are only
     the lines. The rate leaves out the first step, which compiles.
     """
@@ -19,9 +20,9 @@ class TrainingBar:
     FORMAT = "{desc}|{bar}|{unit}"
     REFRESH_SECONDS = 1.0
 
-    def __init__(self, epochs: int, images: int, first: int):
+    def __init__(self, epochs: int, images: int, first: int, done: int = 0):
         self._epochs = epochs
-        self._done = self._counted = 0
+        self._done = self._counted = done
         self._begun = self._refreshed = 0.0
         self._bar = tqdm(
             total=(epochs - first + 1) * images,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from meljax.config import MaskConfig, TrainConfig
 from meljax.data.batches import steps_per_epoch
 from meljax.evaluation.forward import Model
+from meljax.evaluation.metrics import Metrics
 from meljax.features.frontend import Frontend, to_images
 from meljax.util.devices import replicated
 
@@ -22,7 +23,8 @@ class Task(NamedTuple):
     """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
 
     `classes` are names in the order of the logits; `mesh` holds all devices; `unscored` are classes
-    that are trained on, but not scored; `background`, if not `None`, is one of them.
+    that are trained on, but not scored; `background`, if not `None`, is one of them; `skip_bad`:
+    whether steps with infinite or NaN values are skipped.
     """
 
     network: nn.Module
@@ -33,6 +35,7 @@ class Task(NamedTuple):
     mesh: Mesh
     unscored: tuple[int, ...] = ()
     background: int | None = None
+    skip_bad: bool = False
 
 
 @flax.struct.dataclass
@@ -40,13 +43,16 @@ class TrainState:
     """A pytree of everything that changes during training.
 
     The item order and the masks are functions of `step` (int32) and the seed, and are not stored.
-    `batch_stats` are the running mean and variance of each BatchNorm.
+    `batch_stats` are the running mean and variance of each BatchNorm. `metrics` are those of the
+    current epoch so far. `skips` (int32) is the number of steps skipped in a row, up to this one.
     """
 
     step: Any  # not Array: pytree mappings may replace a leaf with anything
     params: Any
     batch_stats: Any
     opt_state: Any
+    metrics: Any
+    skips: Any
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -55,14 +61,17 @@ class TrainState:
 
 
 def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults.
+    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults, after clipping gradients.
 
     `lr_decay` multiplies the learning rate after each epoch of `items`. The rate does not depend on
     the number of epochs, so a run can be extended as if it had been longer from the start.
     """
     steps = steps_per_epoch(items, config.batch_size)
     rate = optax.exponential_decay(config.learning_rate, steps, config.lr_decay, staircase=True)
-    return optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
+    adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
+    if config.clip_norm == 0:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
 
 
 def learning_rate(first: float, decay: float, epoch: int) -> float:
@@ -94,6 +103,8 @@ def first_state(task: Task, key: Key[Array, ""]) -> TrainState:
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=task.optimizer.init(variables["params"]),
+        metrics=Metrics.zero(len(task.classes)),
+        skips=jnp.zeros((), jnp.int32),
     )
     return jax.lax.with_sharding_constraint(state, replicated(task.mesh))
 

@@ -1,19 +1,22 @@
-"""The training step, compiled alone and as a whole epoch in one program."""
+"""The training step, compiled alone and as many steps in one program."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from meljax.data.batches import PADDING, DeviceSet
-from meljax.evaluation.metrics import NEVER, Metrics, cross_entropy
+from meljax.evaluation.metrics import NEVER, cross_entropy
 from meljax.features.frontend import to_images
 from meljax.features.spec_augment import mask_image
 from meljax.features.windows import random_start
 from meljax.training.state import Task, TrainState
 from meljax.util.devices import jit, replicated, split_batch
+
+MAX_SKIPS = 2
+"""Number of steps that may be skipped in a row."""
 
 
 def train_images(
@@ -36,24 +39,26 @@ def train_images(
 def _step(
     task: Task,
     state: TrainState,
-    metrics: Metrics,
     data: DeviceSet,
     order: Int[Array, "steps batch"],
     key: Key[Array, ""],
-) -> tuple[TrainState, Metrics]:
+) -> TrainState:
     """Takes one step on the next row of `order`.
+
+    If the loss, a gradient, its square (which Adam needs) or a running statistic is infinite or
+    NaN, the state stays as it is, and `metrics.first_bad_step` becomes the step. With
+    `task.skip_bad` the step is skipped instead, unless it is the third in a row.
 
     Args:
       task: the fixed parts of the run.
-      state: the state before the step.
-      metrics: accumulated over the epoch so far.
+      state: the state before the step. Its metrics get the loss and the predictions of the masked
+        images, with the weights before the update.
       data: the training split, on the devices.
       order: items of the epoch. Row `state.step % steps` is used; `PADDING` marks empty slots.
       key: the augmentation's key; the step is folded in.
 
     Returns:
-      The state after the step and the updated metrics: loss and predictions of the masked images,
-      with the weights before the update.
+      The state after the step.
     """
     index = order[state.step % order.shape[0]]
     index = jax.lax.with_sharding_constraint(index, split_batch(task.mesh))
@@ -70,41 +75,62 @@ def _step(
         losses = cross_entropy(logits, labels)
         return (losses * weight).sum() / weight.sum(), (updated["batch_stats"], logits)
 
-    gradients, (batch_stats, logits) = jax.grad(loss_fn, has_aux=True)(state.params)
+    (loss, (batch_stats, logits)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params
+    )
     updates, opt_state = task.optimizer.update(gradients, state.opt_state, state.params)
     stepped = TrainState(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
+        metrics=state.metrics.updated(logits, labels, weight, state.step),
+        skips=jnp.zeros_like(state.skips),
     )
-    metrics = metrics.updated(logits, labels, weight, state.step)
-    return jax.lax.with_sharding_constraint((stepped, metrics), replicated(task.mesh))
+    finite = _all_finite((loss, jax.tree.map(jnp.square, gradients), batch_stats))
+    stepped = jax.tree.map(
+        functools.partial(jnp.where, finite), stepped, _not_stepped(state, task.skip_bad)
+    )
+    return jax.lax.with_sharding_constraint(stepped, replicated(task.mesh))
 
 
-train_step = jit(_step, static_argnames="task", donate_argnames=("state", "metrics"))
-"""The compiled `_step`; state and metrics are donated."""
+def _all_finite(values: PyTree) -> Bool[Array, ""]:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]).all()
 
 
-@functools.partial(jit, static_argnames="task", donate_argnames=("state", "metrics"))
-def train_epoch(
+def _not_stepped(state: TrainState, skip: bool) -> TrainState:
+    """Returns the state after a step that is not taken; see `_step`."""
+    skipped = (state.skips < MAX_SKIPS if skip else jnp.array(False)).astype(jnp.int32)
+    metrics = state.metrics
+    first_bad = jnp.minimum(metrics.first_bad_step, jnp.where(skipped, NEVER, state.step))
+    return state.replace(
+        step=state.step + skipped,
+        skips=state.skips + skipped,
+        metrics=metrics.replace(first_bad_step=first_bad, skipped=metrics.skipped + skipped),
+    )
+
+
+train_step = jit(_step, static_argnames="task", donate_argnames="state")
+"""The compiled `_step`; the state is donated."""
+
+
+@functools.partial(jit, static_argnames="task", donate_argnames="state")
+def train_steps(
     task: Task,
     state: TrainState,
-    metrics: Metrics,
     data: DeviceSet,
     order: Int[Array, "steps batch"],
     key: Key[Array, ""],
-) -> tuple[TrainState, Metrics]:
-    """Takes a step on each row of `order` in one program; arguments as in `_step`.
+    end: Int[Array, ""],
+) -> TrainState:
+    """Takes steps in one program until `state.step` is `end`; other arguments as in `_step`.
 
-    Accelerators then never wait for the host. Steps after a loss that is not finite are skipped.
-    XLA:CPU runs steps inside such a loop many times slower than one by one.
+    Accelerators then never wait for the host. A step that must stop the run ends the program. The
+    result does not depend on how an epoch is divided into programs. XLA:CPU runs steps inside such
+    a loop many times slower than one by one.
     """
 
-    def body(carry: tuple[TrainState, Metrics], _: None) -> tuple[tuple[TrainState, Metrics], None]:
-        finite = carry[1].first_bad_step == NEVER
-        return jax.lax.cond(
-            finite, lambda: _step(task, *carry, data, order, key), lambda: carry
-        ), None
+    def go_on(state: TrainState) -> Bool[Array, ""]:
+        return (state.step < end) & (state.metrics.first_bad_step == NEVER)
 
-    return jax.lax.scan(body, (state, metrics), length=len(order))[0]
+    return jax.lax.while_loop(go_on, lambda state: _step(task, state, data, order, key), state)

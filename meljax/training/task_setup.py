@@ -33,6 +33,7 @@ def make_task(config: Config, dataset: Dataset) -> Task:
         make_mesh(),
         unscored,
         background,
+        skip_bad=config.train.on_nan == "skip",
     )
 
 

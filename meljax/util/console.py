@@ -14,11 +14,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import logging
 
 from meljax.util.errors import UserError, disk_full
+from meljax.util.stop import SIGNALS, StopRequest
 
 KEY_PREFIX = "--config."
 """Prefix of an option for a key; most commands also accept the key without it."""
@@ -121,61 +122,17 @@ def _bare(option: str) -> str:
     return option.partition("=")[0].removeprefix(KEY_PREFIX).lstrip("-")
 
 
-class StopRequest:
-    """A request to stop, by Ctrl-C or SIGTERM.
-
-    The signal handler raises `KeyboardInterrupt`. If the signal arrives inside a callback of C
-    code, the exception is lost there, and `check` raises it again.
-    """
-
-    def __init__(self) -> None:
-        self._signal: int | None = None
-
-    def receive(self, signum: int, _: object) -> None:
-        """Handles the signal."""
-        self._signal = signum
-        raise KeyboardInterrupt(signum)
-
-    def check(self) -> None:
-        """Raises `KeyboardInterrupt` if a signal has arrived."""
-        if self._signal is not None:
-            raise KeyboardInterrupt(self._signal)
-
-    @contextlib.contextmanager
-    def handling_signals(self) -> Iterator[None]:
-        """Handles SIGINT and SIGTERM inside the block, and restores the earlier handlers after it.
-
-        A `KeyboardInterrupt` lost in a callback is not reported, because `check` raises it again.
-        """
-        report = sys.unraisablehook
-
-        def report_others(unraisable: Any) -> None:
-            if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-                report(unraisable)
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self.receive) for number in numbers]
-        sys.unraisablehook = report_others
-        try:
-            yield
-        finally:
-            sys.unraisablehook = report
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
-
-
-def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
+def run(body: Callable[[StopRequest], int]) -> int:
     """Runs a command and returns its exit code.
 
     The exit code is what `body` returns, 2 after a `UserError` or on a full disk (printed in one
     line), or 128 plus the signal's number if the command was stopped or the reader of its output
-    has gone. Any other exception is a bug and keeps its traceback. `hint`, how to continue, is
-    printed after a stop.
+    has gone. Any other exception is a bug and keeps its traceback.
     """
     _make_output_tolerant()
     stop = StopRequest()
     try:
-        with quiet_libraries(), stop.handling_signals():
+        with quiet_libraries(), stop.handling_signals(SIGNALS):
             code = body(stop)
             sys.stdout.flush()
             return code
@@ -184,7 +141,7 @@ def run(body: Callable[[StopRequest], int], hint: str = "") -> int:
             print(line, file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"\nmeljax: stopped{f'; {hint}' if hint else ''}", file=sys.stderr)
+        print(f"\n{stop.line()}", file=sys.stderr)
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     except BrokenPipeError:
         # Nobody reads the output any more: discard the rest of its buffer.

@@ -92,8 +92,8 @@ def batches_in_flight(devices: int) -> int | None:
     return 3 if devices == 1 else 1
 
 
-def epoch_in_one_program() -> bool:
-    """Returns whether an epoch's steps are compiled into one program; see `step.train_epoch`."""
+def steps_in_one_program() -> bool:
+    """Returns whether many steps are compiled into one program; see `step.train_steps`."""
     return jax.default_backend() != "cpu"
 
 

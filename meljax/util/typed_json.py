@@ -1,6 +1,7 @@
 """Writes dataclasses as JSON and reads them with type checks."""
 
 import dataclasses
+import hashlib
 import json
 import typing
 from types import UnionType
@@ -20,7 +21,18 @@ def from_json(kind: type[T], text: str) -> T:
     Raises:
       ValueError: `text` is not JSON, or a field is unknown, missing or of another type.
     """
-    return _checked(kind, json.loads(text))
+    return from_values(kind, json.loads(text))
+
+
+def from_values(kind: type[T], values: Any) -> T:
+    """Returns the dataclass `kind` from what `dataclasses.asdict` returned; else as `from_json`."""
+    return _checked(kind, values)
+
+
+def digest(values: Any) -> str:
+    """Returns the sha256 of values that JSON can hold, whatever the order of dictionaries."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checked(kind: Any, value: Any) -> Any:

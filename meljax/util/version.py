@@ -3,7 +3,9 @@
 import contextlib
 import importlib.metadata
 import platform
+import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 __version__ = "0.1.0"
 
@@ -22,3 +24,31 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return ours | found
+
+
+def commits() -> dict[str, str]:
+    """Returns the Git commit of meljax's code and of the current folder, where there is one.
+
+    ' with changes' follows the commit if tracked files were changed since.
+    """
+    folders = {"meljax": Path(__file__).parents[2], "current folder": Path.cwd()}
+    found = {name: _commit(folder) for name, folder in folders.items()}
+    return {name: commit for name, commit in found.items() if commit}
+
+
+def _commit(folder: Path) -> str | None:
+    try:
+        if folder.name == "site-packages":  # the repository around it has other code
+            return None
+        commit = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):  # no Git, no repository, or a very large one
+        return None
+    return f"{commit} with changes" if changes else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    # A repository may name a program that watches its files; it is not run.
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
+    return done.stdout.strip()

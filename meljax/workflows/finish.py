@@ -1,5 +1,6 @@
 """Finishes a trained run: scores, predictions, calibration and the report."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -12,7 +13,9 @@ from meljax.evaluation.coverage import probe
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import Mistake, worst_mistakes
 from meljax.evaluation.scores import Scored, score_weights
+from meljax.runs.digests import with_digests
 from meljax.runs.history import best_epoch
+from meljax.runs.info import write_info
 from meljax.runs.predictions import write_calibration, write_predictions
 from meljax.runs.results import MaskExample, RunResults
 from meljax.runs.session import Session
@@ -29,8 +32,11 @@ masked_images = jit(train_images, static_argnames="task")
 """The compiled `train_images`."""
 
 
-def finish(session: Session, state: TrainState, history: list[Row]) -> RunResults:
-    """Scores a trained run, given the state after its last epoch, and writes all results."""
+def finish(session: Session, state: TrainState, history: list[Row], finished: int) -> RunResults:
+    """Scores a trained run, given the state after its last epoch, and writes all results.
+
+    `finished` is the number of epochs of the run if it is completed, or was before.
+    """
     # Imported here because it imports matplotlib, which would delay the start of training.
     from meljax.reports.run_page import write_report
 
@@ -38,6 +44,8 @@ def finish(session: Session, state: TrainState, history: list[Row]) -> RunResult
     write_predictions(session.workdir, results, session.dataset)
     write_calibration(session.workdir, results)
     write_report(session.workdir, results, session.workdir)
+    info = dataclasses.replace(session.info, finished=finished)
+    write_info(session.workdir, with_digests(session.workdir, info, len(history)))
     return results
 
 

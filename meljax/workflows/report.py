@@ -11,7 +11,7 @@ from meljax.evaluation.metrics import Row
 from meljax.reports import comparison_page, figures, html_page, ranking, summary
 from meljax.reports.run_page import write_report
 from meljax.runs.directory import CHECKPOINTS, REPORT, in_training, locked
-from meljax.runs.history import read_history
+from meljax.runs.history import repair_history
 from meljax.runs.info import RunInfo, require_info
 from meljax.runs.record import read_records
 from meljax.runs.results import RunResults
@@ -65,7 +65,9 @@ def report_in_place(run: Path) -> Path:
     # Training writes the same files when it ends, so no report of fewer epochs may be written now.
     otherwise = "write a report of the saved epochs to another folder, such as --out report"
     with locked(run, info, otherwise), _session(run, info) as session:
-        results = finish.finish(session, *_last_epoch(session))
+        state, history = _last_epoch(session)
+        repair_history(run, history, cut=False)
+        results = finish.finish(session, state, history, info.finished)
     _say_scores(results)
     return run / REPORT
 
@@ -122,17 +124,16 @@ def _session(run: Path, info: RunInfo) -> Iterator[Session]:
             task=task,
             sets=sets,
             checkpoints=checkpoints,
-            check=lambda: None,
         )
 
 
 def _last_epoch(session: Session) -> tuple[TrainState, list[Row]]:
     """Returns the latest saved state, and a row for each epoch up to it."""
-    restored = session.checkpoints.restore_latest(abstract_state(session.task))
+    restored = session.checkpoints.restore_latest(abstract_state(session.task), whole=True)
     if restored is None:
         raise _no_epoch(session.workdir)
     state, meta = restored
-    return state, read_history(session.workdir, meta.epoch)
+    return state, list(meta.history)
 
 
 def _no_epoch(run: Path) -> UserError:

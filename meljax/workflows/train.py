@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from meljax.config import Config
+from meljax.data.batches import steps_per_epoch
 from meljax.data.dataset import download_set, load, resolve_set
-from meljax.evaluation.metrics import Metrics, Row
+from meljax.evaluation.metrics import Row
 from meljax.models import registry
 from meljax.models.pretrained.initial_weights import (
     WeightsOrigin,
@@ -21,23 +22,31 @@ from meljax.models.pretrained.initial_weights import (
     initial_variables,
 )
 from meljax.reports import data_summary, summary
-from meljax.runs.directory import CHECKPOINTS, REPORT, TENSORBOARD, create, locked
-from meljax.runs.history import append_history, cut_history, read_history
+from meljax.runs.directory import (
+    CHECKPOINTS,
+    REPORT,
+    TENSORBOARD,
+    create,
+    is_removed,
+    locked,
+    removal_explained,
+)
+from meljax.runs.history import append_history, repair_history
 from meljax.runs.info import (
     DataInfo,
     RunInfo,
     describe_data,
     describe_run,
     read_info,
-    write_info,
 )
 from meljax.runs.results import RunResults
 from meljax.runs.resume import check_resume, check_same_data, is_finished
 from meljax.runs.session import Session
 from meljax.training import logs
-from meljax.training.checkpoint_policy import EpochSaver
-from meljax.training.checkpoints import Checkpoints, Meta
-from meljax.training.loop import train_epochs
+from meljax.training.checkpoint_meta import Meta
+from meljax.training.checkpoint_policy import Saver
+from meljax.training.checkpoints import Checkpoints
+from meljax.training.loop import NotFiniteError, Start, train_epochs
 from meljax.training.memory import check_memory
 from meljax.training.progress_bar import TrainingBar
 from meljax.training.rng import Stream, key
@@ -45,29 +54,35 @@ from meljax.training.state import Task, TrainState, abstract_state, init_state
 from meljax.training.task_setup import make_device_sets, make_task
 from meljax.util import devices
 from meljax.util.devices import replicated
+from meljax.util.errors import UserError
 from meljax.util.files import cache_dir
 from meljax.util.progress import ending, say, warn
+from meljax.util.stop import StopRequest
 from meljax.workflows import finish
 
 DRAWING_SECONDS = 60
 """Minimum time between two confusion matrices for TensorBoard, because drawing one takes half a
 second. The last epoch always has one."""
 
+MAX_NAMES = 100
+"""Maximum number of items that a message names."""
+
 
 def train(
     config: Config,
     workdir: Path,
-    check: Callable[[], None] = lambda: None,
+    stop: StopRequest,
     epoch_done: Callable[[Row], None] = lambda row: None,
 ) -> None:
     """Trains in the directory `workdir`, or resumes the run there.
 
-    `check` is called at every step and may raise to stop. `epoch_done` is called with the row of
-    each epoch after it was saved.
+    If a signal arrives, the current step is saved before `stop` raises. `epoch_done` is called with
+    the row of each epoch after it was saved.
 
     Raises:
       UserError: the data, the directory or the settings cannot be used.
     """
+    stop.hint = lambda: "nothing was trained; run the same command again"
     # Cheap checks come first, before anything is downloaded or decoded.
     registry.check(config.model)
     info = read_info(workdir)
@@ -89,83 +104,91 @@ def train(
     say(data_summary.text(data))
     in_memory = check_memory(task, dataset, config.train.batch_size)
     # If the weights cannot be downloaded or read, this fails before anything is written.
-    start = None if info else _first_state(config, task)
+    begin = None if info else _first_state(config, task)
     with locked(workdir, info), in_memory:
-        if start:
+        if begin:
             # Written first: a directory with other files but no record is not a run.
-            create(workdir, _describe(config, data, start, before=None), dataset)
-        with contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints:
-            start = start or _saved_state(config, task, info, checkpoints)
-            config = _with_trained_epochs(config, start.epochs)
+            create(workdir, _describe(config, data, begin, before=None), dataset)
+        with removal_explained(workdir), _open_checkpoints(workdir) as checkpoints:
+            begin = begin or _saved_state(config, task, info, checkpoints)
+            config = _with_trained_epochs(config, begin)
             session = Session(
                 config=config,
                 workdir=workdir,
-                info=_describe(config, data, start, before=info),
+                info=_describe(config, data, begin, before=info),
                 dataset=dataset,
                 task=task,
                 sets=make_device_sets(task, dataset),
                 checkpoints=checkpoints,
-                check=check,
             )
-            results = _run(session, start, epoch_done, resumed=bool(info))
+            results = _run(session, begin, stop, epoch_done, resumed=bool(info))
     say(f"{summary.text(results)}\nreport: {workdir / REPORT}")
 
 
-class _Start(NamedTuple):
-    """The state before a session's first step, its origin, and the number of epochs before it."""
+def _open_checkpoints(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints]:
+    return contextlib.closing(Checkpoints(workdir / CHECKPOINTS))
+
+
+class _Begin(NamedTuple):
+    """The state before a session's first step, the origin of its first weights, the rows of the
+    epochs before it, and the time in s spent on the epoch after these."""
 
     state: TrainState
     weights: WeightsOrigin
-    epochs: int
+    history: tuple[Row, ...] = ()
+    seconds: float = 0.0
 
 
-def _first_state(config: Config, task: Task) -> _Start:
+def _first_state(config: Config, task: Task) -> _Begin:
     """Returns the state before the first step of a run."""
     state = init_state(task, key(config.train.seed, Stream.INIT))
     variables, weights = initial_variables(config.model, state.variables, cache_dir())
     state = state.replace(**jax.device_put(variables, replicated(task.mesh)))
-    return _Start(state, weights, 0)
+    return _Begin(state, weights)
 
 
-def _saved_state(config: Config, task: Task, info: RunInfo, checkpoints: Checkpoints) -> _Start:
+def _saved_state(config: Config, task: Task, info: RunInfo, checkpoints: Checkpoints) -> _Begin:
     """Returns the last saved state, or the first state if none was saved."""
     restored = checkpoints.restore_latest(abstract_state(task))
     if not restored:
         return _first_state(config, task)
     state, meta = restored
-    return _Start(state, info.weights, meta.epoch)
+    return _Begin(state, info.weights, meta.history, meta.seconds)
 
 
-def _with_trained_epochs(config: Config, done: int) -> Config:
-    """Returns `config` with at least the `done` epochs that are already trained."""
+def _with_trained_epochs(config: Config, begin: _Begin) -> Config:
+    """Returns `config` with at least the epochs that are already trained."""
+    done = len(begin.history)
     if config.train.epochs >= done:
         return config
     say(f"{done} epochs are trained already, not {config.train.epochs}: ending at epoch {done}")
     return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=done))
 
 
-def _describe(config: Config, data: DataInfo, start: _Start, before: RunInfo | None) -> RunInfo:
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
-    return describe_run(config, data, start.weights, parameters, before)
+def _describe(config: Config, data: DataInfo, begin: _Begin, before: RunInfo | None) -> RunInfo:
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(begin.state.params))
+    if before and before.scored > len(begin.history):  # they were of a checkpoint that is damaged
+        before = dataclasses.replace(before, scored=0, digests={})
+    return describe_run(config, data, begin.weights, parameters, before)
 
 
 def _run(
-    session: Session, start: _Start, epoch_done: Callable[[Row], None], resumed: bool
+    session: Session,
+    begin: _Begin,
+    stop: StopRequest,
+    epoch_done: Callable[[Row], None],
+    resumed: bool,
 ) -> RunResults:
-    """Trains the epochs after `start` and writes the report."""
-    done = start.epochs
-    history = read_history(session.workdir, done)
-    cut_history(session.workdir, done)
+    """Trains the epochs after `begin` and writes the report."""
+    repair_history(session.workdir, begin.history, cut=True)
     create(session.workdir, session.info, session.dataset)
-    _announce(session, resumed, done)
-    state, history = _train(session, start.state, history, epoch_done)
-    results = finish.finish(session, state, history)
-    info = dataclasses.replace(session.info, finished=session.config.train.epochs)
-    write_info(session.workdir, info)
-    return results
+    _announce(session, resumed, begin)
+    state, history = _train(session, begin, stop, epoch_done)
+    stop.hint = lambda: "all epochs are saved; run the same command again to write the report"
+    return finish.finish(session, state, history, finished=len(history))
 
 
-def _announce(session: Session, resumed: bool, done: int) -> None:
+def _announce(session: Session, resumed: bool, begin: _Begin) -> None:
     """Prints model, device and warnings."""
     info = session.info
     weights = "" if info.lacks_pretraining else f", initial weights: {info.weights.describe()}"
@@ -174,56 +197,126 @@ def _announce(session: Session, resumed: bool, done: int) -> None:
     for line in info.cautions():
         warn(line)
     if resumed:
-        say(f"resuming after epoch {done}" if done else "no epoch was saved: starting over")
+        step = int(begin.state.step)
+        say(
+            f"resuming after {_place(session, step)}"
+            if step
+            else "nothing was saved: starting over"
+        )
+
+
+def _place(session: Session, step: int) -> str:
+    """Returns 'epoch 3' or 'step 57 of 186 of epoch 3'."""
+    steps = steps_per_epoch(len(session.sets["train"]), session.config.train.batch_size)
+    epochs, within = divmod(step, steps)
+    return f"step {within:,} of {steps:,} of epoch {epochs + 1}" if within else f"epoch {epochs}"
 
 
 def _train(
-    session: Session,
-    state: TrainState,
-    history: list[Row],
-    epoch_done: Callable[[Row], None],
+    session: Session, begin: _Begin, stop: StopRequest, epoch_done: Callable[[Row], None]
 ) -> tuple[TrainState, list[Row]]:
     """Trains the remaining epochs, and records and saves each before the next one starts."""
     config, items = session.config.train, len(session.sets["train"])
-    first = len(history) + 1
+    state, history = begin.state, begin.history
+    meta = Meta(
+        epoch=len(history),
+        config=session.info.config,
+        classes=session.dataset.classes,
+        frontend=session.task.frontend,
+        versions=session.info.session.versions,
+        history=history,
+        seconds=begin.seconds,
+    )
+    saver = Saver(session.checkpoints, meta, config.save_every)
+    stop.hint = lambda: _resume_hint(session)
+    steps = int(state.step) - len(history) * steps_per_epoch(items, config.batch_size)
+    done = min(items, steps * config.batch_size)
     writer = logs.EventLog(session.workdir / TENSORBOARD, session.info.config, int(state.step))
     drawn_at = time.monotonic()
-    saver = EpochSaver(session.checkpoints)
+
+    def step_done(epoch: int, images: int, state: TrainState) -> None:
+        saver.step_done(state)
+        stop.check()
+        bar.step_done(epoch, images, state.metrics)
+
+    def close_saver() -> None:
+        if not is_removed(session.workdir):
+            with stop.saving():
+                saver.close()
+
+    def save(state: TrainState) -> None:
+        saver.step_done(state)
+        close_saver()
+
     with (
         ending(writer.close),
-        contextlib.closing(TrainingBar(config.epochs, items, first)) as bar,
-        ending(saver.close),
+        contextlib.closing(TrainingBar(config.epochs, items, len(history) + 1, done)) as bar,
+        ending(close_saver),
+        _bad_values_explained(session, save),
     ):
-        if first == 1:
+        if not history:
             masked = np.stack([example.masked for example in finish.mask_examples(session)])
             writer.write_images("train", 0, {"augmented": masked})
-
-        def step_done(epoch: int, images: int, measured: Metrics) -> None:
-            session.check()
-            bar.step_done(epoch, images, measured)
-
-        session.check()
-        for epoch in train_epochs(session.task, config, session.sets, state, first, step_done):
-            state, row = epoch.state, epoch.row
-            history = [*history, row]
-            append_history(session.workdir, row)
-            meta = Meta(
-                epoch=row["epoch"],
-                config=session.info.config,
-                classes=session.dataset.classes,
-                frontend=session.task.frontend,
-                versions=session.info.session.versions,
-            )
-            saver.epoch_done(state, meta, row)
+        stop.check()
+        start = Start(state, len(history), begin.seconds)
+        epochs = train_epochs(
+            session.task, config, session.sets, start, step_done, stepping=stop.deferred
+        )
+        for state, row, confusion in epochs:
+            history = (*history, row)
+            with stop.saving():
+                append_history(session.workdir, row)
+                saver.epoch_done(state, row)
             writer.write_scores(row)
             if row["epoch"] == config.epochs or time.monotonic() > drawn_at + DRAWING_SECONDS:
-                image = _confusion_image(epoch.confusion, session.dataset.classes)
+                image = _confusion_image(confusion, session.dataset.classes)
                 writer.write_images("val", row["step"], {"confusion": image})
                 drawn_at = time.monotonic()
             bar.epoch_done(row)
             epoch_done(dict(row))
         writer.write_completed()
-    return state, history
+    return state, list(history)
+
+
+def _resume_hint(session: Session) -> str:
+    """Returns what was saved, for the line after a stop."""
+    step = session.checkpoints.latest_step()
+    if not step:
+        return "nothing was saved; run the same command again to start over"
+    return f"saved up to {_place(session, step)}; run the same command again to resume there"
+
+
+@contextlib.contextmanager
+def _bad_values_explained(session: Session, save: Callable[[TrainState], None]) -> Iterator[None]:
+    """Turns `NotFiniteError` into a `UserError`, after the state before the step was saved."""
+    try:
+        yield
+    except NotFiniteError as error:
+        details = ["items of the step:", *_names(session, error.items)] if error.items else []
+        if error.items is None:
+            where = "in its validation, or all its steps were skipped"
+            way_out = ""
+        else:
+            save(error.state)
+            where = f"after {_place(session, int(error.state.step))}"
+            way_out = ", or run the same command with train.on_nan=skip"
+        saved = session.checkpoints.latest_step()
+        kept = f"saved up to {_place(session, saved)}" if saved else "nothing was saved"
+        rate = session.config.train.learning_rate
+        raise UserError(
+            f"epoch {error.epoch}: the loss, a gradient or a running statistic is infinite or NaN "
+            f"{where} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
+            f"--workdir{way_out}",
+            details,
+        ) from None
+
+
+def _names(session: Session, items: Int[np.ndarray, " batch"]) -> list[str]:
+    """Returns the names of items of the training split."""
+    index = session.dataset.indices("train")
+    names = [session.dataset.items[index[i]].name for i in items[:MAX_NAMES]]
+    more = len(items) - len(names)
+    return [*names, f"and {more:,} more"] if more else names
 
 
 def _confusion_image(

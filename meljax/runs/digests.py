@@ -1,0 +1,31 @@
+"""Digests of the files of a run, which reveal damage: they are in `config.json`."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from meljax.runs.directory import CALIBRATION, METRICS, PREDICTIONS, remedy
+from meljax.runs.info import RunInfo
+from meljax.util.errors import UserError
+
+
+def with_digests(workdir: Path, info: RunInfo, epochs: int) -> RunInfo:
+    """Returns `info` with the digests of the files that were just written after `epochs`."""
+    names = [name for name in (METRICS, PREDICTIONS, CALIBRATION) if (workdir / name).is_file()]
+    digests = {name: _digest(workdir / name, epochs) for name in names}
+    return dataclasses.replace(info, scored=epochs, digests=digests)
+
+
+def check_digest(workdir: Path, info: RunInfo, name: str) -> None:
+    """Raises `UserError` if the file `name` is not as it was written."""
+    path = workdir / name
+    if name in info.digests and info.digests[name] != _digest(path, info.scored):
+        raise UserError(f"{path} is damaged or was edited; to write it again: {remedy(workdir)}")
+
+
+def _digest(path: Path, epochs: int) -> str:
+    """Returns the sha256 of a file; of `metrics.jsonl`, only that of the first `epochs` lines."""
+    content = path.read_bytes()
+    if path.name == METRICS:
+        content = b"".join(content.splitlines(keepends=True)[:epochs])
+    return hashlib.sha256(content).hexdigest()

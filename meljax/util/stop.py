@@ -1,0 +1,130 @@
+"""Stops a command at Ctrl-C or SIGTERM: at once, between two steps, or after a limit of time."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+STOP_SECONDS = 4.0
+"""Time in s after a signal until the process ends, whatever it does."""
+
+SAVE_SECONDS = 60.0
+"""The same while something is saved."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """A request to stop, by Ctrl-C or SIGTERM.
+
+    The signal handler raises `KeyboardInterrupt`, except within `deferred` and `saving`, which
+    raise it at their end, and if a signal has arrived before. If the exception is lost, as in a
+    callback of C code, `check` raises it again, and a thread ends the process after `STOP_SECONDS`.
+
+    Attributes:
+      hint: returns what was saved and how to go on, for the line that is printed.
+    """
+
+    def __init__(self) -> None:
+        self.hint: Callable[[], str] = lambda: ""
+        self._signal: int | None = None
+        self._deferring = 0
+        self._saving = False
+
+    def receive(self, signum: int, _: object) -> None:
+        """Handles the signal."""
+        first = self._signal is None
+        self._signal = self._signal or signum
+        if first and not self._deferring:
+            raise KeyboardInterrupt(signum)
+
+    def check(self) -> None:
+        """Raises `KeyboardInterrupt` if a signal has arrived."""
+        if self._signal is not None:
+            raise KeyboardInterrupt(self._signal)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Lets the block end before a signal stops the command; the block may `check`."""
+        self._deferring += 1
+        try:
+            yield
+        finally:
+            self._deferring -= 1
+        self.check()
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Like `deferred`, with `SAVE_SECONDS` for the block."""
+        self._saving = True
+        try:
+            with self.deferred():
+                yield
+        finally:
+            self._saving = False
+
+    @contextlib.contextmanager
+    def handling_signals(self, signals: Sequence[int], limited: bool = True) -> Iterator[None]:
+        """Handles `signals` inside the block, and restores the earlier handlers after it.
+
+        A `KeyboardInterrupt` lost in a callback is not reported, because `check` raises it again.
+        If `limited`, the process ends at the latest `STOP_SECONDS` after the first signal.
+        """
+        report = sys.unraisablehook
+
+        def report_others(unraisable: Any) -> None:
+            if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+                report(unraisable)
+
+        with self._time_limit() if limited else contextlib.nullcontext():
+            before = [signal.signal(number, self.receive) for number in signals]
+            sys.unraisablehook = report_others
+            try:
+                yield
+            finally:
+                sys.unraisablehook = report
+                for number, handler in zip(signals, before, strict=True):
+                    signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        """Ends the process some time after a signal, even if it never returns to Python.
+
+        Python runs signal handlers only between two instructions of the main thread. The number of
+        a signal is written to the pipe at once.
+        """
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        left = threading.Event()
+
+        def watch() -> None:
+            number = os.read(read_end, 1)
+            while number and number[0] not in SIGNALS:  # such as a new size of the terminal
+                number = os.read(read_end, 1)
+            os.close(read_end)
+            arrived = time.monotonic()
+            while number and not left.wait(0.05):
+                limit = SAVE_SECONDS if self._saving else STOP_SECONDS
+                if time.monotonic() > arrived + limit:
+                    print(f"\n{self.line()}", file=sys.stderr, flush=True)
+                    os._exit(128 + number[0])
+
+        before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        watcher = threading.Thread(target=watch, name="stop", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            left.set()
+            os.close(write_end)
+            watcher.join()
+
+    def line(self) -> str:
+        """Returns the line that is printed after a stop."""
+        hint = self.hint()
+        return f"meljax: stopped{f'; {hint}' if hint else ''}"
