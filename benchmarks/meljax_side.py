@@ -31,13 +31,13 @@ from protocol import CLASSES, serve, set_size
 from meljax.config import MaskConfig, MelConfig, TrainConfig
 from meljax.data.batches import epoch_order, make_device_set
 from meljax.evaluation.forward import window_logits
-from meljax.evaluation.metrics import Metrics, cross_entropy
+from meljax.evaluation.metrics import cross_entropy
 from meljax.features.frontend import Frontend
 from meljax.features.spec_augment import mask_image
 from meljax.models.resnet import ResNet18
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, TrainState, init_state, make_optimizer
-from meljax.training.step import train_epoch, train_images, train_step
+from meljax.training.step import train_images, train_step, train_steps
 from meljax.util import devices
 from meljax.util.devices import jit, make_mesh, replicated
 
@@ -63,7 +63,7 @@ class Side:
             self.place,
         )
         self.state = init_state(self.task, key(0, Stream.INIT))
-        self.metrics = jax.device_put(Metrics.zero(CLASSES), self.place)
+        self.done = 0  # steps
         order = epoch_order(key(0, Stream.ORDER, 1), items, batch, self.task.mesh.size)
         self.order = jax.device_put(order, self.place)
         self.masks_key = jax.device_put(key(0, Stream.AUGMENT), self.place)
@@ -74,12 +74,13 @@ class Side:
     def train(self, count: int) -> int:
         """Takes steps like a run, one by one or by whole epochs; returns their number."""
         whole = devices.steps_in_one_program()
-        at_once, take = (len(self.order), train_epoch) if whole else (1, train_step)
+        at_once = len(self.order) if whole else 1
         times = -(-count // at_once)
         for _ in range(times):
-            self.state, self.metrics = take(
-                self.task, self.state, self.metrics, self.data, self.order, self.masks_key
-            )
+            arguments = self.task, self.state, self.data, self.order, self.masks_key
+            end = self.done + at_once
+            self.state = train_steps(*arguments, end) if whole else train_step(*arguments)
+            self.done = end
         jax.block_until_ready(self.state)
         return times * at_once
 

@@ -1,12 +1,16 @@
 """Strict settings of JAX, four emulated devices, and small data sets and runs."""
 
 import fcntl
+import json
 import os
 import tempfile
 from collections.abc import Callable
 
-# Set before JAX is imported. Four devices are emulated for the tests of several devices.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+# Set before JAX is imported. Four devices are emulated for the tests of several devices. Programs
+# are optimized less than usual, because small ones take longer to compile than to run.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests are offline: downloads come from this machine.
 os.environ["https_proxy"] = "http://127.0.0.1:9"
@@ -14,7 +18,7 @@ os.environ["https_proxy"] = "http://127.0.0.1:9"
 os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME_OF_TESTS"]
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 from pathlib import Path
 
@@ -200,6 +204,18 @@ def trained(config: str, data: Path | str, name: str, **keys) -> Path:
         assert main(command(config, data, workdir, **keys)) == 0
 
     return once(name, make)
+
+
+def edit_info(run: Path, change: Callable[[dict], None]) -> None:
+    """Changes the content of a run's `config.json` in place, and its digest."""
+    from meljax.util.typed_json import digest
+
+    path = run / "config.json"
+    info = json.loads(path.read_text())
+    content = {name: info[name] for name in info if name not in ("format", "sha256")}
+    change(content)
+    saved = {"format": info["format"], "sha256": digest(content)} | content
+    path.write_text(json.dumps(saved))
 
 
 SMALL = {

@@ -111,7 +111,7 @@ def make_info(classes, settings=None, weights=IMAGENET, parameters=1_234_567, **
         weights=weights,
         parameters=parameters,
         data=DataInfo(**defaults | data),
-        sessions=(SessionInfo("cpu", "cpu", 1, {"python": "3.11"}),),
+        sessions=(SessionInfo("cpu", "cpu", 1, {"python": "3.11"}, {"meljax": "0a1b2c"}),),
     )
 
 

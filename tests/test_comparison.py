@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import edit_info
 from PIL import Image
 from samples import (
     HOSTILE,
@@ -27,7 +28,7 @@ from meljax.data.manifest import Item
 from meljax.reports import comparison_page, figures, html_page
 from meljax.reports.ranking import headline
 from meljax.runs.history import append_history, read_history
-from meljax.runs.info import read_info, write_info
+from meljax.runs.info import read_info, require_info, write_info
 from meljax.runs.predictions import (
     calibration_of,
     read_predictions,
@@ -315,7 +316,7 @@ def test_times_and_speeds_are_those_of_uneven_epochs(tmp_path):
     """All epochs of both runs have the same accuracy; the loss is lowest at the third."""
     for name, last in (("a", 90), ("b", 600)):
         leave_run(tmp_path / name, epochs=4, settings={"train.epochs": 4})
-        history = read_history(tmp_path / name, 4)
+        history = read_history(tmp_path / name, require_info(tmp_path / name))
         (tmp_path / name / "metrics.jsonl").unlink()
         pace = zip(history, (9, 2, 3, 4), (10, 70, 80, last), (3.0, 2.0, 1.0, 2.0), strict=True)
         for row, seconds, speed, loss in pace:
@@ -357,7 +358,7 @@ def test_validation_is_solid_and_training_dashed_in_compared_curves(two, monkeyp
     assert drawn.keys() == columns.keys()
     for title, (solid, dashed) in columns.items():
         for curve, name, color in zip(drawn[title], ("a", "b"), figures.RUNS, strict=False):
-            history = read_history(two / name, 3 if name == "a" else 8)
+            history = read_history(two / name, require_info(two / name))
             assert curve.label.startswith(f"{name} (")
             assert curve.color == color
             np.testing.assert_array_equal(curve.solid, [row[solid] for row in history])
@@ -530,9 +531,7 @@ def test_a_calibration_of_other_weights_is_not_shown(two):
 
 @pytest.mark.parametrize("lost", ["sessions", "parameters"])
 def test_an_incomplete_record_is_refused(two, lost):
-    info = json.loads((two / "a" / "config.json").read_text())
-    del info[lost]
-    (two / "a" / "config.json").write_text(json.dumps(info))
+    edit_info(two / "a", lambda info: info.pop(lost))
     with pytest.raises(UserError, match=r"config.json is damaged"):
         compared(two, "a", "b")
 

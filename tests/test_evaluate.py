@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command, tone
+from conftest import command, edit_info, tone
 from samples import confused
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
@@ -306,9 +306,8 @@ def test_training_files_are_counted_in_every_split(muddled_run, muddle, tmp_path
 def with_data_keys(run: Path, copy: Path, **keys) -> Path:
     """Returns a copy of a run whose config has other keys of the data group."""
     shutil.copytree(run, copy)
-    info = json.loads((copy / "config.json").read_text())
-    info["config"] |= {f"data.{key}": value for key, value in keys.items()}
-    (copy / "config.json").write_text(json.dumps(info))
+    changed = {f"data.{key}": value for key, value in keys.items()}
+    edit_info(copy, lambda info: info["config"].update(changed))
     return copy
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from conftest import small_config
 from samples import history, make_info
-from test_checkpoints import meta
 from test_scorer import device_set, make_dataset, make_model
 from test_step import NAMES, make_task
 
 from meljax.evaluation.grad_cam import evidence
 from meljax.features.samples import to_float
 from meljax.runs.session import Session
+from meljax.training.checkpoint_meta import Meta
 from meljax.training.checkpoints import Checkpoints
 from meljax.training.rng import Stream, key
 from meljax.training.state import init_state
@@ -28,7 +28,9 @@ def scored_run(tmp_path, saved_epoch, **keys):
     state = init_state(task, key(0, Stream.INIT))
     rows = [row | {"epoch": number, "step": number} for number, row in enumerate(history(2), 1)]
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state, meta(saved_epoch), rows[saved_epoch - 1])
+    saved = tuple(rows[:saved_epoch])
+    state = state.replace(step=jnp.int32(saved_epoch))
+    checkpoints.save(state, Meta(saved_epoch, {}, NAMES, task.frontend, {}, saved))
     checkpoints.wait()
     session = Session(
         config=small_config(**keys),
@@ -38,7 +40,6 @@ def scored_run(tmp_path, saved_epoch, **keys):
         task=task,
         sets=make_device_sets(task, dataset),
         checkpoints=checkpoints,
-        check=lambda: None,
     )
     with contextlib.closing(checkpoints):
         return finish.score(session, state, rows)

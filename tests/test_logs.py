@@ -127,7 +127,7 @@ def test_scores_are_on_the_disk_before_the_file_is_closed(tmp_path):
 def test_a_run_logs_settings_and_the_scores_of_every_epoch(muddled_run):
     folder = muddled_run / TENSORBOARD
     written = {split: values(folder / split) for split in logs.SPLITS}
-    for row in read_history(muddled_run, 3):
+    for row in read_history(muddled_run, require_info(muddled_run)):
         step = row.pop("step")
         for name, score in row.items():
             split, tag = ("train", name)
@@ -146,7 +146,7 @@ def test_a_run_logs_its_confusion_matrix(muddled_run, muddle, tmp_path, monkeypa
     monkeypatch.setattr(train, "DRAWING_SECONDS", 0)
     arguments = command("cnn", muddle, tmp_path / "run", train__epochs=5, data__window=0.16)
     assert main(arguments) == 0
-    rows = read_history(tmp_path / "run", 5)
+    rows = read_history(tmp_path / "run", require_info(tmp_path / "run"))
     val = values(tmp_path / "run" / TENSORBOARD / "val")
     assert [step for tag, step in val if tag == "loss"] == [row["step"] for row in rows]
     drawn = {step: value for (tag, step), value in val.items() if tag == "confusion"}
@@ -189,7 +189,7 @@ def test_tensorboard_reads_a_run(muddled_run):
     )
     handler = list_session_groups.Handler(RequestContext(), context, "", request)
     (group,) = handler.run().session_groups
-    row = read_history(muddled_run, 3)[-1]
+    row = read_history(muddled_run, require_info(muddled_run))[-1]
     shown = {f"{m.name.group}_{m.name.tag}": m.value for m in group.metric_values}
     for name, score in row.items():
         if name.startswith(("train_", "val_")):

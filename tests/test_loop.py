@@ -2,6 +2,7 @@
 
 import types
 
+import jax.numpy as jnp
 from conftest import small_config
 from test_step import make_data, make_task
 
@@ -23,14 +24,14 @@ def test_the_speed_is_that_of_training_without_the_scoring_after_it(monkeypatch)
     monkeypatch.setattr(loop, "score_split", score_slowly)
     told = []
 
-    def step_done(epoch, images, measured):
+    def step_done(epoch, images, state):
         now[0] += 1
-        told.append((epoch, images, int(measured.count)))
+        told.append((epoch, images, int(state.metrics.count)))
 
     task, config = make_task(), small_config(train__epochs=2, train__batch_size=8).train
     sets = {"train": make_data(task), "val": make_data(task, 8)}
-    state = init_state(task, key(0, Stream.INIT))
-    (epoch,) = loop.train_epochs(task, config, sets, state, 2, step_done)
+    state = init_state(task, key(0, Stream.INIT)).replace(step=jnp.int32(3))
+    (epoch,) = loop.train_epochs(task, config, sets, loop.Start(state, 1), step_done)
     assert told == [(2, 8, 8), (2, 8, 16), (2, 5, 21)]
     assert epoch.row["images_per_second"] == 21 / 3
     assert epoch.row["seconds"] == 8

@@ -9,12 +9,13 @@ import subprocess
 
 import pytest
 import soundfile
+from conftest import edit_info
 from samples import Page, inlined, section_under, table_under
 
 from meljax.commands import report
 from meljax.runs.directory import CALIBRATION, CONFIG, METRICS, PREDICTIONS, SPLIT, locked
 from meljax.runs.history import read_history
-from meljax.runs.info import read_info
+from meljax.runs.info import read_info, require_info
 from meljax.util.errors import UserError
 from meljax.workflows.train import train
 
@@ -34,9 +35,8 @@ def contents(folder):
 
 
 def edit(run, **changes):
-    info = json.loads((run / "config.json").read_text())
-    info["config"] |= {key.replace("__", "."): value for key, value in changes.items()}
-    (run / "config.json").write_text(json.dumps(info))
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    edit_info(run, lambda info: info["config"].update(changed))
 
 
 def refused(arguments, capsys):
@@ -120,7 +120,7 @@ def test_the_worst_mistakes_are_those_of_the_best_epoch_on_validation_files(mudd
 
 
 def test_the_page_has_the_scores_of_the_best_and_the_last_epoch(muddled_run):
-    rows = read_history(muddled_run, 3)
+    rows = read_history(muddled_run, require_info(muddled_run))
     best = max(rows, key=lambda row: (row["val_accuracy"], -row["val_loss"], -row["epoch"]))
     page = (muddled_run / "report.html").read_text()
     header, *table = table_under("Scores", page)
@@ -155,7 +155,7 @@ def test_a_damaged_checkpoint_is_skipped_and_left_unchanged(run, tmp_path, capsy
     assert report.main([str(run), f"--out={tmp_path / 'out'}"]) == 0
     assert contents(run) == before
     assert "is damaged" in capsys.readouterr().err
-    epochs = {row["step"]: row["epoch"] for row in read_history(run, 3)}
+    epochs = {row["step"]: row["epoch"] for row in read_history(run, require_info(run))}
     sentence = f"After {epochs[steps[-2]]} epoch"
     assert sentence in Page((tmp_path / "out" / "report.html").read_text()).shown
 

@@ -15,7 +15,7 @@ from meljax.features.frontend import Frontend
 from meljax.models.registry import build
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, init_state, make_optimizer
-from meljax.training.step import train_epoch, train_step
+from meljax.training.step import train_step, train_steps
 from meljax.util.devices import make_mesh, replicated
 from meljax.workflows.finish import masked_images
 
@@ -51,10 +51,10 @@ def run(task: Task, count: int, batch: int = 8, again: bool = False):
     order = jax.device_put(order, place)
     losses = []
     for _ in range(count):
-        measured = jax.device_put(Metrics.zero(CLASSES), place)
         masks_key = jax.device_put(key(0, Stream.AUGMENT), place)
-        state, measured = train_step(task, state, measured, data, order, masks_key)
-        losses.append(float(measured.loss))
+        state = train_step(task, state, data, order, masks_key)
+        losses.append(float(state.metrics.loss))
+        state = state.replace(metrics=jax.device_put(Metrics.zero(CLASSES), place))
     return state, losses
 
 
@@ -79,31 +79,41 @@ def test_the_same_seed_gives_the_same_bits():
         np.testing.assert_array_equal(a, b)
 
 
-def test_an_steps_in_one_program_equals_single_steps():
-    devices = 4
-    task = make_task(devices)
+def begin(task: Task):
+    """Returns a state, the data, the order of an epoch and the key of the masks."""
     data, place = make_data(task), replicated(task.mesh)
-    order = epoch_order(key(0, Stream.ORDER, 1), len(data), 8, devices)
+    order = epoch_order(key(0, Stream.ORDER, 1), len(data), 8, task.mesh.size)
     masks_key = jax.device_put(key(0, Stream.AUGMENT), place)
+    return init_state(task, key(0, Stream.INIT)), data, jax.device_put(order, place), masks_key
 
-    def begin():
-        state = init_state(task, key(0, Stream.INIT))
-        return state, jax.device_put(Metrics.zero(CLASSES), place)
 
-    order = jax.device_put(order, place)
-    state, measured = begin()
-    for _ in range(len(order)):
-        state, measured = train_step(task, state, measured, data, order, masks_key)
-    whole, same = train_epoch(task, *begin(), data, order, masks_key)
-    assert int(whole.step) == int(state.step) == len(order)
-    measured, same = metrics.fetch(measured, same)
-    assert measured.count == same.count == len(data)
+def test_steps_in_one_program_equal_single_steps():
+    task = make_task(4)
+    state, *rest = begin(task)
+    for _ in range(3):
+        state = train_step(task, state, *rest)
+    whole = train_steps(task, begin(task)[0], *rest, 3)
+    assert int(whole.step) == int(state.step) == 3
+    measured, same = metrics.fetch(state.metrics, whole.metrics)
+    assert measured.count == same.count == 21
     np.testing.assert_allclose(same.loss, measured.loss, rtol=1e-4)
     np.testing.assert_array_equal(same.confusion.sum(1), measured.confusion.sum(1))
     for a, b in zip(
         jax.tree.leaves(whole.batch_stats), jax.tree.leaves(state.batch_stats), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_number_of_steps_in_a_program_has_no_effect():
+    task = make_task()
+    state, *rest = begin(task)
+    parts = train_steps(task, train_steps(task, state, *rest, 1), *rest, 3)
+    assert_same_bits(parts, train_steps(task, begin(task)[0], *rest, 3))
+
+
+def assert_same_bits(one, other) -> None:
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -123,10 +133,8 @@ def test_every_step_has_different_windows_and_masks():
         state = init_state(task, key(0, Stream.INIT))
         state = state.replace(step=jax.device_put(np.int32(step), replicated(task.mesh)))
         order = jax.device_put(row, replicated(task.mesh))
-        measured = jax.device_put(Metrics.zero(CLASSES), replicated(task.mesh))
         masks_key = jax.device_put(key(0, Stream.AUGMENT), replicated(task.mesh))
-        measured = train_step(task, state, measured, data, order, masks_key)[1]
-        return float(measured.loss)
+        return float(train_step(task, state, data, order, masks_key).metrics.loss)
 
     assert loss_at(3) == loss_at(3)
     assert loss_at(3) != loss_at(4)
@@ -141,10 +149,10 @@ def test_padding_has_no_effect_on_the_weights():
     def step(row: list[int]):
         order = jax.device_put(np.array([row], np.int32), place)
         state = init_state(task, key(0, Stream.INIT))
-        return train_step(task, state, Metrics.zero(CLASSES), data, order, key(0, Stream.AUGMENT))
+        return train_step(task, state, data, order, key(0, Stream.AUGMENT))
 
-    padded, measured = step([4, 9, 11] + [PADDING] * 5)
-    alone, expected = step([4, 9, 11])
+    padded, alone = step([4, 9, 11] + [PADDING] * 5), step([4, 9, 11])
+    measured, expected = padded.metrics, alone.metrics
     assert measured.count == expected.count == 3
     np.testing.assert_allclose(measured.loss_sum, expected.loss_sum, rtol=1e-6)
     for a, b in zip(
@@ -157,14 +165,103 @@ def test_padding_has_no_effect_on_the_weights():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
 
 
-def test_an_steps_in_one_program_skips_the_steps_after_a_bad_loss():
+SPOILED = {
+    # The loss is NaN.
+    "a NaN weight": ("params", lambda x: x.at[0].set(jnp.nan)),
+    # The loss is finite, the square of a gradient overflows.
+    "a gradient": ("params", lambda x: x * 1e25),
+    # Statistics have no effect on the loss in training.
+    "a statistic": ("batch_stats", lambda x: x.at[0].set(jnp.inf)),
+}
+
+
+def spoil(state, what: str):
+    """Returns a state whose next step has an infinite or NaN value."""
+    where, change = SPOILED[what]
+    layer = "fc" if where == "params" else "bn1"
+    values = getattr(state, where)
+    return state.replace(**{where: values | {layer: jax.tree.map(change, values[layer])}})
+
+
+def without_metrics(state):
+    return jax.device_get((state.params, state.batch_stats, state.opt_state))
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_step_with_a_bad_value_changes_nothing(what):
     task = make_task()
-    data, place = make_data(task), replicated(task.mesh)
-    order = jax.device_put(epoch_order(key(0, Stream.ORDER, 1), len(data), 8, 1), place)
-    state = init_state(task, key(0, Stream.INIT))
-    broken = state.replace(params=jax.tree.map(lambda x: x * jnp.nan, state.params))
-    measured = jax.device_put(Metrics.zero(CLASSES), place)
-    after, measured = train_epoch(task, broken, measured, data, order, key(0, Stream.AUGMENT))
-    assert int(after.step) == 1 < len(order)
-    assert int(measured.first_bad_step) == 0
-    assert int(measured.count) == 8
+    state, *rest = begin(task)
+    state = spoil(train_step(task, state, *rest), what)
+    before = without_metrics(state)
+    after = train_step(task, state, *rest)
+    assert int(after.step) == 1
+    assert int(after.metrics.first_bad_step) == 1
+    assert (int(after.metrics.count), int(after.metrics.skipped)) == (8, 0)
+    assert_same_bits(without_metrics(after), before)
+
+
+def test_a_bad_step_ends_a_program_of_many_steps():
+    task = make_task()
+    state, *rest = begin(task)
+    after = train_steps(task, spoil(state, "a NaN weight"), *rest, 3)
+    assert int(after.step) == 0
+    assert int(after.metrics.first_bad_step) == 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_bad_steps_are_skipped_until_the_third_in_a_row(together):
+    task = make_task()._replace(skip_bad=True)
+    state, *rest = begin(task)
+    state = spoil(state, "a NaN weight")
+    before = without_metrics(state)
+    if together:
+        state = train_steps(task, state, *rest, 3)
+    else:
+        for _ in range(3):
+            state = train_step(task, state, *rest)
+    assert int(state.step) == int(state.metrics.first_bad_step) == 2
+    assert int(state.metrics.skipped) == int(state.skips) == 2
+    assert int(state.metrics.count) == 0
+    assert_same_bits(without_metrics(state), before)
+
+
+def test_training_goes_on_after_a_skipped_step():
+    """The batch with a NaN sample has no effect; the masks of later steps are the same."""
+    task = make_task()._replace(skip_bad=True)
+    state, data, order, masks_key = begin(task)
+    bad = int(order[1, 0])
+    buffer = data.buffer.astype(jnp.float32) / 2**15
+    spoiled = data.replace(buffer=buffer.at[data.offset[bad] + 700].set(jnp.nan))
+    for _ in range(3):
+        state = train_step(task, state, spoiled, order, masks_key)
+    assert (int(state.step), int(state.skips)) == (3, 0)
+    assert (int(state.metrics.skipped), int(state.metrics.count)) == (1, 13)
+    assert int(state.metrics.first_bad_step) == metrics.NEVER
+    expected = train_step(task, begin(task)[0], data.replace(buffer=buffer), order, masks_key)
+    expected = expected.replace(step=expected.step + 1)
+    expected = train_step(task, expected, data.replace(buffer=buffer), order, masks_key)
+    assert_same_bits(without_metrics(state), without_metrics(expected))
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3])
+def test_gradients_are_clipped_by_their_norm(clip_norm):
+    """Adam's first moment is a tenth of the clipped gradient after one step."""
+
+    def moment(clip_norm: float) -> np.ndarray:
+        config = small_config(train__clip_norm=clip_norm).train
+        task = make_task()._replace(optimizer=make_optimizer(config, 21))
+        state, *rest = begin(task)
+        adam = [
+            each
+            for each in jax.tree.leaves(
+                train_step(task, state, *rest).opt_state, is_leaf=lambda x: hasattr(x, "mu")
+            )
+            if hasattr(each, "mu")
+        ]
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(adam[0].mu)]) * 10
+
+    plain, clipped = moment(0.0), moment(clip_norm)
+    norm = np.linalg.norm(plain)
+    assert 1e-3 < norm < 1e3
+    scale = min(1, clip_norm / norm) if clip_norm else 1
+    np.testing.assert_allclose(clipped, plain * scale, rtol=1e-4, atol=1e-9)

@@ -1,5 +1,6 @@
 """`config.json` and its content, `RunInfo`: settings, initial weights, data and devices."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -255,22 +256,21 @@ def read_info(workdir: Path) -> RunInfo | None:
 
 
 def _read_info(path: Path) -> RunInfo:
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         saved = json.loads(path.read_text(encoding="utf-8"))
-        form, sha256 = saved.pop("format", None), saved.pop("sha256", None)
+        form = saved.pop("format", None) if isinstance(saved, dict) else None
         if type(form) is int and form != FORMAT:
             raise UserError(
                 f"{path} has format {form}, but meljax {__version__} reads format {FORMAT}; use "
                 "the version of meljax that wrote it"
             )
-        if sha256 == digest(saved):
+        if form == FORMAT and saved.pop("sha256", None) == digest(saved):
             info = from_values(RunInfo, saved)
-            # Keys that are newer than the run get their defaults.
-            info = dataclasses.replace(info, config=config_lib.flat(info.settings()))
-            if info.config["model.name"] in NETWORKS and info.sessions:
-                return info
-    except (ValueError, AttributeError, RecursionError):
-        pass
+            with contextlib.suppress(UserError):  # a key is unknown or its value is not allowed
+                # Keys that are newer than the run get their defaults.
+                info = dataclasses.replace(info, config=config_lib.flat(info.settings()))
+                if info.config["model.name"] in NETWORKS and info.sessions:
+                    return info
     raise UserError(f"{path} is damaged or was edited; restore it, or use another directory")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.scores import Predicted
+from meljax.runs.directory import METRICS, remedy
 from meljax.runs.history import read_history
 from meljax.runs.info import RunInfo, require_info
 from meljax.runs.predictions import Calibration, read_calibration, read_predictions
@@ -53,7 +54,10 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     for path, name in zip(paths, names, strict=True):
         info = require_info(path)
         scores, history = read_predictions(path, info), read_history(path, info)
-        scored, unscored = history[: info.scored], len(history) - info.scored
+        epochs = scores[0].epoch
+        scored, unscored = history[:epochs], len(history) - epochs
+        if unscored < 0:
+            raise UserError(f"{path / METRICS} is damaged; to write it again: {remedy(path)}")
         calibration = read_calibration(path, info)
         records.append(RunRecord(name, path, info, scored, unscored, scores, calibration))
     return records

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import logging
 
@@ -168,11 +168,20 @@ def quiet_libraries() -> Iterator[None]:
     before = logging.get_verbosity(), asyncio.level
     logging.set_verbosity(logging.FATAL)
     asyncio.setLevel(standard_logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        # If one array of a checkpoint is damaged, orbax no longer waits for the others.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Corrupt EXIF data")  # images are read without them
             yield
     finally:
+        sys.unraisablehook = report
         logging.set_verbosity(before[0])
         asyncio.setLevel(before[1])
 

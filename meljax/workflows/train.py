@@ -292,11 +292,11 @@ def _bad_values_explained(session: Session, save: Callable[[TrainState], None]) 
     try:
         yield
     except NotFiniteError as error:
-        details = ["items of the step:", *_names(session, error.items)] if error.items else []
+        details, way_out = [], ""
         if error.items is None:
             where = "in its validation, or all its steps were skipped"
-            way_out = ""
         else:
+            details = ["items of the step:", *_names(session, error.items)]
             save(error.state)
             where = f"after {_place(session, int(error.state.step))}"
             way_out = ", or run the same command with train.on_nan=skip"
