@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, command
+from data.make_run import KEYS
 from test_train import history, last_weights, restore, start
 
+from meljax.commands import predict, report
 from meljax.main import main
 from meljax.reports import run_page
 from meljax.runs.directory import CALIBRATION, METRICS, PREDICTIONS
@@ -371,3 +373,32 @@ def test_a_bad_step_stops_a_run_before_the_validation(recordings, tmp_path, monk
     monkeypatch.setattr(loop, "score_split", never)
     assert main(command("cnn", recordings, tmp_path / "run", train__batch_size=2)) == 2
     assert len(taken) == 2
+
+
+# Runs of earlier formats
+
+
+@pytest.mark.parametrize("form", [2])
+def test_a_run_of_each_format_resumes_predicts_and_reports(form, tmp_path, capsys):
+    """Changes of the format must read it: never make this run again."""
+    source = ROOT / "tests" / "data" / f"run_{form}"
+    run, voices = tmp_path / "run", source / "voices"
+    shutil.copytree(source / "run", run)
+    assert predict.main([str(run), str(voices), "--format", "jsonl", "--digits", "17"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    found = {row["path"].removeprefix(f"{voices}/"): row for row in rows}
+    with open(run / PREDICTIONS, newline="") as file:
+        recorded = [row for row in csv.DictReader(file) if row["weights"] == "best"]
+    assert len(recorded) == 3
+    for row in recorded:
+        assert found[row["path"]]["label"] == row["prediction"]
+        probability = float(row["probability"])
+        assert found[row["path"]]["probability"] == pytest.approx(probability, abs=1e-5)
+    config = f"--config={ROOT / 'configs' / 'cnn.py'}"
+    keys = [f"--config.{key}={value}" for key, value in (KEYS | {"train.epochs": 3}).items()]
+    assert main([config, f"--workdir={run}", f"--config.data.path={voices}", *keys]) == 0
+    assert "resuming after epoch 2" in capsys.readouterr().out
+    assert len(history(run)) == 3
+    before = (run / PREDICTIONS).read_text()
+    assert report.main([str(run)]) == 0
+    assert (run / PREDICTIONS).read_text() == before

@@ -16,7 +16,7 @@ class BatchNorm(nn.Module):
     Equals `torch.nn.BatchNorm2d` with its defaults: epsilon 1e-5, `momentum` 0.9 (0.1 in torch),
     and the unbiased variance as running statistic, where flax's own layer keeps the biased one.
     Under `jit` over a mesh, the statistics are those of the whole batch for any number of devices.
-    They are float32 for any input dtype.
+    They are float32, or float64 if the weights are.
 
     A single value per channel (a batch of one with maps of one pixel) has no variance: PyTorch
     raises an error, this layer leaves the running statistics unchanged. A batch of nothing but
@@ -83,7 +83,7 @@ def _backward(
 ) -> tuple[Array, Array, Array, Array]:
     del epsilon
     x, weight, scale, mean, inverse, count = residuals
-    gradient = gradients[0].astype(jnp.float32)
+    gradient = gradients[0].astype(scale.dtype)
     centered = x - _expand(mean)
     bias_gradient = channel_sum(gradient)
     scale_gradient = channel_sum(gradient * centered) * inverse
@@ -102,7 +102,8 @@ def _moments(x: Maps, weight: Weight) -> Moments:
     Each channel is first shifted by one of its values, which is near the mean, so that the
     difference of squares loses no precision.
     """
-    shift = jax.lax.stop_gradient(x[0, 0, 0]).astype(jnp.float32)
+    precise = jnp.promote_types(x.dtype, jnp.float32)
+    shift = jax.lax.stop_gradient(x[0, 0, 0]).astype(precise)
     real = weight[:, None, None, None]
     count = weight.sum() * (x.shape[1] * x.shape[2])
     shifted = x - _expand(shift)

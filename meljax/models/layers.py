@@ -91,7 +91,7 @@ def classify(x: Maps, classes: int) -> Float[Array, "batch classes"]:
 
     Must be called in the `__call__` of a network.
     """
-    mean = x.astype(jnp.float32).mean((1, 2))
+    mean = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
     bias = linear_bias(mean.shape[-1])
     return nn.Dense(classes, kernel_init=uniform_fan_in, bias_init=bias, name="fc")(mean)
 
