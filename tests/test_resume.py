@@ -1,5 +1,7 @@
 """Runs that are stopped, killed or damaged, and resumed."""
 
+import csv
+import json
 import os
 import re
 import shutil
@@ -323,8 +325,9 @@ def test_a_nan_stops_a_run_with_its_items_and_the_run_can_go_on(
     assert all(re.fullmatch(r"voice\d/\d\d\.wav", name) for name in names[1:])
     assert line == (
         "meljax: epoch 2: the loss, a gradient or a running statistic is infinite or NaN after "
-        "step 2 of 5 of epoch 2 (saved up to step 2 of 5 of epoch 2); try a smaller train.learning_rate "
-        "than 0.003, in a new --workdir, or run the same command with train.on_nan=skip"
+        "step 2 of 5 of epoch 2 (saved up to step 2 of 5 of epoch 2); try a smaller "
+        "train.learning_rate than 0.003, in a new --workdir, or run the same command with "
+        "train.on_nan=skip"
     )
     assert main([*arguments, "--config.train.on_nan=skip"]) == 0
     assert [row["train_skipped"] for row in history(run)] == [0, 0]

@@ -1,7 +1,7 @@
 """Makes a small run that later versions must read: python tests/data/make_run.py FOLDER
 
-Recordings and the run are written to FOLDER. It should be a folder such as /fixture, which exists on
-no other machine, because the run records it.
+Recordings and the run are written to FOLDER. It should be a folder such as /fixture, which exists
+on no other machine, because the run records it.
 """
 
 import shutil
