@@ -183,9 +183,9 @@ def test_scores_leave_out_the_items_of_the_background():
     expected = f1_score(true, found, average=None, labels=range(1, 5)).mean()
     assert scores.macro_f1 == pytest.approx(expected)
     right = int((true == found).sum())
-    assert scores.accuracy_interval == statistics.wilson(right, int(rest.sum()))
+    assert scores.accuracy_interval.bounds == statistics.wilson(right, int(rest.sum()))
     only = metrics.without(scores.confusion, (0,))
-    assert scores.macro_f1_interval == statistics.bootstrap_macro_f1(only, (0,))
+    assert scores.macro_f1_interval.bounds == statistics.bootstrap_macro_f1(only, (0,))
     shares = scores.background_shares
     assert shares.files == int((~rest).sum())
     assert shares.others == int(rest.sum())

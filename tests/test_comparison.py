@@ -25,6 +25,8 @@ from meljax.commands import report as command
 from meljax.config import KEYS
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Item
+from meljax.evaluation.groups import Groups
+from meljax.evaluation.statistics import sign_flips
 from meljax.reports import comparison_page, figures, html_page
 from meljax.reports.ranking import headline
 from meljax.runs.history import append_history, read_history
@@ -43,8 +45,21 @@ ITEMS = 20
 NAMES = ("ann", "bob", "cy", "di")
 
 
-def leave_run(directory, wrong=3, first=0, epochs=4, test=0, names=NAMES, temperature=1.0, **info):
-    """Writes the files of a run that are compared; its last epoch has `wrong` mistakes."""
+def leave_run(
+    directory,
+    wrong=3,
+    first=0,
+    epochs=4,
+    test=0,
+    names=NAMES,
+    temperature=1.0,
+    groups=None,
+    **info,
+):
+    """Writes the files of a run that are compared; its last epoch has `wrong` mistakes.
+
+    `groups` are those of the items of each split.
+    """
     splits = {"val": ITEMS, "test": test}
     scores = [
         scored(split, epoch, chosen, len(names), splits[split], wrong - chosen, first=first)
@@ -52,7 +67,15 @@ def leave_run(directory, wrong=3, first=0, epochs=4, test=0, names=NAMES, temper
         if splits[split]
         for epoch, chosen in ((epochs, False), (max(1, epochs - 1), True))
     ]
-    scores = [dataclasses.replace(each, temperature=temperature) for each in scores]
+    scores = [
+        dataclasses.replace(
+            each,
+            temperature=temperature,
+            fitted_here=each.split == "val",
+            groups=groups and Groups(groups[each.split], "speaker"),
+        )
+        for each in scores
+    ]
     files = {"train": 90, "val": ITEMS, "test": test}
     results = make_results(names, epochs, scores=scores, files=files, **info)
     directory.mkdir(parents=True)
@@ -173,6 +196,82 @@ def test_runs_with_different_splits_are_compared_by_intervals_only(tmp_path):
     assert "b got 16 files right that c got wrong" in shown
 
 
+def by_speaker(speakers, test=0):
+    return {
+        split: tuple(f"s{i * speakers // items}" for i in range(items))
+        for split, items in (("val", ITEMS), ("test", test))
+    }
+
+
+def test_runs_with_groups_are_compared_by_a_permutation_of_groups(tmp_path):
+    """10 speakers of two files: b's nine mistakes are those of 5 speakers, a's one of another."""
+    keys = {"groups": by_speaker(10), "settings": {"data.group": "speaker"}}
+    leave_run(tmp_path / "a", wrong=1, first=19, **keys)
+    leave_run(tmp_path / "b", wrong=9, **keys)
+    p = sign_flips(np.array([2, 2, 2, 2, 1, 0, 0, 0, 0, -1]))
+    assert p == 3 / 32
+    text, seen = compared(tmp_path, "a", "b")
+    rows = table_under("More than chance?", text)
+    assert rows[1][-2:] == ["0.094", "permutation of 10 speakers"]
+    assert "There is no evidence of a difference (p = 0.094). Test: permutation of 10" in seen.shown
+    assert "a permutation test exchanges the answers of the two runs in whole groups" in seen.shown
+    low, high = read_records([tmp_path / "b"])[0].scores[0].accuracy_interval.bounds
+    assert f"55.0% ({low:.1%} to {high:.1%} over 10 speakers)" in seen.shown
+    assert "whole groups" not in compared_without_groups(tmp_path).shown
+
+
+def compared_without_groups(tmp_path):
+    leave_run(tmp_path / "c")
+    leave_run(tmp_path / "d")
+    return compared(tmp_path, "c", "d")[1]
+
+
+def test_with_few_groups_runs_are_neither_tested_nor_given_intervals(tmp_path):
+    keys = {"groups": by_speaker(2, test=16), "test": 16, "settings": {"data.group": "speaker"}}
+    leave_run(tmp_path / "a", wrong=1, first=19, **keys)
+    leave_run(tmp_path / "b", wrong=9, **keys)
+    text, seen = compared(tmp_path, "a", "b")
+    few = "2 speakers: too few for a p-value"
+    assert [row[-2:] for row in table_under("More than chance?", text)[1:]] == [["–", few]] * 2
+    assert f"The difference was not tested: {few}." in seen.shown
+    assert f"a got 9 files right that b got wrong, and b 1 that a got wrong: {few}." in seen.shown
+    assert "p must be below" not in seen.shown
+    assert "55.0% (2 speakers: too few for an interval)" in seen.shown
+    leave_run(tmp_path / "c", wrong=9, fingerprint="other")
+    line = headline(read_records([tmp_path / "a", tmp_path / "c"]))
+    assert line.endswith("intervals cannot be compared: a (2 speakers: too few for an interval).")
+
+
+def test_groups_are_read_as_they_were_written(tmp_path):
+    leave_run(tmp_path / "a", groups=by_speaker(3), settings={"data.group": "speaker"})
+    (scores, _) = read_predictions(tmp_path / "a", read_info(tmp_path / "a"))
+    assert scores.groups == Groups(by_speaker(3)["val"], "speaker")
+    rewrite(tmp_path / "a" / "predictions.csv", lambda rows: [[*r[:6], *r[7:]] for r in rows])
+    with pytest.raises(UserError, match="is damaged"):
+        read_predictions(tmp_path / "a", read_info(tmp_path / "a"))
+
+
+def test_predictions_of_other_groups_are_not_paired(tmp_path):
+    leave_run(tmp_path / "a", groups=by_speaker(10))
+    leave_run(tmp_path / "b", groups=by_speaker(9))
+    with pytest.raises(UserError, match="name different files or groups"):
+        compared(tmp_path, "a", "b")
+
+
+def test_a_run_that_is_not_calibrated_says_why(tmp_path):
+    leave_run(tmp_path / "a", temperature=0.5)
+    leave_run(tmp_path / "b")
+    note = "48 validation items, at least 50 needed"
+    file = tmp_path / "b" / "calibration.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"note": note}))
+    text, seen = compared(tmp_path, "a", "b")
+    rows = {row[0]: row[1:] for row in table_under("Scores", text)}
+    assert rows["temperature"] == ["0.50", f"1, not calibrated: {note}"]
+    assert "before" in rows["calibration error"][0]
+    assert "before" not in rows["calibration error"][1]
+    assert "(cross-fitting) unless the table says otherwise" in seen.shown
+
+
 def test_test_splits_are_tested_too(tmp_path):
     leave_run(tmp_path / "a", wrong=1, test=40)
     leave_run(tmp_path / "b", wrong=6, test=40)
@@ -225,7 +324,9 @@ def test_what_scored_less_is_judged_by_the_leader_it_differs_from_least(tmp_path
     for name, wrong, first in (("a", 2, 0), ("b", 2, 10), ("c", 9, 10)):
         leave_run(tmp_path / name, wrong=wrong, first=first)
     line = headline(read_records([tmp_path / name for name in "abc"]))
-    assert line.endswith("There is no evidence of a difference from c (p = 0.065).")
+    assert line.endswith(
+        "There is no evidence of a difference from c (p = 0.065). Test: McNemar’s test."
+    )
 
 
 def test_validation_files_alone_decide_the_headline(tmp_path):
@@ -233,7 +334,7 @@ def test_validation_files_alone_decide_the_headline(tmp_path):
     leave_run(tmp_path / "a", wrong=20, first=20, test=40)
     leave_run(tmp_path / "b", wrong=20, first=10, test=40)
     line = headline(read_records([tmp_path / "a", tmp_path / "b"]))
-    assert line.endswith("The difference (p = 0.002) is more than chance.")
+    assert line.endswith("(p = 0.002) is more than chance. Test: McNemar’s test.")
 
 
 def test_tied_runs_with_different_splits_are_compared_by_intervals(tmp_path):
@@ -255,7 +356,7 @@ def test_runs_with_different_classes_are_not_ranked(tmp_path):
     assert line == (
         f"These runs have different classes: a and c; b. {do_not} Of a and c, c scored higher: "
         "90.0% of the validation files right, against 55.0% for a (weights of the last epoch). The "
-        "difference (p = 0.016) is more than chance."
+        "difference (p = 0.016) is more than chance. Test: McNemar’s test."
     )
 
 
@@ -306,8 +407,8 @@ def test_every_cell_is_in_the_right_row_and_column(tmp_path):
     errors = [f"{before} before, {after} after" for before, after in errors]
     assert ["calibration error", *errors] in rows
     header, val, test = table_under("More than chance?", text)
-    assert header == ["A", "B", "files", "both right", "only A", "only B", "neither", "p"]
-    assert val == ["a", "b", "validation", "11", "7", "2", "0", "0.18"]
+    assert header == ["A", "B", "files", "both right", "only A", "only B", "neither", "p", "test"]
+    assert val == ["a", "b", "validation", "11", "7", "2", "0", "0.18", "McNemar’s test"]
     assert test[:3] == ["a", "b", "test"]
     assert [int(cell) for cell in test[3:7]] == [31, 7, 2, 0]
 
@@ -485,9 +586,9 @@ DAMAGES = {
     "a cell less": lambda rows: [*rows[:-1], rows[-1][:-1]],
     "no number": lambda rows: [*rows[:-1], [*rows[-1][:-1], "x"]],
     "nan": lambda rows: [*rows[:-1], [*rows[-1][:-1], "nan"]],
-    "another class": lambda rows: [*rows[:-1], [*rows[-1][:6], "eve", *rows[-1][7:]]],
+    "another class": lambda rows: [*rows[:-1], [*rows[-1][:7], "eve", *rows[-1][8:]]],
     "other classes": lambda rows: [[*rows[0][:-1], "p:eve"], *rows[1:]],
-    "another prediction": lambda rows: [*rows[:-1], [*rows[-1][:7], "ann", *rows[-1][8:]]],
+    "another prediction": lambda rows: [*rows[:-1], [*rows[-1][:8], "ann", *rows[-1][9:]]],
     "another split": lambda rows: [rows[0], *([*r[:2], "train", *r[3:]] for r in rows[1:])],
     "other weights": lambda rows: [rows[0], *(["mean", *r[1:]] for r in rows[1:])],
     "no last epoch": lambda rows: [rows[0], *(r for r in rows[1:] if r[0] == "best")],

@@ -10,11 +10,12 @@ from conftest import command, edit_info, tone
 from samples import confused
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
-from meljax.commands import evaluate
+from meljax.commands import evaluate, predict
 from meljax.config import DataConfig
 from meljax.data import synthetic
 from meljax.evaluation import calibration, metrics
 from meljax.evaluation.aggregation import item_probabilities
+from meljax.evaluation.calibration import Temperature
 from meljax.evaluation.scorer import Source, score_stream
 from meljax.main import main
 from meljax.reports import evaluation_text
@@ -40,13 +41,14 @@ def test_the_validation_scores_are_those_of_training(audio_run, tmp_path, capsys
     assert found["macro_f1"] == pytest.approx(best["val_f1"])
     assert found["uncalibrated"]["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
     stored = json.loads((audio_run / "calibration.json").read_text())
-    assert stored["temperature"] == found["temperature"] != 1
+    assert stored["temperature"] == found["temperature"] == 1
+    assert stored["note"] == found["calibration_note"] == "4 validation items, at least 50 needed"
     assert stored["before"] == found["uncalibrated"]
-    assert stored["after"]["loss"] == found["loss"]
+    assert stored["after"]["loss"] == found["loss"] == stored["before"]["loss"]
     printed = capsys.readouterr().out
     assert f"accuracy    {found['accuracy']:.1%} (" in printed
     assert "chosen on these files" in printed
-    assert f"at temperature {found['temperature']:.2f}" in printed
+    assert f"expected error; not calibrated: {stored['note']}" in printed
 
 
 def test_scores_of_other_files_equal_scikit_learn(audio_run, recordings, tmp_path, capsys):
@@ -78,7 +80,13 @@ def test_each_split_is_scored_on_its_own_files_as_in_training(
     rows = [row for row in rows if row["split"] == split]
     assert found["split"] == split
     assert [tuple(item.values()) for item in found["items"]] == [
-        (str(muddle / row["path"]), row["label"], row["prediction"], float(row["probability"]))
+        (
+            str(muddle / row["path"]),
+            row["label"],
+            row["prediction"],
+            float(row["probability"]),
+            row["group"],
+        )
         for row in rows
     ]
     assert found["accuracy"] == pytest.approx(1 / 3)
@@ -237,21 +245,35 @@ def test_a_missing_split_and_a_damaged_split_file_are_reported(audio_run, tmp_pa
     assert "calibration.json is damaged" in capsys.readouterr().err
 
 
-def test_the_temperature_of_another_epoch_is_ignored_with_a_warning(audio_run, tmp_path, capsys):
-    run = tmp_path / "run"
+def test_the_temperature_of_another_epoch_is_ignored_with_a_warning(
+    audio_run, recordings, tmp_path, capsys
+):
+    run, file = tmp_path / "run", str(recordings / "voice0" / "00.wav")
     shutil.copytree(audio_run, run)
+    few = "4 validation items, at least 50 needed"
     info = json.loads((run / "calibration.json").read_text())
     epoch = info["epoch"]
-    assert read_temperature(run, epoch) == info["temperature"] != 1
-    assert not capsys.readouterr().err
-    (run / "calibration.json").write_text(json.dumps(info | {"epoch": epoch + 1}))
+    assert read_temperature(run, epoch) == Temperature(1.0, few)
+    assert predict.main([str(run), file]) == 0
+    assert f"the probabilities are not calibrated: {few}\n" in capsys.readouterr().err
+    fitted = info | {"temperature": 0.7, "note": ""}
+    (run / "calibration.json").write_text(json.dumps(fitted))
+    assert read_temperature(run, epoch) == Temperature(0.7)
+    assert predict.main([str(run), file]) == 0
+    assert "not calibrated" not in capsys.readouterr().err
+    found = scores(run, tmp_path)
+    assert found["temperature"] == 0.7
+    assert not found["cross_fitted"]
+    words = "on the files that the temperature was fitted to; 4 files: too few for cross-fitting"
+    assert words in capsys.readouterr().out
+    (run / "calibration.json").write_text(json.dumps(fitted | {"epoch": epoch + 1}))
     assert load_model(run).temperature == 1
+    assert predict.main([str(run), file]) == 0
     warning = capsys.readouterr().err
-    assert f"{run} has no temperature for epoch {epoch}" in warning
-    assert f"meljax report {run}" in warning
+    assert f"no temperature for epoch {epoch}; to fit one: meljax report {run}" in warning
     (run / "calibration.json").unlink()
-    assert read_temperature(run, epoch) == 1
-    assert "has no temperature" in capsys.readouterr().err
+    assert read_temperature(run, epoch).value == 1
+    assert "no temperature for epoch" in read_temperature(run, epoch).note
 
 
 def test_a_run_on_the_embedded_voices_is_evaluated_on_them(audio_run, monkeypatch):
@@ -262,7 +284,8 @@ def test_a_run_on_the_embedded_voices_is_evaluated_on_them(audio_run, monkeypatc
     monkeypatch.setattr(synthetic, "load", lambda cache: made)
     trained = load_model(audio_run)
     config = dataclasses.replace(trained.config, data=DataConfig())
-    row = {"path": names[1], "label": "voice0", "split": "val", "sha256": "0"}
+    row = {"path": names[1], "start": "", "group": "", "label": "voice0"}
+    row |= {"split": "val", "sha256": "0"}
     found = workflow.own_files(audio_run, trained._replace(config=config), [row], "val", {})
     scored, used, bad = workflow.score(trained, found, "val", ())
     assert used == [(names[1], "voice0")]
@@ -332,3 +355,43 @@ def test_a_pattern_of_the_run_that_does_not_match_is_named(audio_run, recordings
 def test_a_label_without_other_data_is_refused(audio_run, capsys):
     assert evaluate.main([str(audio_run), "--label", "word"]) == 2
     assert "data.label is for other data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "run_column", "options", "name"),
+    [
+        ("speaker", "group", ["--group", "speaker"], "speaker"),
+        ("speaker", "speaker", [], "speaker"),
+        ("group", "speaker", [], "group"),
+        ("person", "speaker", [], None),
+    ],
+)
+def test_groups_of_other_data_decide_the_intervals(
+    column, run_column, options, name, audio_run, recordings, tmp_path, capsys
+):
+    """Two persons say each class 14 times; the run's own column of groups is `run_column`."""
+    run = with_data_keys(audio_run, tmp_path / "run", group=run_column)
+    table = tmp_path / "table.csv"
+    rows = [
+        f"{recordings}/voice{c}/{i:02}.wav,voice{c},p{i % 9}" for c in range(3) for i in range(14)
+    ]
+    table.write_text("\n".join([f"path,label,{column}", *rows, ""]))
+    found = scores(run, tmp_path, table, *options)
+    assert found["groups"] == (name and {"name": name, "number": 9})
+    over = f"over 9 {name}s"
+    assert (over in found["accuracy_interval_method"]) == bool(name)
+    assert [item["group"] for item in found["items"]] == [
+        f"p{i % 9}" if name else "" for _ in range(3) for i in range(14)
+    ]
+    printed = capsys.readouterr().out
+    assert (f"(95 % interval {over}: " in printed) == bool(name)
+
+
+def test_a_person_per_class_is_a_group_too(audio_run, recordings, tmp_path):
+    """Training refuses such a column; to evaluation it says that there are three persons."""
+    table = tmp_path / "table.csv"
+    rows = [f"{recordings}/voice{c}/{i:02}.wav,voice{c},p{c}" for c in range(3) for i in range(4)]
+    table.write_text("\n".join(["path,label,group", *rows, ""]))
+    found = scores(audio_run, tmp_path, table)
+    assert found["accuracy_interval"] is found["macro_f1_interval"] is None
+    assert found["macro_f1_interval_method"] == "3 groups: too few for an interval"

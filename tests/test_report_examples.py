@@ -14,9 +14,10 @@ from scipy.special import softmax
 
 from meljax.evaluation import calibration
 from meljax.evaluation.coverage import threshold_rows
+from meljax.evaluation.groups import Groups
 from meljax.features.samples import to_float
 from meljax.reports import figures, run_page, summary
-from meljax.runs.predictions import calibration_of
+from meljax.runs.predictions import calibration_of, read_calibration, write_calibration
 
 RNG = np.random.default_rng(0)
 
@@ -26,9 +27,8 @@ def audio(seconds: float, rate: int = 16_000):
 
 
 def calibrated(split, temperature, items=40, wrong=9):
-    return dataclasses.replace(
-        scored(split, 4, True, 4, items, wrong), temperature=float(temperature)
-    )
+    fitted = {"temperature": float(temperature), "fitted_here": split == "val"}
+    return dataclasses.replace(scored(split, 4, True, 4, items, wrong), **fitted)
 
 
 def test_the_recording_of_a_mistake_is_in_the_page_without_changes(tmp_path):
@@ -83,8 +83,8 @@ def test_calibration_is_shown_before_and_after_with_its_files():
     header, *rows = table_under("Calibration", text)
     assert header[1:] == ["files", "loss before", "after", "calibration error before", "after"]
     assert [row[0] for row in rows] == [
-        "validation, fitted on these files",
-        "test, not fitted on these files",
+        "validation, cross-fitted",
+        "test, on files that the temperature was not fitted to",
     ]
     for split, row in zip(splits, rows, strict=True):
         measured = calibration_of(split)
@@ -98,7 +98,7 @@ def test_calibration_is_shown_before_and_after_with_its_files():
 
 
 def test_before_is_without_the_temperature_and_after_is_with_it():
-    split = calibrated("val", 0.5)
+    split = calibrated("test", 0.5)
     measured = calibration_of(split)
     assert (measured.epoch, measured.temperature) == (4, 0.5)
     for scores, temperature in ((measured.before, 1.0), (measured.after, 0.5)):
@@ -124,7 +124,7 @@ def test_the_summary_has_a_line_for_the_calibration():
     losses = [f"{each.loss:.3f}" for each in both]
     assert summary.text(results).splitlines()[-1] == (
         f"calibration (best epoch): temperature 2.00; loss {losses[0]} without it, {losses[1]} "
-        f"with it; calibration error {errors[0]} without, {errors[1]} with"
+        f"with it; calibration error {errors[0]} without, {errors[1]} with (cross-fitted)"
     )
 
 
@@ -204,3 +204,66 @@ def test_the_page_has_a_line_on_the_background():
     plain = Page(run_page.page(make_results(), {}, APART)).shown
     assert "Background" not in plain
     assert "are not accepted either" not in plain
+
+
+def grouped(speakers, items=40, wrong=9):
+    """Scores of the last and the best epoch, where the items are of `speakers` in turn."""
+    groups = Groups(tuple(f"s{i % speakers}" for i in range(items)), "speaker")
+    return [
+        dataclasses.replace(scored("val", epoch, chosen, 4, items, wrong), groups=groups)
+        for epoch, chosen in ((4, False), (3, True))
+    ]
+
+
+def test_the_page_says_where_groups_decide_the_intervals():
+    scores = grouped(10)
+    results = make_results(scores=scores)
+    text = run_page.page(results, {}, APART)
+    shown = Page(text).shown
+    low, high = scores[0].accuracy_interval.bounds
+    words = f"({low:.1%} to {high:.1%} over 10 speakers)"
+    assert f"validation recordings right {words}, with a macro-F1 of" in shown
+    assert table_under("Scores", text)[1][3] == f"{scores[0].accuracy:.1%} {words}"
+    assert "a bootstrap that draws whole groups" in shown
+    assert "by the bootstrap of whole groups (speaker); there is none for files of fewer" in shown
+    # Items are dealt to classes and speakers in turn: a class has files of 5 speakers.
+    assert all("(" not in cell for row in table_under("Classes", text)[1:] for cell in row[2:3])
+    assert "over 10 speakers: " in summary.text(results)
+    plain = Page(run_page.page(make_results(), {}, APART)).shown
+    assert "whole groups" not in plain
+    assert "Wilson’s, which are wide for few files" in plain
+
+
+def test_the_page_says_that_there_are_too_few_groups():
+    results = make_results(scores=grouped(2))
+    few = "(2 speakers: too few for an interval)"
+    shown = Page(run_page.page(results, {}, APART)).shown
+    assert shown.count(few) == 8  # accuracy and macro-F1, twice in the text and in the table
+    assert summary.text(results).count(few) == 4
+
+
+def test_a_run_that_is_not_calibrated_says_why(tmp_path):
+    scores = [scored("val", 4, False, 4, 40, 9), scored("val", 3, True, 4, 40, 9).calibrated()]
+    results = make_results(scores=scores)
+    text = run_page.write_report(tmp_path, results, tmp_path).read_text()
+    seen, note = Page(text), "40 validation items, at least 50 needed"
+    assert f"Their probabilities are not calibrated: {note}." in seen.shown
+    assert f"The probabilities are not calibrated: {note}." in seen.shown.split("Thresholds")[1]
+    header, row = table_under("Calibration", text)
+    before = calibration_of(scores[1]).before
+    error = f"{before.expected_calibration_error:.1%}"
+    assert header == ["", "files", "loss", "calibration error"]
+    assert row == ["validation", "40", f"{before.loss:.3f}", error]
+    assert "Accuracy by confidence; on the diagonal they are equal." in seen.alts
+    assert summary.text(results).splitlines()[-1] == (
+        f"calibration (best epoch): not calibrated: {note}; loss {before.loss:.3f}, "
+        f"calibration error {error}"
+    )
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path):
+    for scores in (calibrated("val", 0.5), scored("val", 3, True, 4, 40, 9).calibrated()):
+        write_calibration(tmp_path, make_results(scores=[scores]))
+        read = read_calibration(tmp_path)
+        assert read == calibration_of(scores)
+        assert read.cross_fitted == (not read.note)

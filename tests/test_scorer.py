@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import tone
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from test_step import CLASSES, CONFIG, NAMES, make_data, make_task
 
 from meljax.config import MaskConfig
 from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Bad, Item
+from meljax.evaluation.calibration import Temperature
 from meljax.evaluation.forward import window_logits
 from meljax.evaluation.grad_cam import evidence
 from meljax.evaluation.mistakes import worst_mistakes
@@ -53,7 +55,9 @@ def test_every_item_is_scored_once_by_the_mean_of_its_windows(items, devices):
     assert int(measured.count) == items
     labels = np.arange(items) % CLASSES
     np.testing.assert_array_equal(measured.confusion.sum(1), np.bincount(labels, minlength=3))
-    scores = score_weights(model, data, split="val", epoch=1, chosen=False, temperature=1.0)
+    scores = score_weights(
+        model, data, split="val", epoch=1, chosen=False, temperature=Temperature()
+    )
     windows = int((order.item >= 0).sum())
     assert len(scores.logits) == windows
     assert (windows > items) == (items == 60)
@@ -61,11 +65,28 @@ def test_every_item_is_scored_once_by_the_mean_of_its_windows(items, devices):
     np.testing.assert_array_equal(measured.confusion, scores.confusion)
 
 
+@pytest.mark.parametrize(("batch", "count"), [(4, 4), (32, 1)])
+def test_scores_equal_scikit_learn_for_every_batch_and_device_count(batch, count, monkeypatch):
+    monkeypatch.setattr(devices, "scoring_batch", lambda _: batch)
+    task = make_task(count)
+    data = make_data(task, 61)
+    of = {"split": "val", "epoch": 1, "chosen": False}
+    scores = score_weights(make_model(task), data, temperature=Temperature(), **of)
+    labels, found = np.arange(61) % CLASSES, scores.predictions
+    np.testing.assert_array_equal(
+        scores.confusion, confusion_matrix(labels, found, labels=[0, 1, 2])
+    )
+    assert scores.accuracy == accuracy_score(labels, found)
+    assert scores.macro_f1 == pytest.approx(f1_score(labels, found, average="macro"), abs=1e-12)
+
+
 @pytest.mark.parametrize("devices", [1, 4])
 def test_a_stream_and_a_split_give_the_same_bits(devices):
     task = make_task(devices)
     model, data = make_model(task), make_data(task, 60)
-    scores = score_weights(model, data, split="val", epoch=1, chosen=False, temperature=1.0)
+    scores = score_weights(
+        model, data, split="val", epoch=1, chosen=False, temperature=Temperature()
+    )
     buffer, offset, length = (np.asarray(x) for x in (data.buffer, data.offset, data.length))
     clips = [buffer[offset[i] : offset[i] + length[i]] for i in range(60)]
     sources = [Source(str(i), lambda clip=clip: clip) for i, clip in enumerate(clips)]

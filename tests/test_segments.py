@@ -122,15 +122,22 @@ def test_a_run_on_segments_is_trained_scored_and_evaluated(days, tmp_path, capsy
     with open(run / "predictions.csv", newline="") as file:
         last = [row for row in csv.DictReader(file) if row["weights"] == "best"]
     assert [(r["path"], r["start"]) for r in last] == [(r["path"], r["start"]) for r in held]
+    assert [r["group"] for r in last] == [r["path"] for r in held]
+    few = "1 recording: too few for an interval"
+    assert few in (run / "report.html").read_text()
     assert evaluate.main([str(run), "--json", str(tmp_path / "own.json")]) == 0
     scores = json.loads((tmp_path / "own.json").read_text())
     assert [item["probability"] for item in scores["items"]] == [
         float(row["probability"]) for row in last
     ]
+    assert scores["accuracy_interval"] is None
+    assert scores["accuracy_interval_method"] == few
     assert evaluate.main([str(run), str(days), "--json", str(tmp_path / "all.json")]) == 0
     scores = json.loads((tmp_path / "all.json").read_text())
     assert (scores["files"], scores["trained_on"]) == (72, 72 - len(held))
     assert scores["accuracy"] > 0.9
+    assert scores["groups"] == {"name": "recording", "number": 12}
+    assert "over 12 recordings" in scores["accuracy_interval_method"]
     assert "0.5–1 s]" in scores["items"][1]["path"]
     monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 6000)  # now all files are long
     assert evaluate.main([str(run), str(days), "--json", str(tmp_path / "parts.json")]) == 0

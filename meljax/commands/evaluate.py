@@ -19,9 +19,9 @@ from meljax.util import console
 from meljax.util.console import Parser, path
 
 KEYS = (
-    *("data.path", "data.tfds_dir", "data.root", "data.label", "data.file_column"),
-    *("data.split_column", "data.start_column", "data.end_column", "data.pattern"),
-    "data.allow_split_names",
+    *("data.path", "data.tfds_dir", "data.root", "data.label", "data.group"),
+    *("data.file_column", "data.split_column", "data.start_column", "data.end_column"),
+    *("data.pattern", "data.allow_split_names"),
 )
 
 

@@ -1,16 +1,36 @@
 """Temperature scaling and calibration error."""
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy  # its submodules are imported on first use
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from meljax.evaluation.aggregation import item_probabilities
+from meljax.evaluation.groups import Groups
+from meljax.util import phrases
 
 BINS = 15
 """Number of confidence bins of the calibration error, as in Guo et al. (2017)."""
 
 BOUNDS = (0.05, 20.0)
 """Range of possible temperatures."""
+
+END = 0.01
+"""A temperature this near to an end of its range, as a share of it, was stopped by the range."""
+
+MIN_ITEMS = 50
+"""Fewest items that a temperature is fitted to."""
+
+FOLDS = 5
+"""Number of folds of `cross_fit`, and fewest groups for it."""
+
+
+class Temperature(NamedTuple):
+    """What divides the logits; `note`: why it stays 1, '' if it was fitted."""
+
+    value: float = 1.0
+    note: str = ""
 
 
 def log_loss(
@@ -44,6 +64,91 @@ def fit_temperature(
 
     found = scipy.optimize.minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
     return float(np.exp(found.x))
+
+
+def choose_temperature(
+    logits: Float[np.ndarray, "windows classes"],
+    item: Int[np.ndarray, " windows"],
+    labels: Int[np.ndarray, " items"],
+) -> Temperature:
+    """Returns the temperature of `fit_temperature`, or 1 where it cannot be trusted.
+
+    It stays 1 with fewer than `MIN_ITEMS` items, if the best one is at an end of `BOUNDS`, or if it
+    would raise the cross-entropy of the items, which the smoothed labels allow.
+    """
+    if len(labels) < MIN_ITEMS:
+        items = phrases.count(len(labels), "validation item")
+        return Temperature(note=f"{items}, at least {MIN_ITEMS} needed")
+    return _fitted(logits, item, labels)
+
+
+def _fitted(
+    logits: Float[np.ndarray, "windows classes"],
+    item: Int[np.ndarray, " windows"],
+    labels: Int[np.ndarray, " items"],
+) -> Temperature:
+    """Returns `choose_temperature` for any number of items."""
+    value = fit_temperature(logits, item, labels)
+    low, high = BOUNDS
+    if not low * (1 + END) < value < high * (1 - END):
+        note = f"the best temperature is at an end of the range {low:g} to {high:g}"
+        return Temperature(note=note)
+    before, after = (
+        log_loss(item_probabilities(logits, item, temperature), labels)
+        for temperature in (1.0, value)
+    )
+    if after > before:
+        note = f"a temperature of {value:.2f} would raise the loss of the validation items"
+        return Temperature(note=note)
+    return Temperature(value)
+
+
+def cross_fit(
+    logits: Float[np.ndarray, "windows classes"],
+    item: Int[np.ndarray, " windows"],
+    labels: Int[np.ndarray, " items"],
+    groups: Groups,
+) -> Float[np.ndarray, "items classes"]:
+    """Returns each item's probabilities at a temperature that was fitted to the other folds.
+
+    Scores of these probabilities show what the temperature does for new items, unlike those of the
+    items that it was fitted to (Stone 1974). The items of a group are in one fold; see `folds`.
+    """
+    probabilities = np.empty((len(labels), logits.shape[-1]))
+    fold = folds(labels, groups)
+    for number in range(FOLDS):
+        held_out = fold == number
+        others, other_item = _part(item, ~held_out)
+        temperature = _fitted(logits[others], other_item, labels[~held_out]).value
+        inside, inside_item = _part(item, held_out)
+        probabilities[held_out] = item_probabilities(logits[inside], inside_item, temperature)
+    return probabilities
+
+
+def _part(
+    item: Int[np.ndarray, " windows"], chosen: Bool[np.ndarray, " items"]
+) -> tuple[Bool[np.ndarray, " windows"], Int[np.ndarray, " part"]]:
+    """Returns which windows belong to the `chosen` items, and their numbers among these."""
+    windows = chosen[item]
+    return windows, (np.cumsum(chosen) - 1)[item[windows]]
+
+
+def folds(labels: Int[np.ndarray, " items"], groups: Groups) -> Int[np.ndarray, " items"]:
+    """Returns the fold of each item; groups are kept together, and classes are balanced.
+
+    The largest group comes first. Each goes to the fold where it adds least to the sum of the
+    squared class counts; of equals, to the smallest one. So each of the first groups gets a fold of
+    its own.
+    """
+    classes = np.unique(labels, return_inverse=True)[1]
+    counts = np.zeros((groups.number, classes.max() + 1), np.int64)
+    np.add.at(counts, (groups.index, classes), 1)
+    held, place = np.zeros((FOLDS, counts.shape[1]), np.int64), np.zeros(groups.number, np.int64)
+    for group in np.argsort(-counts.sum(1), kind="stable"):
+        cost = held @ counts[group]
+        place[group] = np.lexsort((held.sum(1), cost))[0]
+        held[place[group]] += counts[group]
+    return place[groups.index]
 
 
 def bins(

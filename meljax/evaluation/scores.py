@@ -11,8 +11,11 @@ from jaxtyping import Bool, Float, Int
 from meljax.data.batches import PADDING, DeviceSet
 from meljax.evaluation import calibration, metrics, statistics
 from meljax.evaluation.aggregation import item_probabilities
+from meljax.evaluation.calibration import Temperature
 from meljax.evaluation.forward import Model
+from meljax.evaluation.groups import Groups
 from meljax.evaluation.scorer import score_split, window_order
+from meljax.evaluation.statistics import Interval
 from meljax.util.phrases import count
 
 
@@ -50,6 +53,7 @@ class Scores:
       labels: true class of each item.
       unscored: classes whose items accuracy and macro-F1 leave out.
       background: the background class, one of `unscored`; `None` if there is none.
+      groups: of the items; `None`: each item is a group of its own.
       probabilities: calibrated probabilities of each item; a field or property of subclasses.
     """
 
@@ -59,6 +63,7 @@ class Scores:
     labels: Int[np.ndarray, " items"]
     unscored: tuple[int, ...] = dataclasses.field(default=(), kw_only=True)
     background: int | None = dataclasses.field(default=None, kw_only=True)
+    groups: Groups | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def predictions(self) -> Int[np.ndarray, " items"]:
@@ -101,11 +106,42 @@ class Scores:
         """Returns the share of right predictions among the items that count."""
         return metrics.accuracy(self.confusion, self.unscored)
 
+    @functools.cached_property
+    def item_groups(self) -> Groups:
+        """Returns the groups of all items, also if none are given."""
+        return self.groups or Groups(("",) * len(self.labels))
+
+    @functools.cached_property
+    def counted_groups(self) -> Groups:
+        """Returns the groups of the items that count."""
+        return self.item_groups.of(self.counted)
+
     @property
-    def accuracy_interval(self) -> tuple[float, float]:
-        """Returns the 95 % Wilson interval of the accuracy."""
-        counted = self.counted
-        return statistics.wilson(int(self.right[counted].sum()), int(counted.sum()))
+    def grouped(self) -> bool:
+        """Returns whether some items that count share a group, so that groups decide intervals."""
+        return self.counted_groups.shared
+
+    @functools.cached_property
+    def accuracy_interval(self) -> Interval:
+        """Returns the 95 % interval of the accuracy."""
+        return statistics.share_interval(
+            self.right[self.counted], self.counted_groups, self.grouped
+        )
+
+    def recall_interval(self, label: int) -> Interval:
+        """Returns the 95 % interval of the recall of a class that has items."""
+        return self._share_interval(self.labels == label)
+
+    def precision_interval(self, label: int) -> Interval:
+        """Returns the 95 % interval of the precision of a class that is predicted."""
+        return self._share_interval(self.predictions == label)
+
+    def _share_interval(self, among: Bool[np.ndarray, " items"]) -> Interval:
+        """Returns the interval of the share of right predictions `among` some items."""
+        groups = self.item_groups.of(among)
+        # Windows of the background may share recordings although no items that count do.
+        grouped = self.grouped or groups.shared
+        return statistics.share_interval(self.right[among], groups, grouped)
 
     @property
     def macro_f1(self) -> float:
@@ -113,9 +149,16 @@ class Scores:
         return float(metrics.macro_f1(self.confusion, self.unscored))
 
     @functools.cached_property
-    def macro_f1_interval(self) -> tuple[float, float] | None:
-        """Returns the 95 % bootstrap interval of macro-F1; `None` if there are no mistakes."""
-        return statistics.bootstrap_macro_f1(self.confusion, self.unscored)
+    def macro_f1_interval(self) -> Interval:
+        """Returns the 95 % interval of macro-F1; it has no bounds if there are no mistakes."""
+        return statistics.macro_f1_interval(
+            self.labels[self.counted],
+            self.predictions[self.counted],
+            self.confusion,
+            self.unscored,
+            self.counted_groups,
+            self.grouped,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,11 +169,15 @@ class Scored(Scores):
       logits: logits of each window.
       item: index of each window's item.
       temperature: divides the logits before they become probabilities.
+      calibration_note: why the temperature stays 1; '' if it was fitted.
+      fitted_here: whether the temperature was chosen on the items that count here.
     """
 
     logits: Float[np.ndarray, "windows classes"]
     item: Int[np.ndarray, " windows"]
     temperature: float = 1.0
+    calibration_note: str = dataclasses.field(default="", kw_only=True)
+    fitted_here: bool = dataclasses.field(default=False, kw_only=True)
 
     @functools.cached_property
     def probabilities(self) -> Float[np.ndarray, "items classes"]:
@@ -154,7 +201,46 @@ class Scored(Scores):
             logits=self.logits[windows],
             item=number[self.item[windows]],
             labels=self.labels[counted],
+            groups=self.counted_groups,
         )
+
+    @functools.cached_property
+    def cross_fitted(self) -> bool:
+        """Returns whether `held_out_probabilities` are those of `calibration.cross_fit`."""
+        enough = self.counted_groups.number >= calibration.FOLDS
+        return self.fitted_here and not self.calibration_note and enough
+
+    @functools.cached_property
+    def held_out_probabilities(self) -> Float[np.ndarray, "counted classes"]:
+        """Returns the probabilities that measure the calibration, of the items that count.
+
+        If the temperature was fitted to these items, they are cross-fitted where there are enough
+        groups. Else they are the calibrated probabilities.
+        """
+        only = self.only_counted
+        if not self.cross_fitted:
+            return only.probabilities
+        return calibration.cross_fit(only.logits, only.item, only.labels, self.counted_groups)
+
+    @property
+    def chosen_temperature(self) -> Temperature:
+        """Returns the temperature with its note."""
+        return Temperature(self.temperature, self.calibration_note)
+
+    def with_temperature(self, temperature: Temperature, fitted_here: bool = False) -> "Scored":
+        """Returns the scores with another temperature."""
+        return dataclasses.replace(
+            self,
+            temperature=temperature.value,
+            calibration_note=temperature.note,
+            fitted_here=fitted_here,
+        )
+
+    def calibrated(self) -> "Scored":
+        """Returns the scores with the temperature that is chosen on the items that count."""
+        only = self.only_counted
+        chosen = calibration.choose_temperature(only.logits, only.item, only.labels)
+        return self.with_temperature(chosen, fitted_here=True)
 
     @property
     def loss(self) -> float:
@@ -178,13 +264,14 @@ def score_weights(
     split: str,
     epoch: int,
     chosen: bool,
-    temperature: float | None,
+    temperature: Temperature | None,
     unscored: tuple[int, ...] = (),
     background: int | None = None,
+    groups: Groups | None = None,
 ) -> Scored:
     """Returns the scores of a model on the split `data`.
 
-    `temperature` `None` fits one to the items that count. The other arguments are attributes of
+    `temperature` `None` chooses one on the items that count. The other arguments are attributes of
     `Scores`.
     """
     order = window_order(model, data)
@@ -192,10 +279,6 @@ def score_weights(
     item = np.asarray(order.item).reshape(-1)
     logits = jax.device_get(table).reshape(-1, len(model.classes))[item != PADDING]
     item, labels = item[item != PADDING], np.asarray(data.label)
-    classes = {"unscored": unscored, "background": background}
-    scored = Scored(split, epoch, chosen, labels, logits, item, temperature or 1.0, **classes)
-    if temperature is None:
-        only = scored.only_counted
-        fitted = calibration.fit_temperature(only.logits, only.item, only.labels)
-        scored = dataclasses.replace(scored, temperature=fitted)
-    return scored
+    attributes = {"unscored": unscored, "background": background, "groups": groups}
+    scored = Scored(split, epoch, chosen, labels, logits, item, **attributes)
+    return scored.calibrated() if temperature is None else scored.with_temperature(temperature)

@@ -7,9 +7,6 @@ import numpy as np
 from jaxtyping import Int
 
 from meljax.evaluation import metrics
-from meljax.evaluation.statistics import wilson
-
-Interval = tuple[float, float]
 
 
 class ClassScore(NamedTuple):
@@ -30,16 +27,6 @@ class ClassScore(NamedTuple):
     precision: float | None
     recall: float | None
     f1: float | None
-
-    @property
-    def precision_interval(self) -> Interval | None:
-        """Returns the 95 % Wilson interval of the precision; `None` without predictions."""
-        return wilson(self.right, self.predicted) if self.predicted else None
-
-    @property
-    def recall_interval(self) -> Interval | None:
-        """Returns the 95 % Wilson interval of the recall; `None` without files."""
-        return wilson(self.right, self.files) if self.files else None
 
 
 def per_class(

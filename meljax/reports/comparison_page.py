@@ -7,6 +7,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from meljax.config import KEYS
+from meljax.evaluation import statistics
 from meljax.models.registry import NETWORKS
 from meljax.reports import figures, html_page, ranking
 from meljax.reports.html_page import Files
@@ -80,6 +81,9 @@ def page(runs: Sequence[Run], files: Files) -> str:
         curves=CURVES,
         tests=tests,
         level=ranking.significance_level(tests),
+        with_p=ranking.number_of_p_values(tests),
+        grouped=any(scored.grouped for record in records for scored in record.scores),
+        min_groups=statistics.MIN_GROUPS,
         folded=len(tests) > READ_PAIRS,
         all_paired=sum(test.split == "val" for test in tests) == pairs,
         differences=_differences(records),

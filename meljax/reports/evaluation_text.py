@@ -10,8 +10,9 @@ from jaxtyping import Int
 from meljax.data.manifest import Bad
 from meljax.evaluation import metrics
 from meljax.evaluation.scores import Scored
+from meljax.evaluation.statistics import Interval
 from meljax.reports.class_scores import most_confused, per_class, worst_first
-from meljax.reports.summary import percent, with_interval
+from meljax.reports.summary import how_measured, percent, with_interval
 from meljax.runs.predictions import calibration_of
 
 TOP = (1, 3, 5)
@@ -76,14 +77,19 @@ def numbers(results: Evaluation) -> dict[str, Any]:
         "classes": list(classes),
         "missing_classes": [row.name for row in rows if not row.files],
         "accuracy": scored.accuracy,
-        "accuracy_interval": scored.accuracy_interval,
+        "groups": _groups(scored),
+        "accuracy_interval": scored.accuracy_interval.bounds,
+        "accuracy_interval_method": _method(scored.accuracy_interval),
         "macro_f1": scored.macro_f1,
-        "macro_f1_interval": scored.macro_f1_interval,
+        "macro_f1_interval": scored.macro_f1_interval.bounds,
+        "macro_f1_interval_method": _method(scored.macro_f1_interval),
         "background": shares and shares._asdict(),
         "top_k": {
             k: metrics.top_accuracy(probabilities[counted], scored.labels[counted], k) for k in tops
         },
         "temperature": scored.temperature,
+        "calibration_note": scored.calibration_note,
+        "cross_fitted": calibration.cross_fitted,
         "uncalibrated": dataclasses.asdict(calibration.before),
         **dataclasses.asdict(calibration.after),
         "per_class": {
@@ -96,8 +102,11 @@ def numbers(results: Evaluation) -> dict[str, Any]:
                 "label": label,
                 "prediction": classes[row.argmax()],
                 "probability": float(row.max()),
+                "group": group,
             }
-            for (path, label), row in zip(results.files, probabilities, strict=True)
+            for (path, label), row, group in zip(
+                results.files, probabilities, scored.item_groups.values, strict=True
+            )
         ],
         "run": results.run,
         "data": results.data,
@@ -109,16 +118,14 @@ def numbers(results: Evaluation) -> dict[str, Any]:
 
 def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     """Returns the scores, then a line per class, the lowest F1 first; `found` are the `numbers`."""
-    scored, before = results.scored, found["uncalibrated"]
+    scored = results.scored
     lines = [
         f"{results.run}, epoch {scored.epoch}: {len(results.files):,} files of {results.data}",
         f"accuracy    {with_interval(scored.accuracy, scored.accuracy_interval)}",
         f"macro-F1    {with_interval(scored.macro_f1, scored.macro_f1_interval)}",
         *_background_line(scored),
         *(f"top-{k}       {share:.1%}" for k, share in found["top_k"].items() if k > 1),
-        f"loss        {found['loss']:.3f} nats (without the temperature {before['loss']:.3f})",
-        f"calibration {found['expected_calibration_error']:.1%} expected error at temperature "
-        f"{scored.temperature:.2f} (without {before['expected_calibration_error']:.1%})",
+        *_calibration_lines(scored, found),
         "",
         *_class_lines(results),
     ]
@@ -135,6 +142,34 @@ def text(results: Evaluation, found: Mapping[str, Any]) -> str:
     if results.chosen_on:
         lines.append("the epoch was chosen on these files: expect lower scores on new ones")
     return "\n".join(lines)
+
+
+def _groups(scored: Scored) -> dict[str, Any] | None:
+    """Returns what the groups of the items that count are, and their number, if they have any."""
+    if not scored.grouped:
+        return None
+    return {"name": scored.counted_groups.name, "number": scored.counted_groups.number}
+
+
+def _method(interval: Interval) -> str:
+    """Returns 'bootstrap of groups, over 12 speakers', or why there is no interval."""
+    return ", ".join(filter(None, (interval.method, interval.note)))
+
+
+def _calibration_lines(scored: Scored, found: Mapping[str, Any]) -> list[str]:
+    """Returns the loss and the calibration error, without and with the temperature."""
+    loss, error = found["loss"], f"{found['expected_calibration_error']:.1%} expected error"
+    if scored.calibration_note:
+        return [
+            f"loss        {loss:.3f} nats",
+            f"calibration {error}; not calibrated: {scored.calibration_note}",
+        ]
+    before = found["uncalibrated"]
+    return [
+        f"loss        {loss:.3f} nats (without the temperature {before['loss']:.3f})",
+        f"calibration {error} at temperature {scored.temperature:.2f} "
+        f"(without {before['expected_calibration_error']:.1%}); {how_measured(scored)}",
+    ]
 
 
 def _background_line(scored: Scored) -> list[str]:

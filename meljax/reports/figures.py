@@ -145,17 +145,19 @@ def compared_curves(curves: Sequence[RunCurves], title: str, losses: bool) -> Fi
 
 
 def reliability(sets: Mapping[str, Bins]) -> Figure:
-    """Draws the accuracy of each confidence bin, 'before' and 'after' side by side.
+    """Draws the accuracy of each confidence bin, 'before' and, if given, 'after' side by side.
 
     A line marks the mean confidence of each bin; the bars below show its share of the items.
     """
     figure = Figure(figsize=(5.6, 4.2), dpi=DPI)
     grid = {"height_ratios": (3, 1), "hspace": 0.14, "wspace": 0.26}
     place = {"left": 0.135, "right": 0.955, "top": 0.83, "bottom": 0.115}
-    panels = figure.subplots(2, 2, sharex=True, sharey="row", gridspec_kw=grid | place)
+    shared = {"sharex": True, "sharey": "row", "squeeze": False}
+    panels = figure.subplots(2, len(sets), gridspec_kw=grid | place, **shared)
     for (name, bins), upper, lower in zip(sets.items(), *panels, strict=True):
         _draw_bins(upper, lower, bins, {"before": BEFORE, "after": AFTER}[name])
-        upper.set_title(name, loc="left", fontsize=10)
+        if len(sets) > 1:
+            upper.set_title(name, loc="left", fontsize=10)
     for axes, label in zip(panels[:, 0], ("accuracy", "files"), strict=True):
         axes.set_ylabel(label)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -164,7 +166,7 @@ def reliability(sets: Mapping[str, Bins]) -> Figure:
     panels[1, 0].xaxis.set_major_formatter(PercentFormatter(1))
     panels[1, 0].set_xticks([0, 0.5, 1])
     figure.text(0.135, 0.935, "Calibration", fontsize=11, fontweight="bold")
-    line = panels[0, 1].collections[0]
+    line = panels[0, -1].collections[0]
     style = {"frameon": False, "fontsize": 8.5, "handlelength": 1.4, "loc": "upper right"}
     figure.legend([line], ["mean confidence"], borderaxespad=0.9, **style)
     return figure

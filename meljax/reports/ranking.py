@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 def paired_tests(records: Sequence[RunRecord]) -> list[Pair]:
-    """Returns McNemar's test of each pair of runs that share a split, validation before test.
+    """Returns the test of each pair of runs that share a split, validation before test.
 
     Raises:
       UserError: the predictions of such a pair are for different files.
@@ -39,20 +39,27 @@ def paired_tests(records: Sequence[RunRecord]) -> list[Pair]:
             one, other = a.scored(split), b.scored(split)
             if a.info.data.fingerprint != b.info.data.fingerprint or not (one and other):
                 continue
-            if one.paths != other.paths or not np.array_equal(one.labels, other.labels):
+            same = one.paths == other.paths and one.groups == other.groups
+            if not same or not np.array_equal(one.labels, other.labels):
                 raise UserError(
                     f"{a.path} and {b.path} share a split, but their {PREDICTIONS} name different "
-                    f"files; write both again, for example: {remedy(a.path)}"
+                    f"files or groups; write both again, for example: {remedy(a.path)}"
                 )
             counted = one.counted & other.counted
-            test = statistics.mcnemar(one.right[counted], other.right[counted])
+            groups = one.item_groups.of(counted)
+            test = statistics.paired_test(one.right[counted], other.right[counted], groups)
             found.append(Pair(i, j, split, test))
     return found
 
 
 def significance_level(tests: Sequence[Pair]) -> float:
     """Returns the significance level of each test: 0.05 divided by their number (Bonferroni)."""
-    return statistics.LEVEL / max(1, len(tests))
+    return statistics.LEVEL / max(1, number_of_p_values(tests))
+
+
+def number_of_p_values(tests: Sequence[Pair]) -> int:
+    """Returns how many of the tests have a p-value."""
+    return sum(pair.test.p is not None for pair in tests)
 
 
 def headline(records: Sequence[RunRecord]) -> str:
@@ -107,22 +114,33 @@ def _verdicts(
     others: Sequence[int],
     tests: Sequence[Pair],
 ) -> Iterator[str]:
-    """Yields at most three sentences: whether the leaders differ from the other runs."""
+    """Yields at most five sentences: whether the leaders differ from the others, by which test."""
     level, alone = significance_level(tests), len(leaders) + len(others) == 2
-    p_values = {frozenset(pair[:2]): pair.test.p for pair in tests if pair.split == "val"}
-    clear, unclear, apart = {}, {}, []
+    of_pairs = {frozenset(pair[:2]): pair.test for pair in tests if pair.split == "val"}
+    clear, unclear, untested, apart, used = {}, {}, {}, [], {}
     # Tied leaders need no test; if they do not share a split, their intervals are compared.
     for i in (*leaders[1:], *others):
-        found = [p_values[pair] for j in leaders if (pair := frozenset((i, j))) in p_values]
+        found = [of_pairs[pair] for j in leaders if (pair := frozenset((i, j))) in of_pairs]
+        name = records[i].name
         if not found:
             apart.append(records[i])
+        elif i in others and any(test.p is None for test in found):
+            untested[name] = found[0].test
         elif i in others:
             # Of several leaders, the one with the least certain difference counts.
-            (clear if max(found) < level else unclear)[records[i].name] = max(found)
+            p = max(test.p for test in found)
+            (clear if p < level else unclear)[name] = p
+            used |= {test.test: None for test in found}
     if clear:
         yield f"The difference{_from(clear, alone)} is more than chance."
     if unclear:
         yield f"There is {NO_EVIDENCE}{_from(unclear, alone)}."
+    if used:
+        yield f"Test: {enumerate_names(list(used))}."
+    if untested:
+        of = "" if alone else f" from {enumerate_names(list(untested))}"
+        why = enumerate_names(list(dict.fromkeys(untested.values())))
+        yield f"The difference{of} was not tested: {why}."
     if apart:
         yield _intervals(records[leaders[0]], apart, alone)
 
@@ -136,8 +154,14 @@ def _from(found: Mapping[str, float], alone: bool) -> str:
 
 def _intervals(best: RunRecord, others: Sequence[RunRecord], alone: bool) -> str:
     """Returns a sentence: do the intervals of runs on other files overlap with the best run's?"""
-    low = best.scores[0].accuracy_interval[0]
-    overlap = [r.name for r in others if r.scores[0].accuracy_interval[1] >= low]
+    names = enumerate_names([record.name for record in others])
+    start = "They do not share a split" if alone else f"{names} had other files"
+    intervals = {r.name: r.scores[0].accuracy_interval for r in (best, *others)}
+    if missing := [name for name, each in intervals.items() if each.bounds is None]:
+        few = enumerate_names([f"{name} ({intervals[name].note})" for name in missing])
+        return f"{start}, and intervals cannot be compared: {few}."
+    low = intervals[best.name].bounds[0]
+    overlap = [r.name for r in others if intervals[r.name].bounds[1] >= low]
     beyond = [r.name for r in others if r.name not in overlap]
     parts = []
     if overlap:
@@ -148,8 +172,6 @@ def _intervals(best: RunRecord, others: Sequence[RunRecord], alone: bool) -> str
         parts.append(
             f"the 95 % intervals{which} do not overlap, but other files may be easier or harder"
         )
-    names = enumerate_names([record.name for record in others])
-    start = "They do not share a split" if alone else f"{names} had other files"
     return f"{start}: {'; '.join(parts)}."
 
 

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from meljax.config import KEYS
 from meljax.data.probes import COUNT as PROBES
-from meljax.evaluation import calibration
+from meljax.evaluation import calibration, statistics
 from meljax.evaluation.coverage import coverage_curve, threshold_rows
 from meljax.evaluation.explanation import Explanation
 from meljax.evaluation.scores import Scored
 from meljax.features.axes import image_axes
 from meljax.models.registry import NETWORKS
-from meljax.reports import data_summary, figures, html_page
+from meljax.reports import data_summary, figures, html_page, summary
 from meljax.reports.class_scores import (
     ClassScore,
     confused_pairs,
@@ -94,6 +94,8 @@ def page(results: RunResults, links: Mapping[str, str], files: Files) -> str:
         rates=_rates(results),
         calibrations=[(each, calibration_of(each)) for each in results.scores if each.chosen],
         bins=calibration.BINS,
+        how_measured=summary.how_measured,
+        min_groups=statistics.MIN_GROUPS,
         thresholds=threshold_rows(best, results.probes),
         kinds=[f"{kind} rejected" for kind in results.probes],
         probes=PROBES,
@@ -172,10 +174,9 @@ def _files(results: RunResults) -> Iterator[tuple[str, Figure | bytes]]:
     best = results.best
     if best.chosen:
         only = best.only_counted
-        bins = {
-            "before": calibration.bins(only.raw_probabilities, only.labels),
-            "after": calibration.bins(only.probabilities, only.labels),
-        }
+        bins = {"before": calibration.bins(only.raw_probabilities, only.labels)}
+        if not best.calibration_note:
+            bins["after"] = calibration.bins(best.held_out_probabilities, only.labels)
         yield "calibration.png", figures.reliability(bins)
     yield "coverage.png", figures.coverage(*coverage_curve(best))
     wrong = _numbered("mistake", results.mistakes)

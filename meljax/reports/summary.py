@@ -1,8 +1,10 @@
 """The scores of a run in a few lines of text."""
 
 from meljax.evaluation.scores import Scored
+from meljax.evaluation.statistics import Interval
 from meljax.runs.predictions import calibration_of
 from meljax.runs.results import RunResults
+from meljax.util.phrases import count
 
 
 def text(results: RunResults) -> str:
@@ -36,12 +38,28 @@ def _line(scored: Scored, last: int) -> str:
 def _calibration(best: Scored) -> str:
     measured = calibration_of(best)
     before, after = measured.before, measured.after
+    if measured.note:
+        return (
+            f"calibration (best epoch): not calibrated: {measured.note}; loss {before.loss:.3f}, "
+            f"calibration error {before.expected_calibration_error:.1%}"
+        )
     return (
         f"calibration (best epoch): temperature {measured.temperature:.2f}; loss "
         f"{before.loss:.3f} without it, {after.loss:.3f} with it; calibration error "
         f"{before.expected_calibration_error:.1%} without, "
-        f"{after.expected_calibration_error:.1%} with"
+        f"{after.expected_calibration_error:.1%} with ({how_measured(best)})"
     )
+
+
+def how_measured(scored: Scored) -> str:
+    """Returns in words on which files a fitted temperature is measured."""
+    if scored.cross_fitted:
+        return "cross-fitted"
+    if not scored.fitted_here:
+        return "on files that the temperature was not fitted to"
+    groups = scored.counted_groups
+    number = groups.text() if scored.grouped else count(groups.number, "file")
+    return f"on the files that the temperature was fitted to; {number}: too few for cross-fitting"
 
 
 def percent(share: float | None) -> str:
@@ -49,9 +67,10 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
 
 
-def with_interval(value: float, interval: tuple[float, float] | None) -> str:
-    """Returns '98.0% (95 % interval 95.3% to 99.1%)'."""
-    if interval is None:
-        return f"{value:.1%} (no interval: no file was wrong)"
-    lower, upper = interval
-    return f"{value:.1%} (95 % interval {lower:.1%} to {upper:.1%})"
+def with_interval(value: float, interval: Interval) -> str:
+    """Returns '98.0% (95 % interval over 12 speakers: 95.3% to 99.1%)', or why there is none."""
+    if interval.bounds is None:
+        return f"{value:.1%} ({interval.note})"
+    lower, upper = interval.bounds
+    over = f" {interval.note}:" if interval.note else ""
+    return f"{value:.1%} (95 % interval{over} {lower:.1%} to {upper:.1%})"

@@ -16,14 +16,15 @@ from meljax.training.checkpoints import Checkpoints
 from meljax.training.state import abstract_weights
 from meljax.util.devices import make_mesh
 from meljax.util.errors import UserError
+from meljax.util.progress import warn
 
 
 class TrainedModel(NamedTuple):
     """The model of a run's best epoch.
 
-    It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits; `unscored`
-    are the background class and classes without validation files; `background` is the background
-    class, if there is one.
+    It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits;
+    `calibration_note` is why it stays 1, '' if it was fitted; `unscored` are the background class
+    and classes without validation files; `background` is the background class, if there is one.
     """
 
     config: Config
@@ -33,6 +34,13 @@ class TrainedModel(NamedTuple):
     temperature: float
     unscored: tuple[int, ...] = ()
     background: int | None = None
+    calibration_note: str = ""
+
+
+def warn_if_not_calibrated(trained: TrainedModel) -> None:
+    """Warns if the probabilities of the model are not calibrated, and says why."""
+    if trained.calibration_note:
+        warn(f"the probabilities are not calibrated: {trained.calibration_note}")
 
 
 def load_model(run: Path) -> TrainedModel:
@@ -57,13 +65,15 @@ def load_model(run: Path) -> TrainedModel:
     settings, background = info.settings(), None
     if settings.data.background in meta.classes:
         background = meta.classes.index(settings.data.background)
+    temperature = read_temperature(run, info, meta.epoch)
     return TrainedModel(
         # The data may have moved since the checkpoint was written.
         config=dataclasses.replace(config, data=settings.data),
         model=Model(network, meta.frontend, meta.classes, mesh, variables),
         step=int(weights["step"]),
         epoch=meta.epoch,
-        temperature=read_temperature(run, info, meta.epoch),
+        temperature=temperature.value,
         unscored=tuple(map(meta.classes.index, info.data.unscored)),
         background=background,
+        calibration_note=temperature.note,
     )

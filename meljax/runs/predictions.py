@@ -9,6 +9,8 @@ import numpy as np
 
 from meljax.data.dataset import Dataset
 from meljax.evaluation import calibration
+from meljax.evaluation.calibration import Temperature
+from meljax.evaluation.groups import named_groups
 from meljax.evaluation.scores import Predicted, Scored
 from meljax.runs.digests import check_digest
 from meljax.runs.directory import CALIBRATION, PREDICTIONS, remedy
@@ -17,10 +19,9 @@ from meljax.runs.results import RunResults
 from meljax.util.csv_file import csv_line
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
-from meljax.util.progress import warn
 from meljax.util.typed_json import from_json, to_json
 
-COLUMNS = ("weights", "epoch", "split", "path", "start", "end")
+COLUMNS = ("weights", "epoch", "split", "path", "start", "end", "group")
 COLUMNS += ("label", "prediction", "probability")
 """Columns of `predictions.csv` before the probabilities of the classes."""
 
@@ -35,29 +36,38 @@ class CalibrationScores:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """The content of `calibration.json`: scores before and after dividing by the temperature."""
+    """The content of `calibration.json`: scores before and after dividing by the temperature.
+
+    Attributes:
+      note: why the temperature stays 1; '' if it was fitted.
+      cross_fitted: whether each item is scored `after` with a temperature that was fitted to other
+        items.
+    """
 
     epoch: int
     temperature: float
+    note: str
     before: CalibrationScores
     after: CalibrationScores
+    cross_fitted: bool
 
 
 def write_predictions(workdir: Path, results: RunResults, dataset: Dataset) -> None:
     """Writes `predictions.csv`: predictions of the last and the best weights for held-out files.
 
     A row per item: weights ('last', 'best'), epoch, split, path, start and end of a segment (s),
-    label, prediction, probability, and the calibrated probability of every class, at full
-    precision.
+    group ('' if the item is a group of its own), label, prediction, probability, and the calibrated
+    probability of every class, at full precision.
     """
     lines = [csv_line([*COLUMNS, *(f"p:{name}" for name in results.classes)])]
     for scored in results.scores:
         weights = ["best" if scored.chosen else "last", scored.epoch, scored.split]
         items = [dataset.items[i] for i in dataset.indices(scored.split)]
-        for item, row in zip(items, scored.probabilities.tolist(), strict=True):
+        groups = scored.item_groups.values
+        for item, group, row in zip(items, groups, scored.probabilities.tolist(), strict=True):
             highest = max(row)
             prediction = results.classes[row.index(highest)]
-            known = [*weights, item.path, item.start, item.end, item.label]
+            known = [*weights, item.path, item.start, item.end, group, item.label]
             lines.append(csv_line([*known, prediction, highest, *row]))
     write_atomically(workdir / PREDICTIONS, "".join(f"{line}\n" for line in lines))
 
@@ -78,14 +88,17 @@ def read_predictions(workdir: Path, info: RunInfo) -> list[Predicted]:
         classes = {name: number for number, name in enumerate(info.data.classes)}
         if header != [*COLUMNS, *(f"p:{name}" for name in classes)]:
             raise ValueError
-        groups = itertools.groupby(rows, lambda row: tuple(row[:3]))
+        splits = itertools.groupby(rows, lambda row: tuple(row[:3]))
+        column = info.config["data.group"]
         unscored = tuple(classes[name] for name in info.data.unscored)
         background = classes.get(info.config["data.background"])
         scores = [
             dataclasses.replace(
-                _predicted(*key, list(group), classes), unscored=unscored, background=background
+                _predicted(*key, list(of_split), classes, column),
+                unscored=unscored,
+                background=background,
             )
-            for key, group in groups
+            for key, of_split in splits
         ]
         if (scores[0].chosen, scores[0].split) != (False, "val"):
             raise ValueError
@@ -104,10 +117,15 @@ def _predicted(
     split: str,
     rows: list[list[str]],
     classes: dict[str, int],
+    column: str,
 ) -> Predicted:
-    """Returns the rows of one split and weights; raises `ValueError` or `KeyError` if damaged."""
-    paths, starts, ends, labels, predictions = zip(*(row[3:8] for row in rows), strict=True)
-    probabilities = np.array([[float(value) for value in row[9:]] for row in rows])
+    """Returns the rows of one split and weights; raises `ValueError` or `KeyError` if damaged.
+
+    `column` is the column of groups.
+    """
+    known = zip(*(row[3:9] for row in rows), strict=True)
+    paths, starts, ends, groups, labels, predictions = known
+    probabilities = np.array([[float(value) for value in row[10:]] for row in rows])
     predicted = Predicted(
         split=split,
         epoch=int(epoch),
@@ -115,6 +133,7 @@ def _predicted(
         paths=tuple(zip(paths, starts, ends, strict=True)),
         labels=np.array([classes[label] for label in labels]),
         probabilities=probabilities,
+        groups=named_groups(groups, paths, column),
     )
     sums_to_one = np.isclose(probabilities.sum(-1), 1).all()  # False for NaN and infinity
     if [classes[p] for p in predictions] != predicted.predictions.tolist() or not sums_to_one:
@@ -125,7 +144,8 @@ def _predicted(
 def calibration_of(scored: Scored) -> Calibration:
     """Returns the temperature of the scored weights, and the scores without and with it.
 
-    Only items that count in accuracy count here.
+    Only items that count in accuracy count here. Scores with the temperature are those of
+    `Scored.held_out_probabilities`.
     """
     only = scored.only_counted
 
@@ -138,8 +158,10 @@ def calibration_of(scored: Scored) -> Calibration:
     return Calibration(
         epoch=scored.epoch,
         temperature=scored.temperature,
+        note=scored.calibration_note,
         before=scores(only.raw_probabilities),
-        after=scores(only.probabilities),
+        after=scores(scored.held_out_probabilities),
+        cross_fitted=scored.cross_fitted,
     )
 
 
@@ -166,13 +188,9 @@ def read_calibration(workdir: Path, info: RunInfo) -> Calibration | None:
     raise UserError(f"{path} is damaged; remove it, then write it again: {remedy(workdir)}")
 
 
-def read_temperature(workdir: Path, info: RunInfo, epoch: int) -> float:
-    """Returns the temperature of the weights of `epoch`; 1, with a warning, if there is none."""
+def read_temperature(workdir: Path, info: RunInfo, epoch: int) -> Temperature:
+    """Returns the temperature of the weights of `epoch`; 1, with a note, if there is none."""
     recorded = read_calibration(workdir, info)
     if recorded and recorded.epoch == epoch:
-        return recorded.temperature
-    warn(
-        f"{workdir} has no temperature for epoch {epoch}: its probabilities are not calibrated; to "
-        f"fit one: {remedy(workdir)}"
-    )
-    return 1.0
+        return Temperature(recorded.temperature, recorded.note)
+    return Temperature(note=f"no temperature for epoch {epoch}; to fit one: {remedy(workdir)}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from meljax.app import page, server
 from meljax.evaluation.memory import check_memory
-from meljax.runs.load_model import load_model
+from meljax.runs.load_model import load_model, warn_if_not_calibrated
 from meljax.util import devices
 from meljax.util.progress import say, warn
 from meljax.workflows.answer import answer_example, answer_file, find_examples
@@ -41,5 +41,6 @@ def app(run: Path, host: str, port: int | None, browser: bool) -> None:
         address = server.address(listener)
         if not server.is_local(listener):
             warn("other machines can use the page too; their browsers block the microphone on it")
+        warn_if_not_calibrated(trained)
         say(f"{run}: {address}  (stop with Ctrl-C)")
         server.serve(page.web_app(blocks), listener, address if browser else None)

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from meljax.config import Value
+from meljax.config import DataConfig, Value
 from meljax.data import synthetic
 from meljax.data.decode.long_recording import Samples
 from meljax.data.manifest import Bad, Item, Manifest, noun
@@ -21,6 +21,7 @@ from meljax.data.segments import cut_segment
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
 from meljax.evaluation.forward import Model
+from meljax.evaluation.groups import Groups, group_of, groups_of, named_groups
 from meljax.evaluation.memory import check_memory
 from meljax.evaluation.scorer import (
     ScoredItem,
@@ -54,6 +55,7 @@ class Labeled(NamedTuple):
     Attributes:
       sources: the items.
       labels: class of each item.
+      groups: of the items.
       description: of the data, in words.
       files: path of the file of each source, by the source's path.
       digests: sha256 of each file by its path, at the latest when it was read.
@@ -62,6 +64,7 @@ class Labeled(NamedTuple):
 
     sources: list[Source]
     labels: list[str]
+    groups: Groups
     description: str
     files: dict[str, str]
     digests: dict[str, str]
@@ -133,6 +136,9 @@ def evaluate_model(
     background = () if trained.background is None else (trained.background,)
     unscored = background if others else trained.unscored
     scored, used, bad = score(trained, labeled, split or "all", unscored)
+    chosen_on = not others and split == "val"
+    # The temperature was fitted to the files that the epoch was chosen on.
+    scored = dataclasses.replace(scored, fitted_here=chosen_on)
     bad = [*labeled.bad, *bad]
     known = {row["sha256"] for row in rows if row["split"] == "train"}
     return Evaluation(
@@ -142,7 +148,7 @@ def evaluate_model(
         scored=scored,
         files=used,
         trained_on=sum(labeled.digests.get(labeled.files[path]) in known for path, _ in used),
-        chosen_on=not others and split == "val",
+        chosen_on=chosen_on,
         bad=bad,
     )
 
@@ -157,13 +163,15 @@ def score(
     """
     number = {name: i for i, name in enumerate(trained.model.classes)}
     items: list[ScoredItem] = []
+    groups: list[str] = []
     used: list[tuple[str, str]] = []
     bad: list[Bad] = []
     silent = 0
     results = score_stream(trained.model, labeled.sources)
     results = whole_items(track_items(results, len(labeled.sources), "scoring"))
     with check_memory(trained.model):
-        for result, label in zip(results, labeled.labels, strict=True):
+        of_items = zip(results, labeled.labels, labeled.groups.values, strict=True)
+        for result, label, group in of_items:
             if isinstance(result, Bad):
                 bad.append(result)
                 warn(f"{result}; skipped")
@@ -172,6 +180,7 @@ def score(
                 warn(f"{result.path}: silence; not scored")
             else:
                 items.append(result)
+                groups.append(group)
                 used.append((result.path, label))
     if not any(number[label] not in unscored for _, label in used):
         raise UserError(
@@ -186,8 +195,10 @@ def score(
         item=np.repeat(np.arange(len(items)), [len(item.logits) for item in items]),
         labels=np.array([number[label] for _, label in used]),
         temperature=trained.temperature,
+        calibration_note=trained.calibration_note,
         unscored=unscored,
         background=trained.background,
+        groups=Groups(tuple(groups), labeled.groups.name),
     )
     return scored, used, bad
 
@@ -241,7 +252,9 @@ def own_files(
         sources = [Source(row["path"], partial(clips.__getitem__, row["path"])) for row in rows]
     files = {source.path: row["path"] for source, row in zip(sources, rows, strict=True)}
     description = f"{data.path or 'the embedded voices'}, {split}"
-    return Labeled(sources, [row["label"] for row in rows], description, files, digests)
+    values = [group_of(row["group"], row["path"], row["start"]) for row in rows]
+    groups = named_groups(values, [row["path"] for row in rows], data.group)
+    return Labeled(sources, [row["label"] for row in rows], groups, description, files, digests)
 
 
 def _row_source(
@@ -293,12 +306,12 @@ def _item_source(item: Item, root: str, decoded: Callable[[str], Samples], model
 def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str | None) -> Labeled:
     """Returns the files of other data; raises `UserError` if the model does not fit them."""
     path = str(given["path"])
-    data = dataclasses.replace(trained.config.data, root="", group="", holdout="")
+    data = dataclasses.replace(trained.config.data, root="", holdout="")
     data = dataclasses.replace(data, **given)
     if catalog.is_name(path):
         data = dataclasses.replace(data, path=str(catalog.find_or_download(path, data.tfds_dir)))
     try:
-        manifest = read_manifest(data, training=False)
+        data, manifest = _read_with_groups(data, chosen="group" in given)
     except UserError as error:
         if "pattern" in given or not str(error).startswith("data.pattern"):
             raise
@@ -325,7 +338,25 @@ def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str |
     files = {source.path: item.path for source, item in zip(sources, items, strict=True)}
     labels = [item.label for item in items]
     description = data.path if split is None else f"{data.path}, {split}"
-    return Labeled(sources, labels, description, files, digests, manifest.bad)
+    groups = groups_of(items, data.group)
+    return Labeled(sources, labels, groups, description, files, digests, manifest.bad)
+
+
+def _read_with_groups(data: DataConfig, chosen: bool) -> tuple[DataConfig, Manifest]:
+    """Returns the manifest of other data, and the settings it was read with.
+
+    Unless the column of groups is `chosen` for these data, it is that of the run, else 'group';
+    data that have neither are read without groups.
+    """
+    columns = [data.group] if chosen else list(dict.fromkeys([data.group, "group", ""]))
+    for column in columns:
+        tried = dataclasses.replace(data, group=column)
+        try:
+            return tried, read_manifest(tried, training=False)
+        except UserError as error:
+            if column == columns[-1] or not str(error).startswith("data.group"):
+                raise
+    raise AssertionError
 
 
 def _check_classes(data: str, found: Sequence[str], classes: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from meljax.export import onnx_graph, stablehlo, torch_weights
 from meljax.export.description import describe
-from meljax.runs.load_model import TrainedModel, load_model
+from meljax.runs.load_model import TrainedModel, load_model, warn_if_not_calibrated
 from meljax.util import devices
 from meljax.util.files import write_atomically
 from meljax.util.progress import say
@@ -21,6 +21,8 @@ def export(run: Path, form: str, out: Path) -> None:
     """
     devices.set_up()
     trained = load_model(run)
+    if form != "torch":  # its output are logits
+        warn_if_not_calibrated(trained)
     checked = export_model(trained, run.absolute().name, form, out)
     say(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")
 

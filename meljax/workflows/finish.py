@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from meljax.data.batches import DeviceSet
 from meljax.data.dataset import Dataset
 from meljax.evaluation.coverage import probe
+from meljax.evaluation.groups import groups_of
 from meljax.evaluation.metrics import Row
 from meljax.evaluation.mistakes import Mistake, worst_mistakes
 from meljax.evaluation.scores import Scored, score_weights
@@ -102,15 +103,17 @@ def _score_held_out(
         data = session.sets.get(split)
         # A test split may hold the background alone.
         if data and not np.isin(np.asarray(data.label), session.task.unscored).all():
+            items = [session.dataset.items[i] for i in session.dataset.indices(split)]
             scores[split] = score_weights(
                 model_of(session.task, state),
                 data,
                 split=split,
                 epoch=epoch,
                 chosen=chosen,
-                temperature=scores["val"].temperature if scores else None,
+                temperature=scores["val"].chosen_temperature if scores else None,
                 unscored=session.task.unscored,
                 background=session.task.background,
+                groups=groups_of(items, session.config.data.group),
             )
     return scores
 

@@ -25,7 +25,7 @@ from meljax.outputs.formats import ROUNDED, SELECTIONS, format_of
 from meljax.outputs.rows import ALL_DIGITS, columns, row_of
 from meljax.outputs.summary import summary_writer
 from meljax.outputs.writers import Content, check_format, row_writer
-from meljax.runs.load_model import TrainedModel, load_model
+from meljax.runs.load_model import TrainedModel, load_model, warn_if_not_calibrated
 from meljax.runs.thresholds import Thresholds, find_thresholds
 from meljax.util import devices
 from meljax.util.errors import UserError
@@ -151,6 +151,7 @@ def predicted_spans(
 
     `thresholds` has one for each class. They apply to each window before windows are merged.
     """
+    warn_if_not_calibrated(trained)
     by_window = by_window or merge
     results = track_items(score_stream(trained.model, sources), len(sources), "predicting")
     frontend, temperature = trained.model.frontend, trained.temperature

@@ -66,7 +66,8 @@ def manifest_of(
       UserError: the rows contradict each other, or none has a usable file.
     """
     _check_labels(rows)
-    check_groups(str(source), {(row.label, row.group) for row in rows}, group)
+    if training:
+        check_groups(str(source), {(row.label, row.group) for row in rows}, group)
     items, bad = _items(rows, _splits(source, rows, training), finder, found)
     if not items:
         raise UserError(

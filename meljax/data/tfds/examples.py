@@ -74,7 +74,8 @@ def scan_set(path: str, tfds_dir: str, label: str, group: str, training: bool) -
     row_of = {_item(row, splits): row for row in rows if row.label}
     if not row_of and not bad:
         raise UserError(f"data.label: {label!r} of {path} is empty in all examples")
-    check_groups(path, {(item.label, item.group) for item in row_of}, group)
+    if training:
+        check_groups(path, {(item.label, item.group) for item in row_of}, group)
     if training and not bad:
         check_classes(path, row_of)
     shards = [file for split in splits for file in builder.info.splits[split].filepaths]
