@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command, edit_info, tone
+from conftest import command, edit_info, rewrite, tone
 from samples import confused
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
@@ -19,6 +19,7 @@ from meljax.evaluation.calibration import Temperature
 from meljax.evaluation.scorer import Source, score_stream
 from meljax.main import main
 from meljax.reports import evaluation_text
+from meljax.runs.info import require_info
 from meljax.runs.load_model import load_model
 from meljax.runs.predictions import read_temperature
 from meljax.workflows import evaluate as workflow
@@ -253,12 +254,12 @@ def test_the_temperature_of_another_epoch_is_ignored_with_a_warning(
     few = "4 validation items, at least 50 needed"
     info = json.loads((run / "calibration.json").read_text())
     epoch = info["epoch"]
-    assert read_temperature(run, epoch) == Temperature(1.0, few)
+    assert read_temperature(run, require_info(run), epoch) == Temperature(1.0, few)
     assert predict.main([str(run), file]) == 0
     assert f"the probabilities are not calibrated: {few}\n" in capsys.readouterr().err
     fitted = info | {"temperature": 0.7, "note": ""}
-    (run / "calibration.json").write_text(json.dumps(fitted))
-    assert read_temperature(run, epoch) == Temperature(0.7)
+    rewrite(run, "calibration.json", json.dumps(fitted))
+    assert read_temperature(run, require_info(run), epoch) == Temperature(0.7)
     assert predict.main([str(run), file]) == 0
     assert "not calibrated" not in capsys.readouterr().err
     found = scores(run, tmp_path)
@@ -266,14 +267,14 @@ def test_the_temperature_of_another_epoch_is_ignored_with_a_warning(
     assert not found["cross_fitted"]
     words = "on the files that the temperature was fitted to; 4 files: too few for cross-fitting"
     assert words in capsys.readouterr().out
-    (run / "calibration.json").write_text(json.dumps(fitted | {"epoch": epoch + 1}))
+    rewrite(run, "calibration.json", json.dumps(fitted | {"epoch": epoch + 1}))
     assert load_model(run).temperature == 1
     assert predict.main([str(run), file]) == 0
     warning = capsys.readouterr().err
     assert f"no temperature for epoch {epoch}; to fit one: meljax report {run}" in warning
     (run / "calibration.json").unlink()
-    assert read_temperature(run, epoch).value == 1
-    assert "no temperature for epoch" in read_temperature(run, epoch).note
+    assert read_temperature(run, require_info(run), epoch).value == 1
+    assert "no temperature for epoch" in read_temperature(run, require_info(run), epoch).note
 
 
 def test_a_run_on_the_embedded_voices_is_evaluated_on_them(audio_run, monkeypatch):

@@ -263,7 +263,8 @@ def test_a_run_that_is_not_calibrated_says_why(tmp_path):
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path):
     for scores in (calibrated("val", 0.5), scored("val", 3, True, 4, 40, 9).calibrated()):
-        write_calibration(tmp_path, make_results(scores=[scores]))
-        read = read_calibration(tmp_path)
+        results = make_results(scores=[scores])
+        write_calibration(tmp_path, results)
+        read = read_calibration(tmp_path, results.info)
         assert read == calibration_of(scores)
         assert read.cross_fitted == (not read.note)
