@@ -1,14 +1,16 @@
 """Recordings of every format are decoded to mono at one rate; bad files get a reason."""
 
+import contextlib
 import io
 import struct
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 
-from meljax.data.decode import audio_file, mp3_frames, sound_source
+from meljax.data.decode import audio_file, decoder, mp3_frames, sound_source
 from meljax.data.decode.audio_file import AudioFile
 from meljax.features.samples import is_silent, to_float
 from meljax.util.errors import BadFileError
@@ -113,7 +115,7 @@ def test_channels_are_averaged():
     np.testing.assert_array_equal(six, left)
 
 
-@pytest.mark.parametrize("gain", [1e-30, 1e-6, 1.0, 50.0, 1e37])
+@pytest.mark.parametrize("gain", [1e-30, 1e-6, 1.0, 50.0, 2**31])
 def test_float_recordings_keep_their_values(gain):
     samples = (tone(amplitude=1.0) * np.float32(gain)).astype(np.float32)
     np.testing.assert_array_equal(read_audio(encode(samples, subtype="FLOAT")), samples)
@@ -217,6 +219,18 @@ def test_samples_that_are_not_finite_are_refused(value):
     samples[77] = value
     assert refusal(encode(samples, subtype="FLOAT")) == "not finite"
     assert refusal(encode(np.stack([samples, -samples], axis=1), subtype="FLOAT")) == "not finite"
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100])
+@pytest.mark.parametrize("value", [-1e38, 1e10])
+def test_samples_far_above_full_scale_are_refused(value, rate):
+    """Their powers overflow: the spectrogram would be that of silence."""
+    samples = tone()
+    samples[77] = value
+    shown = f"samples up to {abs(value):.0e}; full scale is 1"
+    assert refusal(encode(samples, rate, subtype="FLOAT")) == shown
+    with pytest.raises(BadFileError, match="full scale is 1"):
+        decoder.prepare_samples(samples[:, None], rate, RATE)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +358,31 @@ def test_a_flac_header_with_a_wrong_length_is_refused(frames):
 
 def test_an_absurd_sample_rate_is_refused():
     assert "1 Hz cannot be right" in refusal(encode(noise(), rate=1), sample_rate=48_000)
+    # Resampling multiplies the memory that a file takes.
+    data = encode(noise(), rate=160, form="AIFF")
+    assert "160 Hz cannot be right" in refusal(data, sample_rate=16_000)
+    assert len(read_audio(data, 5_120)) == 32 * len(noise())
+
+
+def test_a_caf_with_damaged_lengths_of_packets_is_refused(capfd):
+    data = encode(noise(60_000), form="CAF", subtype="ALAC_16")
+    np.testing.assert_array_equal(read_audio(data), noise(60_000))
+    start = data.index(b"pakt") + 12
+    for place, values in ((start + 7, b"\xff"), (start + 24, b"\xff" * 6)):
+        damaged = data[:place] + values + data[place + len(values) :]
+        assert refusal(damaged) == f"damaged at byte {start - 12:,}"
+    assert capfd.readouterr().out == ""
+
+
+def test_what_libraries_print_about_damage_is_not_shown(capfd):
+    data = bytearray(encode(tone(), form="MP3", subtype="MPEG_LAYER_III"))
+    rng = np.random.default_rng(0)
+    for place in rng.integers(200, len(data), 40):
+        data[place] ^= 1 << rng.integers(0, 8)
+    with contextlib.suppress(BadFileError):
+        read_audio(bytes(data))
+    print("shown", file=sys.stderr)
+    assert capfd.readouterr().err == "shown\n"
 
 
 def test_a_recording_that_does_not_fit_in_memory_is_refused(monkeypatch):

@@ -1,7 +1,9 @@
 """Every format decodes to the same array; bad files have a reason."""
 
+import contextlib
 import io
 import struct
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from meljax.config import MelConfig
-from meljax.data.decode import decoder
+from meljax.data.decode import decoder, image_checks, image_file
 from meljax.data.decode.image_file import MAX_PIXELS, crop, is_gray, read_image, resize
 from meljax.features.frontend import Frontend
 from meljax.features.windows import floor_color
@@ -315,7 +317,11 @@ def test_damaged_files_raise_only_bad_file_error(color, form):
 
 def png_header(width, height):
     """Returns a PNG whose header gives a size but which holds no pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"x")]
+    return png([(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"x")])
+
+
+def png(chunks):
+    """Returns a PNG of (name, body) of its chunks."""
     parts = [
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
         for name, body in chunks
@@ -330,14 +336,112 @@ def test_a_palette_image_without_its_palette_is_refused(gray):
     assert refusal(data[:start] + data[end:]) == "not an image that can be read"
 
 
-@pytest.mark.parametrize("size", [(10_001, 10_000), (15_000, 10_000), (100_000, 100_000)])
+@pytest.mark.parametrize("size", [(5_001, 10_000), (15_000, 10_000), (100_000, 100_000)])
 def test_a_decompression_bomb_is_refused_before_decoding(size):
     assert size[0] * size[1] > MAX_PIXELS
     assert refusal(png_header(*size)) == f"too large: {size[0]}x{size[1]} pixels"
 
 
 def test_a_large_image_below_the_limit_raises_no_warning():
-    assert refusal(png_header(10_000, 10_000)) == "truncated"
+    assert refusal(png_header(5_000, 10_000)) == TOO_FEW
+
+
+TOO_FEW = "truncated: it has fewer pixels than its header says"
+
+
+def taller(data, form, height=2_000_000):
+    """Returns an image file whose header says another height."""
+    data = bytearray(data)
+    if form == "PNG":
+        data[20:24] = struct.pack(">I", height)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif form == "GIF":
+        place = data.index(b"\x2c\0\0\0\0")  # the image of 56 x 40 pixels
+        data[8:10] = data[place + 7 : place + 9] = struct.pack("<H", height)
+    else:
+        place = data.index(struct.pack("<H", 257), int.from_bytes(data[4:8], "little"))
+        data[place : place + 12] = struct.pack("<HHII", 257, 4, 1, height)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "height"),
+    [
+        ("PNG", {}, 500_000),
+        ("PNG", {}, 41),
+        ("GIF", {}, 65_535),
+        ("TIFF", {}, 500_000),
+        ("TIFF", {"compression": "tiff_lzw"}, 500_000),
+        ("TIFF", {}, 41),
+    ],
+)
+def test_a_file_with_fewer_pixels_than_its_header_says_is_refused(color, form, options, height):
+    """Pillow reads it with black rows, and takes 500 MB for a kilobyte."""
+    data = encode(Image.fromarray(color), form, **options)
+    assert refusal(taller(data, form, height)) == TOO_FEW
+    assert read_image(taller(data, form, 40)).shape == (40, 56, 3)
+
+
+def interlaced(image):
+    """Returns a PNG with the seven passes of Adam7."""
+    rows = b""
+    for top, left, down, across in image_checks._ADAM7:
+        rows += b"".join(
+            b"\0" + row.tobytes() for row in image[top::down, left::across] if row.size
+        )
+    header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 8, 2, 0, 0, 1)
+    return [(b"IHDR", header), (b"IDAT", rows)]
+
+
+@pytest.mark.parametrize("size", [(40, 56), (1, 1), (3, 2), (5, 9), (8, 8)])
+def test_an_interlaced_png_is_read_or_truncated(color, size):
+    image = color[: size[0], : size[1]]
+    header, (name, rows) = interlaced(image)
+    whole = png([header, (name, zlib.compress(rows)), (b"IEND", b"")])
+    np.testing.assert_array_equal(read_image(whole), image)
+    for missing in (1, len(rows) // 2):
+        part = png([header, (name, zlib.compress(rows[:-missing])), (b"IEND", b"")])
+        assert refusal(part) in (TOO_FEW, "truncated", "not an image that can be read")
+
+
+def test_a_png_with_a_black_last_row_is_read(color):
+    color = color.copy()
+    color[-1] = 0
+    np.testing.assert_array_equal(read_image(encode(Image.fromarray(color))), color)
+
+
+def test_a_compressed_bmp_is_refused():
+    """Pillow reads it byte by byte in Python, and takes gigabytes for a false offset."""
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 8, 1, 4, 0, 0, 256, 0)
+    data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + header + bytes(1024) + b"\2\0\0\1"
+    assert "compressed BMP" in refusal(data)
+
+
+def test_a_jpeg_with_very_many_scans_is_refused():
+    """Each scan takes as long as decoding the whole image."""
+    data = encode(Image.new("L", (6000, 6000)), "JPEG", progressive=True)
+    assert read_image(data).shape == (6000, 6000, 3)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert refusal(data[:-2] + 40 * last + data[-2:]) == TOO_FEW
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA"])
+def test_a_large_image_is_converted_in_blocks(color, mode, monkeypatch):
+    data = encode(Image.fromarray(color).convert(mode))
+    whole = read_image(data)
+    monkeypatch.setattr(image_file, "_BLOCK", 7 * 56)
+    np.testing.assert_array_equal(read_image(data), whole)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "group4"])
+def test_what_libtiff_prints_about_damage_is_not_shown(compression, color, capfd):
+    image = Image.fromarray(color).convert("1" if compression == "group4" else "RGB")
+    data = bytearray(encode(image, "TIFF", compression=compression))
+    data[8:60] = bytes(range(200, 252))
+    with contextlib.suppress(BadFileError):
+        read_image(bytes(data))
+    print("shown", file=sys.stderr)
+    assert capfd.readouterr().err == "shown\n"
 
 
 def test_modes_without_a_meaning_as_rgb_are_refused(gray):

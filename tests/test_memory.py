@@ -2,12 +2,14 @@
 
 import hashlib
 import io
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import psutil
 import pytest
-from conftest import command
+from conftest import ROOT, command
 from test_step import make_data, make_task
 
 from meljax.commands import evaluate, predict
@@ -114,6 +116,24 @@ def test_a_set_that_does_not_fit_stops_early(recordings, tmp_path, monkeypatch, 
     assert "the set does not fit in memory: " in message
     assert "100,000" not in message
     assert "0 MB were free" in message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
+def test_a_process_in_which_jax_cannot_start_stops_with_one_line(window_run, recordings):
+    """JAX would abort."""
+    line = f"ulimit -v 1500000; exec {sys.executable} -m meljax predict {window_run} {recordings}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2
+    (message,) = done.stderr.splitlines()
+    assert "memory is limited to 1.54 GB (ulimit -v), but JAX needs at least" in message
+
+
+def test_under_a_limit_memory_is_left_for_the_compiler(monkeypatch):
+    used = psutil.Process().memory_info().vms
+    monkeypatch.setattr(memory, "address_space", lambda: used + 900_000_000)
+    assert 0 < memory.free_on_host() < 250_000_000
+    monkeypatch.setattr(memory, "address_space", lambda: used)
+    assert memory.free_on_host() == 0
 
 
 def read(sizes: list[int], free: int, monkeypatch, failing: int = -1) -> list:

@@ -11,6 +11,7 @@ from conftest import small_config, tone
 
 from meljax.data import recordings as recordings_module
 from meljax.data.dataset import load
+from meljax.data.decode import av_source
 from meljax.data.decode.audio_file import AudioFacts, AudioFile
 from meljax.features.samples import to_float
 from meljax.util.errors import BadFileError, UserError
@@ -143,6 +144,21 @@ def test_formats_of_the_extra_are_read_whole_or_refused(suffix):
     for part in (0.5, 0.9) if suffix != "wma" else ():  # this stream says nothing of its length
         with pytest.raises(BadFileError):
             AudioFile(lambda: io.BytesIO(data[: int(len(data) * part)]), 16_000).read()  # noqa: B023
+
+
+def test_more_than_eight_channels_are_read():
+    """PyAV would read beyond its memory if they were separate, and often crash."""
+    samples = np.random.default_rng(0).normal(0, 0.1, (9000, 18)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, "FLOAT", format="WAV")
+    with av_source.open_av(file, "a WAV file") as source:
+        np.testing.assert_array_equal(np.concatenate(list(source.parts())), samples)
+
+
+def test_metadata_that_are_not_unicode_are_ignored():
+    data = encoded("ipod", "aac").replace(b"SoundHandler", b"Sound\xff\xfe\xfddler")
+    assert b"\xff\xfe\xfd" in data
+    assert len(AudioFile(lambda: io.BytesIO(data), 16_000).read()) > 14_000
 
 
 def test_without_the_extra_the_message_names_it(monkeypatch):

@@ -261,6 +261,38 @@ def test_float_images_are_refused(tmp_path, features):
         read(tmp_path, "floats")
 
 
+@pytest.mark.parametrize("place", ["features.json", "dataset_info.json", "a nested feature"])
+def test_a_set_that_names_a_class_of_another_module_imports_nothing(
+    tmp_path, features, monkeypatch, place
+):
+    make(tmp_path, "animals", {"train": [example(i) for i in range(4)]}, features)
+    folder = tmp_path / "animals" / "1.0.0"
+    (tmp_path / "attack.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    written = folder / ("dataset_info.json" if place == "dataset_info.json" else "features.json")
+    info = json.loads(written.read_text())
+    if place == "a nested feature":  # JSON in JSON, as older versions of TFDS wrote
+        inner = {"image": {"type": "attack.Feature", "content": {}}}
+        info = {"pythonClassName": info["pythonClassName"]}
+        info["jsonFeature"] = {"json": json.dumps(inner)}
+    elif place == "features.json":
+        info["pythonClassName"] = "attack.Feature"
+    else:
+        info["features"] = {"pythonClassName": "attack.Feature", "text": {}}
+    written.write_text(json.dumps(info))
+    with pytest.raises(UserError, match=r"tfds:animals.*attack\.Feature.*nothing was imported"):
+        read(tmp_path, "animals")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_set_that_claims_more_examples_than_its_files_hold_is_refused(tmp_path, features):
+    make(tmp_path, "animals", {"train": [example(i) for i in range(4)]}, features)
+    written = tmp_path / "animals" / "1.0.0" / "dataset_info.json"
+    written.write_text(written.read_text().replace('"4"', '"9999999999"'))
+    with pytest.raises(UserError, match="tfds:animals is damaged"):
+        read(tmp_path, "animals")
+
+
 @pytest.fixture
 def versions(tmp_path, features):
     for version, n in (("1.9.0", 4), ("1.10.0", 6)):
@@ -485,7 +517,7 @@ def test_a_truncated_file_gives_a_few_lines(tmp_path, features):
             lambda root: (shard(root).parent / "label.labels.txt").write_text("one\n"),
             "examples in tfds:animals:1.10.0 cannot be used",
         ),
-        (lambda root: shard(root).write_bytes(b"short"), "cannot be used"),
+        (lambda root: shard(root).write_bytes(b"short"), "is damaged"),
     ],
 )
 def test_a_damaged_set_gives_one_line(versions, damage, words, capsys):

@@ -8,6 +8,7 @@ import pickletools
 import struct
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -212,23 +213,27 @@ def test_tensors_may_share_a_storage_but_not_multiply_it():
         torch_file._checked_tensors({str(i): tensor for i in range(900)}, 10_000)
 
 
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+def tensor_of(storage: str, key: str, count: int, view: bytes) -> bytes:
+    """Returns the opcodes of a tensor; `view` are those of its offset, shape and strides."""
+    kind = f"ctorch\n{storage}\n".encode()
+    reference = b"(" + text("storage") + kind + text(key) + text("cpu") + number(count) + b"tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + reference + view + b"tR"
+
+
 def made(
     numbers: np.ndarray, storage: str, tensors=1, offset=0, byteorder=b"little", parts=("x/data/0",)
 ) -> bytes:
     """A zip of tensors that are every second of `numbers`, from `offset` on."""
-
-    def text(value: str) -> bytes:
-        return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-    def number(value: int) -> bytes:
-        return b"J" + struct.pack("<i", value)
-
-    kind = f"ctorch\n{storage}\n".encode()
-    count = number(len(numbers))
-    reference = b"(" + text("storage") + kind + text("0") + text("cpu") + count + b"tQ"
     shape, stride = number((len(numbers) - offset + 1) // 2) + b"\x85", number(2) + b"\x85"
-    arguments = b"(" + reference + number(offset) + shape + stride + b"t"
-    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R"
+    tensor = tensor_of(storage, "0", len(numbers), number(offset) + shape + stride)
     items = (text(f"weight {i}") + tensor + b"s" for i in range(tensors))
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -268,3 +273,41 @@ def test_zips_that_are_not_what_torch_writes_are_refused():
     assert len(torch_file.read_torch(made(numbers, "FloatStorage", tensors=1000))) == 1000
     with pytest.raises(BadFileError, match="more numbers than the file"):
         torch_file.read_torch(made(numbers, "FloatStorage", tensors=1001))
+
+
+def test_parts_that_overlap_are_refused_before_they_are_read():
+    """Each part reaches to the end of the last one. Such a file of 10 MB would take 3 GB."""
+    content, items, entries = np.ones(25_000, "<f4").tobytes(), b"", []
+
+    def entry(name: str, part: bytes) -> bytes:
+        size = len(part)
+        fields = (20, 0, 0, 0, 0, zlib.crc32(part), size, size, len(name), 0)
+        entries.append(struct.pack("<5H3I2H", *fields))
+        return b"PK\3\4" + entries[-1] + name.encode()
+
+    names = [f"x/data/{key}" for key in range(100, 140)]
+    for name in names:
+        items += (
+            text(name) + tensor_of("FloatStorage", name[7:], len(content) // 4, b"K\0))") + b"s"
+        )
+        content = entry(name, content) + content
+    pickled, places = b"\x80\x02}" + items + b".", range(0, 40 * len(names), 40)
+    content += entry("x/data.pkl", pickled) + pickled
+    names, places = [*names, "x/data.pkl"], [*reversed(places), len(content) - len(pickled) - 40]
+    directory = b"".join(
+        b"PK\1\2\x14\0" + fields + bytes(10) + struct.pack("<I", place) + name.encode()
+        for name, fields, place in zip(names, entries, places, strict=True)
+    )
+    end = struct.pack("<4H2IH", 0, 0, len(names), len(names), len(directory), len(content), 0)
+    with pytest.raises(BadFileError, match="parts are larger than the file"):
+        torch_file.read_torch(content + directory + b"PK\5\6" + end)
+
+
+def test_shapes_made_to_take_forever_are_refused():
+    huge = b"\x8a\xff" + b"\x7f" * 255 + b"q\0"
+    shape = b"(" + huge + b"h\0" * 90_000 + b"t"
+    tensor = tensor_of("FloatStorage", "0", 1, b"K\0" + shape + b")")
+    begun = time.thread_time()
+    with pytest.raises(BadFileError, match="not valid"):
+        torch_file.read_torch(hostile(b"}" + text("conv1.weight"), tensor, b"s"))
+    assert time.thread_time() - begun < 5

@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 from meljax.data.decode.audio_file import AudioFacts
 from meljax.util.files import atomic_writer, remove_stale_temporaries
 
-MAGIC = b"meljax decoded 4\n"
+MAGIC = b"meljax decoded 5\n"
 SUFFIX = ".decoded"
 MAX_BYTES = 8 * 2**30
 """Maximum size of all cache files together. A set larger than half of it is not cached."""

@@ -173,7 +173,7 @@ def _look_into(path: str, names: set[str]) -> NearTable:
         text = decode_text(file.read(_READ), errors="replace")
     first = text.partition("\n")[0]
     columns = [column.strip(' \r"') for column in re.split("[,;\t|]", first)]
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         if isinstance(row := json.loads(first), dict):
             columns = list(row)
     fields = (field.replace("\\", "/") for field in re.split('[,;\t|"\r\n]+', text))

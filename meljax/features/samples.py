@@ -3,8 +3,24 @@
 import numpy as np
 from jaxtyping import Array, Float32, Shaped
 
+from meljax.util.errors import BadFileError
+
 FULL_SCALE = 32768
 """The int16 value, never reached, that stands for 1."""
+MAX_AMPLITUDE = 2**32
+"""Larger samples are damage, even if they were scaled as integers; their powers may overflow."""
+
+
+def check_samples(samples: Float32[np.ndarray, "..."]) -> None:
+    """Raises `BadFileError` if samples are not finite, or above `MAX_AMPLITUDE`."""
+    if not samples.size:
+        return
+    largest = max(float(samples.max()), -float(samples.min()))
+    if not largest <= MAX_AMPLITUDE:  # also if it is NaN
+        finite = np.isfinite(samples).all()
+        raise BadFileError(
+            f"samples up to {largest:.0e}; full scale is 1" if finite else "not finite"
+        )
 
 
 def to_float(

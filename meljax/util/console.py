@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from absl import logging
 
 from meljax.util.errors import UserError, disk_full
+from meljax.util.native_output import keep_python_output
 from meljax.util.stop import SIGNALS, StopRequest
 
 KEY_PREFIX = "--config."
@@ -178,7 +179,7 @@ def quiet_libraries() -> Iterator[None]:
     sys.unraisablehook = report_others
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Corrupt EXIF data")  # images are read without them
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata
             yield
     finally:
         sys.unraisablehook = report
@@ -198,6 +199,7 @@ def _make_output_tolerant() -> None:
             stream.reconfigure(errors="backslashreplace")
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    keep_python_output()
 
 
 def leave(code: int) -> None:

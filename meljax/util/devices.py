@@ -1,29 +1,43 @@
 """JAX's devices: memory, compilation cache, compiler options, batch sizes and shardings."""
 
 import functools
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import psutil
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from meljax.util.errors import UserError
 from meljax.util.files import cache_dir
+from meljax.util.phrases import count
 
 EIGEN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 """Makes XLA:CPU compute convolutions with Eigen instead of YNNPACK, which takes up to twice as long
 for the 3 × 3 convolutions of these networks (jaxlib 0.10)."""
+
+_BACKEND, _BACKEND_CORE = 1_800_000_000, 250_000_000
+"""Address space that the CPU backend takes, and more for each core, in bytes (jaxlib 0.10)."""
 
 
 def set_up() -> None:
     """Configures JAX for a command, before its backend starts. Environment variables win.
 
     Compiled programs are cached. GPU memory is allocated as needed, not 75 % in advance.
+
+    Raises:
+      UserError: the backend cannot start within the limit of the address space.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        _cache_programs()
+    start_backend_if_limited()
+
+
+def _cache_programs() -> None:
     folder = cache_dir() / "jax"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,6 +47,32 @@ def set_up() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def address_space() -> float:
+    """Returns the limit of this process's address space in bytes (`ulimit -v`), or infinity."""
+    process = psutil.Process()
+    if not hasattr(process, "rlimit"):  # not on macOS and Windows
+        return math.inf
+    limit = process.rlimit(psutil.RLIMIT_AS)[0]
+    return math.inf if limit == psutil.RLIM_INFINITY else limit
+
+
+def start_backend_if_limited() -> None:
+    """Starts JAX's backend if the address space is limited.
+
+    Raises:
+      UserError: the limit is too low; the backend would end the process.
+    """
+    limit, needed = address_space(), _BACKEND + cores() * _BACKEND_CORE
+    if limit == math.inf:
+        return
+    if limit < needed:
+        raise UserError(
+            f"memory is limited to {limit / 1e9:.2f} GB (ulimit -v), but JAX needs at least "
+            f"{needed / 1e9:.2f} GB on {count(cores(), 'core')}; raise the limit"
+        )
+    jax.devices()
 
 
 def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:

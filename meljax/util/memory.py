@@ -10,19 +10,24 @@ import jax
 import psutil
 from jax.extend.core import jaxprs_in_params
 
+from meljax.util.devices import address_space, start_backend_if_limited
 from meljax.util.errors import UserError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_COMPILER = 700_000_000
+"""Address space that XLA needs to compile, in bytes; without it, it ends the process."""
 
 
 def free_on_host() -> int:
-    """Returns the bytes that this process can still allocate."""
-    process = psutil.Process()
+    """Returns the bytes that this process can still allocate.
+
+    Raises:
+      UserError: JAX's backend cannot start within the limit of the address space.
+    """
     limits = [psutil.virtual_memory().available]
-    if hasattr(process, "rlimit"):  # Linux: `ulimit -v`
-        address_space = process.rlimit(psutil.RLIMIT_AS)[0]
-        if address_space != psutil.RLIM_INFINITY:
-            limits.append(address_space - process.memory_info().vms)
+    if (limit := address_space()) < math.inf:
+        start_backend_if_limited()  # so that what it takes is counted
+        limits.append(int(limit) - psutil.Process().memory_info().vms - _COMPILER)
     with contextlib.suppress(OSError, ValueError, KeyError):  # the limit of a container
         rows = (line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
         used = {name: int(value) for name, value in rows}["anon"]

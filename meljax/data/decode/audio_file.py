@@ -14,7 +14,7 @@ from meljax.data.decode.audio_formats import format_of
 from meljax.data.decode.av_source import AvSource, open_av
 from meljax.data.decode.resample import first_input, resample, resampled_length
 from meljax.data.decode.sound_source import SoundSource, open_sound, reason
-from meljax.features.samples import narrowed, to_float
+from meljax.features.samples import check_samples, narrowed, to_float
 from meljax.util.errors import BadFileError
 
 MAX_SAMPLES = 2**28
@@ -22,8 +22,11 @@ MAX_SAMPLES = 2**28
 _FULL_SCALE = 1 - 2**-15
 _CLIPPED_RUN = 3
 """Number of successive samples at full scale that count as clipping."""
-MAX_RATIO = 100
-"""Maximum ratio of sample rates; larger ones come from damaged headers."""
+MAX_INCREASE, MAX_DECREASE = 32, 100
+"""Maximum factors by which a sample rate is changed; larger ones come from damaged headers.
+
+An increase multiplies the memory that a file takes.
+"""
 
 
 Source = SoundSource | AvSource
@@ -80,7 +83,7 @@ class AudioFile:
 
     def _check_rate(self) -> None:
         ratio = self._rate / max(1, self.source_rate)
-        if not 1 / MAX_RATIO <= ratio <= MAX_RATIO:
+        if not 1 / MAX_DECREASE <= ratio <= MAX_INCREASE:
             raise BadFileError(f"its sample rate of {self.source_rate:,} Hz cannot be right")
 
     def _choose_channel(self, source: Source) -> int | None:
@@ -91,6 +94,7 @@ class AudioFile:
         def first() -> Iterator[np.ndarray]:
             nonlocal left
             for part in source.parts():
+                check_samples(part)
                 yield part[:left]
                 left -= len(part)
                 if left <= 0:
@@ -116,8 +120,8 @@ class AudioFile:
         If the file is not `seekable`, everything before `start` is decoded too.
 
         Raises:
-          BadFileError: the file is damaged or truncated, or has samples that are not finite. An
-            error at the end of the file is raised after the last block.
+          BadFileError: the file is damaged or truncated, or has samples that are not
+            possible. An error at the end of the file is raised after the last block.
         """
         resampled = self.source_rate != self._rate
         first = first_input(start, self.source_rate, self._rate) if resampled else start
@@ -162,8 +166,7 @@ class AudioFile:
         """Yields the samples from `first` on at the file's own rate."""
         total = first if source.seekable else 0
         for part in source.parts(total):
-            if not np.isfinite(part).all():
-                raise BadFileError("not finite")
+            check_samples(part)
             self._clipped = self._clipped or _is_clipped(part)
             skip = max(0, first - total)
             total += len(part)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from meljax.data.decode import containers
+from meljax.data.decode.spliced_file import SplicedFile
 from meljax.util.errors import BadFileError
 
 _SHORT = 0.3
@@ -34,14 +35,15 @@ class AvSource:
         assert not start
         import av
 
-        form = av.AudioResampler(format="fltp")
+        # Interleaved: PyAV reads beyond its memory if more than 8 channels are separate.
+        form = av.AudioResampler(format="flt")
         total = 0
         try:
             for frame in self._container.decode(self._stream):
                 if (frame.sample_rate, frame.layout.nb_channels) != (self.rate, self.channels):
                     raise BadFileError("its sample rate or channels change")
                 for each in form.resample(frame):
-                    part = each.to_ndarray().T
+                    part = each.to_ndarray().reshape(-1, self.channels)
                     total += len(part)
                     yield part
         except av.error.FFmpegError as error:
@@ -70,9 +72,8 @@ def open_av(file: IOBase, name: str) -> Iterator[AvSource]:
     except ImportError:
         raise BadFileError(f"{name}; the extra 'av' may read it: pip install '.[av]'") from None
     containers.check(file)
-    file.seek(0)
     try:
-        container = av.open(file)
+        container = av.open(SplicedFile(file), metadata_errors="replace")
     except av.error.FFmpegError as error:
         raise BadFileError(f"{name}; FFmpeg cannot read it ({error.strerror})") from error
     with container:

@@ -5,6 +5,7 @@ then reads a part of the file, or nothing, without an error.
 """
 
 import dataclasses
+import re
 import struct
 from collections.abc import Iterator
 from io import IOBase
@@ -166,16 +167,20 @@ def _in_w64(file: IOBase) -> _Samples | None:
 
 
 def _in_caf(file: IOBase) -> _Samples | None:
-    at, end = 8, file_size(file)
+    at, end, samples = 8, file_size(file), None
     while at + 12 <= end:
         head = read_at(file, at, 12)
         (size,) = struct.unpack(">q", head[4:])
         if head[:4] == b"desc":
             _check_caf(read_at(file, at + 12, 32).ljust(32, b"\0"))
-        if head[:4] == b"data":  # its content starts with an edit count
-            return _Samples(at + 16, size - 4 if size > 0 else None)
+        if head[:4] == b"pakt":
+            _check_packets(read_at(file, at + 12, max(0, min(size, end))), at)
+        if head[:4] == b"data" and samples is None:  # its content starts with an edit count
+            samples = _Samples(at + 16, size - 4 if size > 0 else None)
+            if size <= 0:
+                break
         at += 12 + max(0, size)
-    return None
+    return samples
 
 
 def _check_caf(description: bytes) -> None:
@@ -183,6 +188,14 @@ def _check_caf(description: bytes) -> None:
     packet, _, channels, bits = struct.unpack(">IIII", description[16:32])
     if description[8:12] == b"lpcm" and packet != channels * (bits // 8):
         raise BadFileError("damaged at byte 20")
+
+
+def _check_packets(table: bytes, at: int) -> None:
+    """Raises `BadFileError` if the lengths of packets are damaged: libsndfile prints to stdout."""
+    lengths = table[24:]  # seven bits in a byte; the last one of a number is below 128
+    complete = sum(byte < 128 for byte in lengths)
+    if complete < int.from_bytes(table[:8], "big") or re.search(rb"[\x80-\xff]{5}", lengths):
+        raise BadFileError(f"damaged at byte {at:,}")
 
 
 def _in_au(file: IOBase) -> _Samples | None:

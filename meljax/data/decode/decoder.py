@@ -11,7 +11,7 @@ from meljax.data.decode import image_file, mono
 from meljax.data.decode.audio_file import AudioFacts, AudioFile
 from meljax.data.decode.resample import resample
 from meljax.features.frontend import NO_CROP, Crop, Frontend, Kind
-from meljax.features.samples import narrowed
+from meljax.features.samples import check_samples, narrowed
 from meljax.util.errors import BadFileError
 
 
@@ -64,7 +64,11 @@ def prepare_samples(
     """Returns a recording that was decoded elsewhere as `AudioFile.read` does.
 
     `rate` is its sample rate, `new_rate` that of the result, in Hz.
+
+    Raises:
+      BadFileError: samples are not finite, or absurdly large.
     """
+    check_samples(samples)
     start = samples[: mono.FIRST_SECONDS * rate]
     channel = mono.choose_channel([start]) if samples.shape[1] > 1 else None
     one = mono.to_mono(samples, channel)

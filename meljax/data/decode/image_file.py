@@ -1,5 +1,6 @@
 """Decodes PNG, JPEG, BMP, WebP, TIFF and GIF files to RGB."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -12,12 +13,15 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from meljax.data.decode import file_content
+from meljax.data.decode import file_content, image_checks
 from meljax.features.frontend import Crop
 from meljax.util.errors import BadFileError
+from meljax.util.native_output import hidden
 
-MAX_PIXELS = 100_000_000
-"""Maximum size of an image; 300 MB as RGB."""
+MAX_PIXELS = 50_000_000
+"""Maximum size of an image; 150 MB as RGB, and up to 1 GB while a WebP is decoded."""
+_BLOCK = 1 << 20
+"""Pixels that are converted to RGB at once."""
 GRAY_16_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LA", "PA", "RGBA")
 
@@ -60,17 +64,19 @@ def read_image(data: bytes) -> UInt8[np.ndarray, "height width 3"]:
     """
     if not data:
         raise BadFileError("empty file")
-    if _ends_early(data):
-        raise BadFileError("truncated")
     plugin = next((plugin for magic, plugin in PLUGINS.items() if data.startswith(magic)), None)
     if plugin is None:
         raise _not_an_image(data)
     try:
-        image = plugin(io.BytesIO(data))
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise BadFileError(f"too large: {width}x{height} pixels")
-        image.load()
+        image_checks.check_bytes(data)
+        with hidden() if plugin is TiffImageFile else contextlib.nullcontext():
+            image = plugin(io.BytesIO(data))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadFileError(f"too large: {width}x{height} pixels")
+            image_checks.check(image, data)
+            image.load()
+            image_checks.check_loaded(image, data)
         return _rgb(_upright(image))
     except BadFileError:
         raise
@@ -134,27 +140,27 @@ def resize(
     return np.array(scaled).reshape(size, size, channels)
 
 
-def _ends_early(data: bytes) -> bool:
-    """Returns whether a WebP or TIFF is cut off, which Pillow does not report."""
-    if data.startswith(b"RIFF"):
-        return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    if data.startswith((b"II*\0", b"MM\0*")):
-        order = "little" if data.startswith(b"II") else "big"
-        directory = int.from_bytes(data[4:8], order)
-        entries = int.from_bytes(data[directory : directory + 2], order)
-        return len(data) < directory + 2 + 12 * entries
-    return False
-
-
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    if image.mode not in (*COLOR, *GRAY_16_BIT):
+        raise BadFileError(f"mode {image.mode} is not supported")
+    width, height = image.size
+    rows = max(1, _BLOCK // width)
+    if rows >= height:
+        return _rgb_at_once(image)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        part = image.crop((0, top, width, min(top + rows, height)))
+        rgb[top : top + rows] = _rgb_at_once(part)
+    return rgb
+
+
+def _rgb_at_once(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
     if image.mode in GRAY_16_BIT:
         gray = np.asarray(image)
         if gray.min() < 0 or gray.max() > 65535:
             raise BadFileError("gray values outside 0 to 65535 are not supported")
         gray = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
         return np.repeat(gray[..., None], 3, axis=-1)
-    if image.mode not in COLOR:
-        raise BadFileError(f"mode {image.mode} is not supported")
     if not image.has_transparency_data:
         return np.array(image.convert("RGB"))
     rgba = np.asarray(image.convert("RGBA"))

@@ -19,7 +19,7 @@ def choose_channel(parts: Iterable[Float32[np.ndarray, "_ channels"]]) -> int | 
     """
     powers, mean_power = 0.0, 0.0
     for part in parts:
-        precise = np.nan_to_num(part.astype(np.float64), posinf=0, neginf=0)
+        precise = part.astype(np.float64)
         powers = powers + (precise**2).sum(0)
         mean_power += (precise.mean(1) ** 2).sum()
     loudest = int(np.argmax(powers))

@@ -11,6 +11,7 @@ from jaxtyping import Float32
 from meljax.data.decode import chunks, flac_frames, mp3_frames, ogg_pages
 from meljax.data.decode.spliced_file import SplicedFile
 from meljax.util.errors import BadFileError
+from meljax.util.native_output import hidden
 
 _MP3_SLACK = 3 * 1152
 """Samples of an MP3 that may be missing."""
@@ -36,11 +37,13 @@ class SoundSource:
         `start` is 0 unless the source is `seekable`.
         """
         size, left = max(1, _PART // self.channels), self._file.frames - start
+        quiet = hidden if self._file.format == "MP3" else contextlib.nullcontext
         try:
             if start:
                 self._file.seek(start)
             while left:
-                part = self._file.read(min(size, left), "float32", always_2d=True)
+                with quiet():
+                    part = self._file.read(min(size, left), "float32", always_2d=True)
                 if not len(part):
                     break
                 left -= len(part)
@@ -62,8 +65,10 @@ def open_sound(file: IOBase, reader: str) -> Iterator[SoundSource]:
     checked = _with_right_length(file, reader)
     if checked is file:
         checked = SplicedFile(file)
-    with soundfile.SoundFile(checked) as opened:
-        yield SoundSource(opened)
+    with hidden() if reader == "mp3" else contextlib.nullcontext():
+        sound = soundfile.SoundFile(checked)
+    with sound:
+        yield SoundSource(sound)
 
 
 def _with_right_length(file: IOBase, reader: str) -> IOBase:

@@ -1,4 +1,4 @@
-"""A file whose start is replaced, so that a decoder sees a corrected header."""
+"""A file whose start is replaced, so that a decoder sees a corrected header; seeks go anywhere."""
 
 import io
 from io import IOBase
@@ -43,7 +43,7 @@ class SplicedFile(io.RawIOBase):
         view[: len(part)] = part
         rest = view[len(part) :]
         count = len(part)
-        if len(rest):
+        if len(rest) and self._at < self._size:  # a damaged header may point far beyond the end
             self._file.seek(self._skip + max(0, self._at - len(self._head)))
             data = self._file.read(len(rest))
             rest[: len(data)] = data

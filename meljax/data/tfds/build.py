@@ -49,7 +49,7 @@ def check_place(name: catalog.Name, root: Path, source: Path) -> None:
     try:
         metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
         is_ours = METADATA_KEY in metadata
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         is_ours = False
     if folder.exists() and not is_ours:
         raise UserError(

@@ -6,6 +6,7 @@ If it is not there and TFDS knows it, TFDS downloads it.
 
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import io
@@ -61,9 +62,26 @@ def parse(path: str) -> Name:
     return Name(name, config, version)
 
 
+@functools.cache
 def library() -> Any:
-    """Returns the module `tensorflow_datasets`; importing it takes half a second."""
-    return importlib.import_module("tensorflow_datasets")
+    """Returns the module `tensorflow_datasets`; importing it takes half a second.
+
+    A set names the classes of its features, in `features.json` or `dataset_info.json`. TFDS would
+    import, and so execute, any module that a name leads to; here only its own classes are known.
+    """
+    module = importlib.import_module("tensorflow_datasets")
+    connector = module.features.FeatureConnector
+    find = connector.cls_from_name
+    own = [each for each in vars(module.features).values() if isinstance(each, type)]
+    known = {f"{each.__module__}.{each.__name__}" for each in own if issubclass(each, connector)}
+
+    def find_known(name: str) -> type:
+        if name not in known:
+            raise ValueError(f"its feature class {name!r} is none of TFDS; nothing was imported")
+        return find(name)
+
+    connector.cls_from_name = staticmethod(find_known)
+    return module
 
 
 def hide_accelerators() -> None:
@@ -197,7 +215,7 @@ def _default_config(folder: Path) -> str:
     try:
         info = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
         return str(info["default_config_name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

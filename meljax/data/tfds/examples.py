@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -119,6 +120,9 @@ def _table(opened: _Set, split: str) -> Table:
             f"data.path: {opened.path} lacks {len(missing)} of its files, e.g. {missing[0]!r}; "
             "restore them, or remove the folder and build or download the set again"
         )
+    size = sum(os.path.getsize(file) for file in info.splits[split].filepaths)
+    if info.splits[split].num_examples > size:  # each takes a byte at least
+        raise build_info.damaged_set(opened.path)
     decoders = {
         key: library.decode.SkipDecoding()
         for key, feature in opened.features.items()

@@ -25,6 +25,8 @@ PROTOCOL = 1001
 MAX_PICKLE_BYTES = 2**20
 MAX_OPCODES = 100_000
 MAX_TENSORS = 1_000
+MAX_NUMBER = 2**48
+MAX_NUMBERS = 20
 """Limits far above the needs of a ResNet, whose pickle, without the numbers, has 12 kB."""
 
 DTYPES = {
@@ -87,7 +89,11 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
             raise BadFileError("big-endian numbers are not supported")
         tensors = _checked_tensors(_interpret(io.BytesIO(archive.read(pickles[0]))), len(data))
         keys = {tensor.storage.key for tensor in tensors.values()}
-        raw = {key: archive.read(f"{folder}data/{key}") for key in keys}
+        names = {key: f"{folder}data/{key}" for key in keys}
+        # Entries may overlap, but a small file must not take much memory.
+        if sum(parts[name].file_size for name in names.values()) > len(data):
+            raise BadFileError("damaged: its parts are larger than the file")
+        raw = {key: archive.read(name) for key, name in names.items()}
     return {name: _view(tensor, raw[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
@@ -138,8 +144,10 @@ def _view(tensor: Tensor, raw: bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
-    integers = all(type(n) is int for n in (offset, *shape, *strides))
-    if not isinstance(storage, Storage) or not integers:
+    numbers = (offset, *shape, *strides)
+    # The product of very many or very large numbers takes forever.
+    valid = len(numbers) < MAX_NUMBERS and all(type(n) is int and n < MAX_NUMBER for n in numbers)
+    if not isinstance(storage, Storage) or not valid:
         raise BadFileError("damaged: the description of a tensor is not valid")
     return Tensor(storage, offset, shape, strides)
 

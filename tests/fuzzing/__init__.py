@@ -1,0 +1,1 @@
+"""Reads mutated files as the commands do, and reports what goes wrong."""

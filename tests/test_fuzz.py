@@ -1,0 +1,37 @@
+"""A small share of the fuzzing of every reader, and the inputs that once went wrong."""
+
+import sys
+
+import pytest
+from fuzzing.campaign import campaign
+from fuzzing.readers import FILES, READERS
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
+
+KEPT = [("wav", 20261128, 905), ("caf", 20261128, 7255), ("caf", 77001, 1288)]
+KEPT += [("tfds-info", 77001, 9761), ("metadata-csv", 77001, 3984)]
+"""(reader, seed, index) of inputs that crashed, raised or hung."""
+
+
+def problems(outcomes):
+    return [
+        f"{reader} {each.index}: {each.what}"
+        for reader, outcome in outcomes.items()
+        for each in outcome.problems
+    ]
+
+
+@pytest.mark.parametrize("readers", [FILES, READERS.keys() - FILES], ids=["files", "others"])
+def test_damaged_files_are_read_or_refused_by_name(readers):
+    assert not problems(campaign(sorted(readers), seed=0, count=25))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("reader", READERS)
+def test_ten_thousand_damaged_files_are_read_or_refused_by_name(reader):
+    assert not problems(campaign([reader], seed=0, count=10_000))
+
+
+@pytest.mark.parametrize(("reader", "seed", "index"), KEPT)
+def test_inputs_that_went_wrong_do_not(reader, seed, index):
+    assert not problems(campaign([reader], seed, count=1, first=index))
