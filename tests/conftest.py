@@ -10,7 +10,7 @@ from collections.abc import Callable
 # Set before JAX is imported. Four devices are emulated for the tests of several devices. Programs
 # are optimized less than usual, because small ones take longer to compile than to run.
 os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=1"
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Tests are offline: downloads come from this machine.

@@ -171,7 +171,7 @@ def make_named(word):
     settings = {"data.path": word, "data.label": word, "model.init": word}
     weights = WeightsOrigin("file", word, "0" * 64)
     results = make_results(names, settings=settings, weights=weights, **data)
-    session = SessionInfo(word, word, 2, {word: word})
+    session = SessionInfo(word, word, 2, {word: word}, {word: word})
     image = results.mistakes[0].seen.image
     return dataclasses.replace(
         results,

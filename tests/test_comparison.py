@@ -555,7 +555,8 @@ def test_names_never_become_markup(two):
 
 
 def test_unscored_epochs_are_reported(two):
-    append_history(two / "a", {"epoch": 4})
+    row = read_history(two / "a", require_info(two / "a"))[-1]
+    append_history(two / "a", row | {"epoch": 4})
     shown = compared(two, "a", "b")[1].shown
     assert "epochs after 3 have not been scored" in shown
     assert f"meljax report {two / 'a'}" in shown

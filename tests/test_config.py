@@ -104,11 +104,12 @@ def test_flat_settings_are_read_back():
     assert config.from_flat(config.flat(settings)) == settings
 
 
-def test_only_epochs_and_places_may_differ_when_a_run_resumes():
+def test_only_some_keys_may_differ_when_a_run_resumes():
     resume = {name: field.metadata["resume"] for name, field in config.KEYS.items()}
     differing = {name: rule for name, rule in resume.items() if rule != "same"}
     places = dict.fromkeys(("data.path", "data.root", "data.tfds_dir"), "free")
-    assert differing == places | {"train.epochs": "free"}
+    training = ("train.epochs", "train.on_nan", "train.save_every")
+    assert differing == places | dict.fromkeys(training, "free")
 
 
 @pytest.mark.parametrize(

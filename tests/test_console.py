@@ -43,11 +43,12 @@ def test_a_signal_stops_a_command_and_the_handlers_are_restored(number, capsys):
     hook = sys.unraisablehook
 
     def body(stop):
+        stop.hint = lambda: "run it again"
         os.kill(os.getpid(), number)
         stop.check()
         raise AssertionError("the signal is lost")
 
-    assert console.run(body, hint="run it again") == 128 + number
+    assert console.run(body) == 128 + number
     assert "meljax: stopped; run it again" in capsys.readouterr().err
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     assert sys.unraisablehook is hook

@@ -78,17 +78,23 @@ def test_a_run_resumes_once_there_is_space(small_disk, image_folder, tmp_path, c
     assert main(command("cnn", image_folder, workdir, train__epochs=1)) == 0
 
 
+def error(capfd) -> str:
+    """Returns stderr without the warning that the few validation files allow no calibration."""
+    lines = capfd.readouterr().err.splitlines(keepends=True)
+    return "".join(line for line in lines if "not calibrated" not in line)
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "table"])
 def test_predict_stops_with_one_line(form, image_run, image_folder, capfd):
     arguments = [str(image_run), str(image_folder), "--format", form, "--out", str(FULL)]
     assert predict.main(arguments) == 2
-    assert capfd.readouterr().err == f"meljax: --out {FULL}: cannot be written ({WORDS})\n"
+    assert error(capfd) == f"meljax: --out {FULL}: cannot be written ({WORDS})\n"
 
 
 @pytest.mark.parametrize("form", ["stablehlo", "onnx"])
 def test_export_stops_with_one_line(form, image_run, capfd):
     assert export.main([str(image_run), "--format", form, "--out", str(FULL)]) == 2
-    assert capfd.readouterr().err == f"meljax: --out {FULL}: cannot be written ({WORDS})\n"
+    assert error(capfd) == f"meljax: --out {FULL}: cannot be written ({WORDS})\n"
 
 
 def test_evaluate_stops_with_one_line(image_run, capfd):

@@ -12,7 +12,7 @@ from meljax.commands import train
 from meljax.config import Config, files
 from meljax.config.files import PRESETS, preset_file
 from meljax.main import main, parse
-from meljax.util.console import StopRequest
+from meljax.util.stop import SIGNALS, StopRequest
 from meljax.workflows import train as workflow
 
 CNN = str(ROOT / "configs" / "cnn.py")
@@ -313,7 +313,7 @@ def test_an_interrupt_lost_in_a_callback_is_not_reported(capsys):
             finally:
                 seen.append(True)
 
-    with stop.handling_signals():
+    with stop.handling_signals(SIGNALS):
         held = Held()
         del held
         assert seen

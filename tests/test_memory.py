@@ -16,7 +16,6 @@ from meljax.commands import evaluate, predict
 from meljax.data import read_files
 from meljax.data.manifest import Item, Manifest, file_manifest
 from meljax.evaluation.memory import scoring_bytes
-from meljax.evaluation.metrics import Metrics
 from meljax.main import main
 from meljax.training import step
 from meljax.training.memory import step_bytes
@@ -53,7 +52,6 @@ def test_the_need_of_a_step_is_a_lower_limit_near_what_xla_allocates():
         .lower(
             task,
             state,
-            Metrics.zero(len(task.classes)),
             data,
             jnp.zeros((1, batch), jnp.int32),
             jax.random.key(0),

@@ -16,6 +16,7 @@ MEASURED = Metrics(
     count=np.float32(4),
     confusion=np.array([[2, 1], [0, 1]], np.int32),
     first_bad_step=NEVER,
+    skipped=np.int32(0),
 )
 
 

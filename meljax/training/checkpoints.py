@@ -147,8 +147,14 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but no meta can be read.
         """
+        failure = None
         for step in self._best_first():
-            return self._read_meta(step).meta
+            try:
+                return self._read_meta(step).meta
+            except UserError as error:
+                failure = failure or error
+        if failure:
+            raise failure
         return None
 
     def latest_step(self) -> int | None:
@@ -161,10 +167,10 @@ class Checkpoints:
         return max((rank for rank in self._ranks.values() if rank), default=None)
 
     def _best_first(self) -> list[int]:
-        """Returns the steps of epochs, the best first, then those that cannot be read."""
+        """Returns the steps that cannot be read, then those of epochs, the best first."""
         epochs = [step for step, rank in self._ranks.items() if rank]
         unreadable = sorted(set(self._manager.all_steps()) - set(self._ranks), reverse=True)
-        return [*sorted(epochs, key=self._ranks.get, reverse=True), *unreadable]
+        return [*unreadable, *sorted(epochs, key=self._ranks.get, reverse=True)]
 
     def wait(self) -> None:
         """Waits until everything is on the disk; raises `UserError` if a write failed."""

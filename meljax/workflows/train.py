@@ -71,7 +71,7 @@ MAX_NAMES = 100
 def train(
     config: Config,
     workdir: Path,
-    stop: StopRequest,
+    stop: StopRequest | None = None,
     epoch_done: Callable[[Row], None] = lambda row: None,
 ) -> None:
     """Trains in the directory `workdir`, or resumes the run there.
@@ -82,6 +82,7 @@ def train(
     Raises:
       UserError: the data, the directory or the settings cannot be used.
     """
+    stop = stop or StopRequest()
     stop.hint = lambda: "nothing was trained; run the same command again"
     # Cheap checks come first, before anything is downloaded or decoded.
     registry.check(config.model)
