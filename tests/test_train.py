@@ -310,7 +310,7 @@ def draws(muddle, workdir: Path, monkeypatch, **keys) -> Draws:
         done = done.replace(count=done.count + 1, confusion=done.confusion + 1)
         return state.replace(step=state.step + 1, metrics=done)
 
-    def cut_off(*_):
+    def cut_off(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

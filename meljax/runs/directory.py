@@ -2,6 +2,7 @@
 
 import contextlib
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,12 +48,20 @@ def removal_explained(workdir: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UserError):
-        if is_removed(workdir):
-            raise UserError(
-                f"{workdir} was removed during training, and what it held is lost; run the same "
-                "command again to start over"
-            ) from None
-        raise
+        if not is_removed(workdir):
+            raise
+        # A checkpoint that was being written may have created its folder again.
+        shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
+        raise UserError(
+            f"{workdir} was removed or moved during training; to start over, run the same command "
+            "again"
+        ) from None
+
+
+def check_exists(workdir: Path) -> None:
+    """Raises `FileNotFoundError` if `workdir` was removed, before anything is written there again."""
+    if is_removed(workdir):
+        raise FileNotFoundError(workdir)
 
 
 def is_removed(workdir: Path) -> bool:

@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import gc
 import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,8 +181,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for the disk and ends the background work."""
-        with contextlib.suppress(Exception):  # `save` or `wait` has reported the error
+        try:
             self._manager.close()
+        except Exception as error:  # `save` or `wait` has reported it
+            _forget(error)
 
     def _first_readable(self, steps: list[int], like: Any, set_aside: bool) -> Any:
         unreadable: dict[int, str] = {}
@@ -235,6 +239,7 @@ class Checkpoints:
         except UnknownFormatError as error:
             raise UnknownFormatError(f"{self._directory}: {error}") from None
         except Exception as error:  # orbax and tensorstore raise errors of many types
+            _forget(error)
             raise UserError(f"{self._directory}: {first_line(error, 300)}") from None
 
     @contextlib.contextmanager
@@ -242,8 +247,21 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # tensorstore raises ValueError for a full disk
+            _forget(error)
             reason = disk_full(error) or first_line(error, 300)
             raise UserError(
                 f"a checkpoint could not be written to {self._directory} ({reason}); "
                 "run the same command again to resume from the last checkpoint"
             ) from None
+
+
+def _forget(error: BaseException) -> None:
+    """Removes what orbax abandoned when `error` was raised.
+
+    Its coroutines and tasks would report themselves whenever they are collected, with tracebacks.
+    """
+    following: BaseException | None = error
+    while following is not None:
+        traceback.clear_frames(following.__traceback__)
+        following = following.__cause__ or following.__context__
+    gc.collect()

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import sys
+import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -173,7 +174,8 @@ def quiet_libraries() -> Iterator[None]:
 
     def report_others(unraisable: Any) -> None:
         # If one array of a checkpoint is damaged, orbax no longer waits for the others.
-        if str(unraisable.exc_value) != "Event loop is closed":
+        abandoned = isinstance(unraisable.object, types.CoroutineType)
+        if not abandoned and str(unraisable.exc_value) != "Event loop is closed":
             report(unraisable)
 
     sys.unraisablehook = report_others

@@ -26,6 +26,7 @@ from meljax.runs.directory import (
     CHECKPOINTS,
     REPORT,
     TENSORBOARD,
+    check_exists,
     create,
     is_removed,
     locked,
@@ -185,6 +186,7 @@ def _run(
     create(session.workdir, session.info, session.dataset)
     _announce(session, resumed, begin)
     state, history = _train(session, begin, stop, epoch_done)
+    check_exists(session.workdir)
     stop.hint = lambda: "all epochs are saved; run the same command again to write the report"
     return finish.finish(session, state, history, finished=len(history))
 
@@ -266,6 +268,7 @@ def _train(
         for state, row, confusion in epochs:
             history = (*history, row)
             with stop.saving():
+                check_exists(session.workdir)
                 append_history(session.workdir, row)
                 saver.epoch_done(state, row)
             writer.write_scores(row)
