@@ -59,7 +59,7 @@ def removal_explained(workdir: Path) -> Iterator[None]:
 
 
 def check_exists(workdir: Path) -> None:
-    """Raises `FileNotFoundError` if `workdir` was removed, before anything is written there again."""
+    """Raises `FileNotFoundError` if `workdir` was removed, before more is written there."""
     if is_removed(workdir):
         raise FileNotFoundError(workdir)
 
