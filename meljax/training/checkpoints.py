@@ -84,8 +84,7 @@ class Checkpoints:
         A step that is saved already is skipped, unless it was saved before the end of its epoch.
 
         Raises:
-          UserError: this or the previous checkpoint could not be written, or a value is infinite or
-            NaN.
+          UserError: this or the previous checkpoint could not be written.
         """
         step = int(jax.device_get(state.step))
         # A step that could not be taken will be tried again.

@@ -45,8 +45,8 @@ def _step(
 ) -> TrainState:
     """Takes one step on the next row of `order`.
 
-    If the loss, a gradient, its square (which Adam needs) or a running statistic is infinite or
-    NaN, the state stays as it is, and `metrics.first_bad_step` becomes the step. With
+    If the loss, a gradient, its square (which Adam needs), a running statistic or a new weight is
+    infinite or NaN, the state stays as it is, and `metrics.first_bad_step` becomes the step. With
     `task.skip_bad` the step is skipped instead, unless it is the third in a row.
 
     Args:
@@ -87,7 +87,8 @@ def _step(
         metrics=state.metrics.updated(logits, labels, weight, state.step),
         skips=jnp.zeros_like(state.skips),
     )
-    finite = _all_finite((loss, jax.tree.map(jnp.square, gradients), batch_stats))
+    squares = jax.tree.map(jnp.square, gradients)
+    finite = _all_finite((loss, squares, batch_stats, stepped.params))
     stepped = jax.tree.map(
         functools.partial(jnp.where, finite), stepped, _not_stepped(state, task.skip_bad)
     )

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ from meljax.training import logs
 from meljax.training.checkpoint_meta import Meta
 from meljax.training.checkpoint_policy import Saver
 from meljax.training.checkpoints import Checkpoints
-from meljax.training.loop import NotFiniteError, Start, train_epochs
+from meljax.training.loop import Start, train_epochs
 from meljax.training.memory import check_memory
 from meljax.training.progress_bar import TrainingBar
 from meljax.training.rng import Stream, key
@@ -55,18 +55,14 @@ from meljax.training.state import Task, TrainState, abstract_state, init_state
 from meljax.training.task_setup import make_device_sets, make_task
 from meljax.util import devices
 from meljax.util.devices import replicated
-from meljax.util.errors import UserError
 from meljax.util.files import cache_dir
 from meljax.util.progress import ending, say, warn
 from meljax.util.stop import StopRequest
-from meljax.workflows import finish
+from meljax.workflows import finish, stops
 
 DRAWING_SECONDS = 60
 """Minimum time between two confusion matrices for TensorBoard, because drawing one takes half a
 second. The last epoch always has one."""
-
-MAX_NAMES = 100
-"""Maximum number of items that a message names."""
 
 
 def train(
@@ -202,17 +198,10 @@ def _announce(session: Session, resumed: bool, begin: _Begin) -> None:
     if resumed:
         step = int(begin.state.step)
         say(
-            f"resuming after {_place(session, step)}"
+            f"resuming after {stops.place(session, step)}"
             if step
             else "nothing was saved: starting over"
         )
-
-
-def _place(session: Session, step: int) -> str:
-    """Returns 'epoch 3' or 'step 57 of 186 of epoch 3'."""
-    steps = steps_per_epoch(len(session.sets["train"]), session.config.train.batch_size)
-    epochs, within = divmod(step, steps)
-    return f"step {within:,} of {steps:,} of epoch {epochs + 1}" if within else f"epoch {epochs}"
 
 
 def _train(
@@ -221,17 +210,8 @@ def _train(
     """Trains the remaining epochs, and records and saves each before the next one starts."""
     config, items = session.config.train, len(session.sets["train"])
     state, history = begin.state, begin.history
-    meta = Meta(
-        epoch=len(history),
-        config=session.info.config,
-        classes=session.dataset.classes,
-        frontend=session.task.frontend,
-        versions=session.info.session.versions,
-        history=history,
-        seconds=begin.seconds,
-    )
-    saver = Saver(session.checkpoints, meta, config.save_every)
-    stop.hint = lambda: _resume_hint(session)
+    saver = Saver(session.checkpoints, _meta(session, begin), config.save_every)
+    stop.hint = lambda: stops.resume_hint(session)
     steps = int(state.step) - len(history) * steps_per_epoch(items, config.batch_size)
     done = min(items, steps * config.batch_size)
     writer = logs.EventLog(session.workdir / TENSORBOARD, session.info.config, int(state.step))
@@ -255,7 +235,7 @@ def _train(
         ending(writer.close),
         contextlib.closing(TrainingBar(config.epochs, items, len(history) + 1, done)) as bar,
         ending(close_saver),
-        _bad_values_explained(session, save),
+        stops.bad_values_explained(session, save),
     ):
         if not history:
             masked = np.stack([example.masked for example in finish.mask_examples(session)])
@@ -271,56 +251,28 @@ def _train(
                 check_exists(session.workdir)
                 append_history(session.workdir, row)
                 saver.epoch_done(state, row)
-            writer.write_scores(row)
+                writer.write_scores(row)
+                bar.epoch_done(row)
+                epoch_done(dict(row))
             if row["epoch"] == config.epochs or time.monotonic() > drawn_at + DRAWING_SECONDS:
                 image = _confusion_image(confusion, session.dataset.classes)
                 writer.write_images("val", row["step"], {"confusion": image})
                 drawn_at = time.monotonic()
-            bar.epoch_done(row)
-            epoch_done(dict(row))
         writer.write_completed()
     return state, list(history)
 
 
-def _resume_hint(session: Session) -> str:
-    """Returns what was saved, for the line after a stop."""
-    step = session.checkpoints.latest_step()
-    if not step:
-        return "nothing was saved; run the same command again to start over"
-    return f"saved up to {_place(session, step)}; run the same command again to resume there"
-
-
-@contextlib.contextmanager
-def _bad_values_explained(session: Session, save: Callable[[TrainState], None]) -> Iterator[None]:
-    """Turns `NotFiniteError` into a `UserError`, after the state before the step was saved."""
-    try:
-        yield
-    except NotFiniteError as error:
-        details, way_out = [], ""
-        if error.items is None:
-            where = "in its validation, or all its steps were skipped"
-        else:
-            details = ["items of the step:", *_names(session, error.items)]
-            save(error.state)
-            where = f"after {_place(session, int(error.state.step))}"
-            way_out = ", or run the same command with train.on_nan=skip"
-        saved = session.checkpoints.latest_step()
-        kept = f"saved up to {_place(session, saved)}" if saved else "nothing was saved"
-        rate = session.config.train.learning_rate
-        raise UserError(
-            f"epoch {error.epoch}: the loss, a gradient or a running statistic is infinite or NaN "
-            f"{where} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
-            f"--workdir{way_out}",
-            details,
-        ) from None
-
-
-def _names(session: Session, items: Int[np.ndarray, " batch"]) -> list[str]:
-    """Returns the names of items of the training split."""
-    index = session.dataset.indices("train")
-    names = [session.dataset.items[index[i]].name for i in items[:MAX_NAMES]]
-    more = len(items) - len(names)
-    return [*names, f"and {more:,} more"] if more else names
+def _meta(session: Session, begin: _Begin) -> Meta:
+    """Returns the meta of the state before the session."""
+    return Meta(
+        epoch=len(begin.history),
+        config=session.info.config,
+        classes=session.dataset.classes,
+        frontend=session.task.frontend,
+        versions=session.info.session.versions,
+        history=begin.history,
+        seconds=begin.seconds,
+    )
 
 
 def _confusion_image(
