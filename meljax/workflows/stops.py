@@ -1,0 +1,64 @@
+"""What is said when a run stops, and where it resumes."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from meljax.data.batches import steps_per_epoch
+from meljax.runs.session import Session
+from meljax.training.loop import NotFiniteError
+from meljax.training.state import TrainState
+from meljax.util.errors import UserError
+
+MAX_NAMES = 100
+"""Maximum number of items that a message names."""
+
+
+def place(session: Session, step: int) -> str:
+    """Returns 'epoch 3' or 'step 57 of 186 of epoch 3'."""
+    steps = steps_per_epoch(len(session.sets["train"]), session.config.train.batch_size)
+    epochs, within = divmod(step, steps)
+    return f"step {within:,} of {steps:,} of epoch {epochs + 1}" if within else f"epoch {epochs}"
+
+
+def resume_hint(session: Session) -> str:
+    """Returns what was saved, for the line after a stop."""
+    step = session.checkpoints.latest_step()
+    if not step:
+        return "nothing was saved; run the same command again to start over"
+    return f"saved up to {place(session, step)}; run the same command again to resume there"
+
+
+@contextlib.contextmanager
+def bad_values_explained(session: Session, save: Callable[[TrainState], None]) -> Iterator[None]:
+    """Turns `NotFiniteError` into a `UserError`, after the state before the step was saved."""
+    try:
+        yield
+    except NotFiniteError as error:
+        details, way_out = [], ""
+        if error.items is None:
+            where = "in its validation, or all its steps were skipped"
+        else:
+            details = ["items of the step:", *_names(session, error.items)]
+            save(error.state)
+            where = f"after {place(session, int(error.state.step))}"
+            way_out = ", or run the same command with train.on_nan=skip"
+        saved = session.checkpoints.latest_step()
+        kept = f"saved up to {place(session, saved)}" if saved else "nothing was saved"
+        rate = session.config.train.learning_rate
+        raise UserError(
+            f"epoch {error.epoch}: the loss, a gradient or a running statistic is infinite or NaN "
+            f"{where} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
+            f"--workdir{way_out}",
+            details,
+        ) from None
+
+
+def _names(session: Session, items: Int[np.ndarray, " batch"]) -> list[str]:
+    """Returns the names of items of the training split."""
+    index = session.dataset.indices("train")
+    names = [session.dataset.items[index[i]].name for i in items[:MAX_NAMES]]
+    more = len(items) - len(names)
+    return [*names, f"and {more:,} more"] if more else names
