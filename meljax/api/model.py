@@ -12,7 +12,7 @@ from meljax.api.explained import Explained
 from meljax.api.keys import data_keys
 from meljax.api.predictions import Predictions
 from meljax.data.decode import decoder
-from meljax.data.decode.audio_file import MAX_RATIO
+from meljax.data.decode.audio_file import MAX_DECREASE, MAX_INCREASE
 from meljax.data.manifest import Bad, kind_of
 from meljax.data.recording_time import recording_times
 from meljax.evaluation.memory import check_memory
@@ -224,7 +224,7 @@ def _check_rate(given: int | None, rate: int) -> None:
     """Raises `UserError` unless `given` is a sample rate that can be changed to `rate`."""
     if given is None:
         raise UserError("sample_rate is missing: an array of samples does not tell its own")
-    lowest, highest = rate // MAX_RATIO, rate * MAX_RATIO
+    lowest, highest = -(-rate // MAX_INCREASE), rate * MAX_DECREASE
     whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
     if not (whole and lowest <= given <= highest):
         raise UserError(
