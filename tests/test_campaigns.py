@@ -46,7 +46,7 @@ def trials(number: int) -> range:
 
 @pytest.fixture(scope="module")
 def whole(recordings) -> Path:
-    """An uninterrupted run, from a child process as the interrupted ones."""
+    """An uninterrupted run, from a child process like the interrupted ones."""
     run = Path(trained("cnn", recordings, "campaign/whole/run", train__epochs=1)).parent
     shutil.rmtree(run)
     with start(command("cnn", recordings, run / "run", train__epochs=EPOCHS)) as process:

@@ -113,7 +113,7 @@ def test_steps_within_long_epochs_are_saved(tmp_path, checkpoints, clock):
     assert saved(tmp_path) == [7]
 
 
-def test_the_time_of_an_epoch_goes_on_after_a_stop(checkpoints, clock):
+def test_the_time_of_an_epoch_continues_after_a_stop(checkpoints, clock):
     for step in (3, 5):
         _, before = checkpoints.restore_latest(state(0)) or (None, meta())
         saver = Saver(checkpoints, before, 600.0, clock)

@@ -139,7 +139,7 @@ def test_groups_that_differ_widen_the_interval():
 
 
 def test_the_bootstrap_of_groups_covers_the_truth_where_wilson_does_not():
-    """Each of 20 speakers has an own difficulty, uniform in 0.5…1; the truth is 0.75."""
+    """Each of 20 speakers has a difficulty of its own, uniform in 0.5…1; the truth is 0.75."""
     rng, covered, naive = np.random.default_rng(0), 0, 0
     group = np.repeat(np.arange(20), 30)
     for _ in range(200):
@@ -262,7 +262,7 @@ def test_the_test_is_chosen_by_the_groups():
 
 
 def test_a_difference_within_one_group_is_no_evidence():
-    """McNemar's test takes 12 files of one speaker for 12 independent ones."""
+    """McNemar's test treats 12 files of one speaker as independent."""
     first = np.ones(96, bool)
     second = np.arange(96) >= 12
     assert statistics.mcnemar(first, second) < 0.001

@@ -307,7 +307,7 @@ def float_recordings(tmp_path_factory, recordings):
     return folder
 
 
-def test_a_nan_stops_a_run_with_its_items_and_the_run_can_go_on(
+def test_a_nan_stops_a_run_names_its_items_and_the_run_can_resume(
     float_recordings, tmp_path, monkeypatch, capsys
 ):
     run = tmp_path / "run"

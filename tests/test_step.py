@@ -225,7 +225,7 @@ def test_bad_steps_are_skipped_until_the_third_in_a_row(together):
     assert_same_bits(without_metrics(state), before)
 
 
-def test_training_goes_on_after_a_skipped_step():
+def test_training_continues_after_a_skipped_step():
     """The batch with a NaN sample has no effect; the masks of later steps are the same."""
     task = make_task()._replace(skip_bad=True)
     state, data, order, masks_key = begin(task)

@@ -79,7 +79,7 @@ def train(
     settings = read_settings(file, data_keys(data, keys))
     place = Path(workdir) if workdir else default_workdir(settings.data.path, file)
     stop = StopRequest()
-    # Ctrl-C stops between two steps, which are then saved. Only the main thread can handle it.
+    # Ctrl-C stops between two steps and saves the last one. Only the main thread can handle it.
     in_main = threading.current_thread() is threading.main_thread()
     with stop.handling_signals([signal.SIGINT] if in_main else [], limited=False):
         train_run(settings, place, stop, callback or (lambda row: None))

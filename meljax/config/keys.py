@@ -222,8 +222,8 @@ class TrainConfig:
     )
     on_nan: str = _choice(
         "stop",
-        "infinite or NaN loss, gradient or running statistic: stop the run, or skip the step; "
-        "three such steps in a row stop the run",
+        "infinite or NaN loss, gradient, running statistic or weight: stop the run, or skip the "
+        "step; the third such step in a row stops the run",
         "stop",
         "skip",
         resume="free",

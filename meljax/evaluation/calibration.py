@@ -17,17 +17,17 @@ BOUNDS = (0.05, 20.0)
 """Range of possible temperatures."""
 
 END = 0.01
-"""A temperature this near to an end of its range, as a share of it, was stopped by the range."""
+"""A temperature whose distance from an end of the range is at most this share is at the end."""
 
 MIN_ITEMS = 50
-"""Fewest items that a temperature is fitted to."""
+"""Minimum number of items that a temperature is fitted to."""
 
 FOLDS = 5
-"""Number of folds of `cross_fit`, and fewest groups for it."""
+"""Number of folds of `cross_fit`, and the minimum number of groups for it."""
 
 
 class Temperature(NamedTuple):
-    """What divides the logits; `note`: why it stays 1, '' if it was fitted."""
+    """What divides the logits; `note` says why it stays 1 ('' if it was fitted)."""
 
     value: float = 1.0
     note: str = ""
@@ -87,7 +87,7 @@ def _fitted(
     item: Int[np.ndarray, " windows"],
     labels: Int[np.ndarray, " items"],
 ) -> Temperature:
-    """Returns `choose_temperature` for any number of items."""
+    """Returns what `choose_temperature` returns, but for any number of items."""
     value = fit_temperature(logits, item, labels)
     low, high = BOUNDS
     if not low * (1 + END) < value < high * (1 - END):
@@ -111,8 +111,9 @@ def cross_fit(
 ) -> Float[np.ndarray, "items classes"]:
     """Returns each item's probabilities at a temperature that was fitted to the other folds.
 
-    Scores of these probabilities show what the temperature does for new items, unlike those of the
-    items that it was fitted to (Stone 1974). The items of a group are in one fold; see `folds`.
+    Scores of these probabilities show what the temperature does for new items; scores of the items
+    that it was fitted to are too good (Stone 1974). The items of a group are in one fold; see
+    `folds`.
     """
     probabilities = np.empty((len(labels), logits.shape[-1]))
     fold = folds(labels, groups)
@@ -136,9 +137,9 @@ def _part(
 def folds(labels: Int[np.ndarray, " items"], groups: Groups) -> Int[np.ndarray, " items"]:
     """Returns the fold of each item; groups are kept together, and classes are balanced.
 
-    The largest group comes first. Each goes to the fold where it adds least to the sum of the
-    squared class counts; of equals, to the smallest one. So each of the first groups gets a fold of
-    its own.
+    Groups are placed one by one, the largest first. Each goes to the fold where it adds least to
+    the sum of the squared class counts; among equal folds, to the smallest. So each of the first
+    `FOLDS` groups gets a fold of its own.
     """
     classes = np.unique(labels, return_inverse=True)[1]
     counts = np.zeros((groups.number, classes.max() + 1), np.int64)

@@ -20,7 +20,7 @@ class Groups:
 
     Attributes:
       values: group of each item; an item with '' is a group of its own.
-      name: what a group is, in the singular: the column of groups, or 'recording' of segments.
+      name: what a group is, in the singular: the column of groups, or 'recording' for segments.
     """
 
     values: tuple[str, ...]
@@ -49,14 +49,14 @@ class Groups:
         return Groups(tuple(values), self.name)
 
     def text(self) -> str:
-        """Returns '12 speakers', or '12 values of speaker_id' if the name is no plain word."""
+        """Returns '12 speakers', or '12 values of speaker_id' if the name is not a plain word."""
         if _PLURAL_WITH_S.fullmatch(self.name):
             return count(self.number, self.name)
         return f"{count(self.number, 'value')} of {self.name}"
 
 
 def group_of(group: str, path: str, start: float | str | None) -> str:
-    """Returns the group of an item: the given one, else the recording of a segment, else ''."""
+    """Returns the group of an item: `group` if given, the recording of a segment, or else ''."""
     return group or ("" if start in (None, "") else path)
 
 

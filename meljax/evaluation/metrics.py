@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 NEVER = np.int32(2**31 - 1)
-"""`Metrics.first_bad_step` if no step had to stop."""
+"""`Metrics.first_bad_step` if there was no such step."""
 
 Row = dict[str, int | float]
 """The scores of one epoch: a line of `metrics.jsonl`."""
@@ -25,8 +25,9 @@ class Metrics:
       loss_sum: sum of the items' losses, float32.
       count: number of items, float32.
       confusion: counts of (true class, predicted class), int32 [classes, classes].
-      first_bad_step: first step whose values were not finite, int32; `NEVER` if there was none.
-      skipped: number of steps that were skipped because their values were not finite, int32.
+      first_bad_step: first step with infinite or NaN values that was not skipped, int32; `NEVER` if
+        there was none.
+      skipped: number of steps that were skipped because of infinite or NaN values, int32.
     """
 
     loss_sum: Any  # not Array: pytree mappings may replace a leaf with anything

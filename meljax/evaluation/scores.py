@@ -108,7 +108,7 @@ class Scores:
 
     @functools.cached_property
     def item_groups(self) -> Groups:
-        """Returns the groups of all items, also if none are given."""
+        """Returns the groups of all items; without `groups`, each item is a group of its own."""
         return self.groups or Groups(("",) * len(self.labels))
 
     @functools.cached_property
@@ -150,7 +150,7 @@ class Scores:
 
     @functools.cached_property
     def macro_f1_interval(self) -> Interval:
-        """Returns the 95 % interval of macro-F1; it has no bounds if there are no mistakes."""
+        """Returns the 95 % interval of macro-F1."""
         return statistics.macro_f1_interval(
             self.labels[self.counted],
             self.predictions[self.counted],
@@ -170,7 +170,7 @@ class Scored(Scores):
       item: index of each window's item.
       temperature: divides the logits before they become probabilities.
       calibration_note: why the temperature stays 1; '' if it was fitted.
-      fitted_here: whether the temperature was chosen on the items that count here.
+      fitted_here: whether the temperature was chosen on these items.
     """
 
     logits: Float[np.ndarray, "windows classes"]
@@ -214,8 +214,8 @@ class Scored(Scores):
     def held_out_probabilities(self) -> Float[np.ndarray, "counted classes"]:
         """Returns the probabilities that measure the calibration, of the items that count.
 
-        If the temperature was fitted to these items, they are cross-fitted where there are enough
-        groups. Else they are the calibrated probabilities.
+        If the temperature was fitted to these items and there are enough groups, they are
+        cross-fitted. Otherwise they are the calibrated probabilities.
         """
         only = self.only_counted
         if not self.cross_fitted:

@@ -1,8 +1,8 @@
 """95 % intervals of shares and macro-F1, and paired tests.
 
-Items of one group, such as the recordings of a speaker, are alike: intervals and tests that take
-them for independent promise too much. Where items have groups, whole groups are resampled or
-permuted instead, and fewer than `MIN_GROUPS` allow neither interval nor p-value.
+Items of one group, such as the recordings of a speaker, are alike. Intervals that treat them as
+independent are too narrow, and p-values too small. Where items share groups, whole groups are
+resampled or permuted; with fewer than `MIN_GROUPS` there is neither interval nor p-value.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,13 +19,13 @@ LEVEL = 0.05
 """Significance level of a single test."""
 
 MIN_GROUPS = 8
-"""Fewest groups for an interval or a test: with 7, p of a permutation test is at least 0.016."""
+"""Minimum number of groups for an interval or a test; with 7, p of a test is at least 0.016."""
 
 RESAMPLES = 2000
 """Number of bootstrap resamples."""
 
 _PART = 4_000_000
-"""Most numbers that resamples take at a time, which bounds the memory."""
+"""Maximum number of values that resamples hold at a time, which bounds the memory."""
 
 Bounds = tuple[float, float]
 """Lower and upper end of an interval, in 0…1."""
@@ -48,11 +48,11 @@ class Interval(NamedTuple):
 def share_interval(right: Bool[np.ndarray, " items"], groups: Groups, grouped: bool) -> Interval:
     """Returns the interval of the share of `right` items.
 
-    It is Wilson's, or if `grouped`, the bootstrap's over groups. Where all items are right or all
-    wrong, no resample differs; then the interval is Wilson's with a trial per group. This takes the
-    items of a group for copies of each other, the worst case of the effective sample size n / deff
-    (Kish 1965; Korn & Graubard 1998). As they do, the interval is never narrower than with
-    independent items: it includes Wilson's of the items.
+    It is Wilson's or, if `grouped`, the bootstrap's over groups. If all items are right or all are
+    wrong, all resamples are equal; the interval is then Wilson's with a trial per group. This
+    treats the items of a group as copies of each other, the worst case of the effective sample size
+    n / deff (Kish 1965; Korn & Graubard 1998). The interval is never narrower than with independent
+    items, as in Korn & Graubard: it includes Wilson's interval of the items.
 
     Args:
       right: of each item, whether it is right; at least one item.
@@ -80,9 +80,10 @@ def macro_f1_interval(
     groups: Groups,
     grouped: bool,
 ) -> Interval:
-    """Returns the bootstrap interval of macro-F1; none without mistakes: no resample has one.
+    """Returns the bootstrap interval of macro-F1.
 
-    It is never narrower than with independent items; see `share_interval`.
+    It has no bounds without mistakes, because no resample would contain one. It is never narrower
+    than with independent items; see `share_interval`.
 
     Args:
       labels: of the items that count.
@@ -154,8 +155,8 @@ def bootstrap_share(
 ) -> Bounds:
     """Returns the percentile bootstrap interval of the share of `right` items over whole groups.
 
-    As many groups as there are are drawn with replacement, each with all its items (Davison &
-    Hinkley 1997, sec. 3.8). `group` is the number of each item's group, from 0, without gaps.
+    A resample draws groups with replacement, as many as there are, each with all its items (Davison
+    & Hinkley 1997, sec. 3.8). `group` is the number of each item's group, from 0, without gaps.
     """
     hits, items = np.bincount(group, right), np.bincount(group)
     drawn = _draws(len(items), len(items), resamples, seed)
@@ -191,7 +192,7 @@ def bootstrap_macro_f1_of_groups(
 def _draws(
     groups: int, numbers: int, resamples: int, seed: int
 ) -> Iterator[Int[np.ndarray, "part groups"]]:
-    """Yields how often each group is drawn; a resample takes about `numbers` numbers of memory."""
+    """Yields how often each group is drawn; a resample holds about `numbers` values."""
     rng = np.random.default_rng(seed)
     for part in np.array_split(np.arange(resamples), max(1, resamples * numbers // _PART)):
         yield rng.multinomial(groups, np.full(groups, 1 / groups), size=len(part))
@@ -203,7 +204,7 @@ def _percentiles(scores: Float[np.ndarray, " resamples"]) -> Bounds:
 
 
 class Paired(NamedTuple):
-    """How many files both, one or neither of two classifiers got right, and the test of this.
+    """How many files both, one or neither of two classifiers got right, and a test.
 
     Attributes:
       p: the p-value; `None` if there are too few groups.
@@ -221,9 +222,9 @@ class Paired(NamedTuple):
 def paired_test(
     first: Bool[np.ndarray, " items"], second: Bool[np.ndarray, " items"], groups: Groups
 ) -> Paired:
-    """Returns the test of which items two classifiers got right.
+    """Returns the test whether two classifiers differ, given which items each got right.
 
-    It is McNemar's if each item is its own group, else a permutation of the groups.
+    It is McNemar's if each item is its own group, otherwise a permutation test of the groups.
     """
     if not groups.shared:
         p, test = mcnemar(first, second), "McNemar’s test"

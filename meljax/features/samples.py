@@ -8,11 +8,11 @@ from meljax.util.errors import BadFileError
 FULL_SCALE = 32768
 """The int16 value, never reached, that stands for 1."""
 MAX_AMPLITUDE = 2**32
-"""Larger samples are damage, even if they were scaled as integers; their powers may overflow."""
+"""Larger samples are damage: 32-bit integers are smaller. Their powers may overflow."""
 
 
 def check_samples(samples: Float32[np.ndarray, "..."]) -> None:
-    """Raises `BadFileError` if samples are not finite, or above `MAX_AMPLITUDE`."""
+    """Raises `BadFileError` if samples are infinite, NaN or larger than `MAX_AMPLITUDE`."""
     if not samples.size:
         return
     largest = max(float(samples.max()), -float(samples.min()))

@@ -87,9 +87,9 @@ def exposed(network: nn.Module, x: Maps, name: str) -> Maps:
 
 
 def classify(x: Maps, classes: int) -> Float[Array, "batch classes"]:
-    """Returns the logits of the last feature maps: their mean and a linear layer 'fc', in float32.
+    """Returns the logits of the last feature maps: their mean and a linear layer 'fc'.
 
-    Must be called in the `__call__` of a network.
+    They are float32, or float64 if `x` is. Must be called in the `__call__` of a network.
     """
     mean = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
     bias = linear_bias(mean.shape[-1])

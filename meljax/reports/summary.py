@@ -52,7 +52,7 @@ def _calibration(best: Scored) -> str:
 
 
 def how_measured(scored: Scored) -> str:
-    """Returns in words on which files a fitted temperature is measured."""
+    """Returns in words how a fitted temperature was measured."""
     if scored.cross_fitted:
         return "cross-fitted"
     if not scored.fitted_here:

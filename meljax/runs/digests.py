@@ -1,4 +1,4 @@
-"""Digests of the files of a run, which reveal damage: they are in `config.json`."""
+"""Digests of the results of a run, which reveal damage. They are in `config.json`."""
 
 import dataclasses
 import hashlib
@@ -10,14 +10,14 @@ from meljax.util.errors import UserError
 
 
 def with_digests(workdir: Path, info: RunInfo, epochs: int) -> RunInfo:
-    """Returns `info` with the digests of the files that were just written after `epochs`."""
+    """Returns `info` with the digests of the results, just written after `epochs` epochs."""
     names = [name for name in (METRICS, PREDICTIONS, CALIBRATION) if (workdir / name).is_file()]
     digests = {name: _digest(workdir / name, epochs) for name in names}
     return dataclasses.replace(info, scored=epochs, digests=digests)
 
 
 def check_digest(workdir: Path, info: RunInfo, name: str) -> None:
-    """Raises `UserError` if the file `name` is not as it was written."""
+    """Raises `UserError` if the file `name` differs from its digest, if it has one."""
     path = workdir / name
     if name in info.digests and info.digests[name] != _digest(path, info.scored):
         raise UserError(f"{path} is damaged or was edited; to write it again: {remedy(workdir)}")

@@ -44,7 +44,7 @@ def locked(
 
 @contextlib.contextmanager
 def removal_explained(workdir: Path) -> Iterator[None]:
-    """Turns an error into another `UserError` if `workdir` was removed within the block."""
+    """Raises a `UserError` in place of an error in the block if `workdir` was removed."""
     try:
         yield
     except (OSError, UserError):
@@ -59,13 +59,13 @@ def removal_explained(workdir: Path) -> Iterator[None]:
 
 
 def check_exists(workdir: Path) -> None:
-    """Raises `FileNotFoundError` if `workdir` was removed, before more is written there."""
+    """Raises `FileNotFoundError` if `workdir` was removed. Call it before writing there."""
     if is_removed(workdir):
         raise FileNotFoundError(workdir)
 
 
 def is_removed(workdir: Path) -> bool:
-    """Returns whether the record of a run is not there any more."""
+    """Returns whether the directory of a run no longer holds its `config.json`."""
     return not (workdir / CONFIG).exists()
 
 
@@ -86,5 +86,5 @@ def create(workdir: Path, info: RunInfo, dataset: Dataset) -> None:
 
 
 def remedy(workdir: Path) -> str:
-    """Returns the command that rewrites a run's predictions, calibration and report."""
+    """Returns the command that rewrites a run's history, predictions, calibration and report."""
     return f"meljax report {shlex.quote(str(workdir))}"

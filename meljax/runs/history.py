@@ -44,7 +44,10 @@ def read_history(workdir: Path, info: RunInfo) -> list[Row]:
 
 
 def repair_history(workdir: Path, rows: Sequence[Row], cut: bool) -> None:
-    """Makes the file begin with `rows`, which a checkpoint holds; `cut` removes all later ones."""
+    """Makes the file begin with `rows`, those of a checkpoint.
+
+    Later rows are removed if `cut`, or if the file began with other rows.
+    """
     lines = [_line(row) for row in rows]
     found = [f"{line}\n" for line in _lines(workdir / METRICS)]
     if found[: len(lines)] != lines or (cut and len(found) > len(lines)):

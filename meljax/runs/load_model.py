@@ -23,8 +23,8 @@ class TrainedModel(NamedTuple):
     """The model of a run's best epoch.
 
     It was trained for `step` steps and `epoch` epochs; `temperature` divides its logits;
-    `calibration_note` is why it stays 1, '' if it was fitted; `unscored` are the background class
-    and classes without validation files; `background` is the background class, if there is one.
+    `calibration_note` says why it stays 1 ('' if it was fitted); `unscored` are the background
+    class and classes without validation files; `background` is the background class, if any.
     """
 
     config: Config

@@ -39,6 +39,7 @@ class Calibration:
     """The content of `calibration.json`: scores before and after dividing by the temperature.
 
     Attributes:
+      epoch: that of the weights.
       note: why the temperature stays 1; '' if it was fitted.
       cross_fitted: whether each item is scored `after` with a temperature that was fitted to other
         items.
@@ -144,7 +145,7 @@ def _predicted(
 def calibration_of(scored: Scored) -> Calibration:
     """Returns the temperature of the scored weights, and the scores without and with it.
 
-    Only items that count in accuracy count here. Scores with the temperature are those of
+    Only items that count in accuracy count here. The scores with the temperature are computed from
     `Scored.held_out_probabilities`.
     """
     only = scored.only_counted

@@ -31,6 +31,7 @@ class Meta:
       epoch: number of epochs trained.
       config: all settings by key.
       classes: names, in the order of the logits.
+      frontend: turns windows into images.
       versions: those of the packages that computed the weights.
       history: a row per epoch.
       seconds: time spent on the epoch after these, if the checkpoint was saved within it.
@@ -59,7 +60,7 @@ class SavedMeta:
     arrays: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the saved form, with a digest of itself."""
+        """Returns the saved form: format, content and the digest of the content."""
         content = dataclasses.asdict(self)
         return {"format": FORMAT, "sha256": digest(content), "content": content}
 
@@ -68,8 +69,8 @@ class SavedMeta:
         """Returns the meta from the saved form.
 
         Raises:
-          UnknownFormatError: it has another format version.
-          UserError: it is damaged.
+          UnknownFormatError: the checkpoint has another format version.
+          UserError: the metadata are damaged.
         """
         if not isinstance(saved, dict) or type(saved.get("format")) is not int:
             raise UserError("the metadata are damaged")

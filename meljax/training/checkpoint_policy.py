@@ -27,13 +27,14 @@ class _Waiting(NamedTuple):
 class Saver:
     """Saves the first epoch of a session, then one every `SECONDS`, and always the best and last.
 
-    Within long epochs, the current step is saved every `save_every` seconds, and if training stops.
+    The current step is saved every `save_every` seconds within long epochs, and if training stops.
     Epochs that wait to be saved are copied on the devices, because the next step overwrites them.
 
     Args:
       checkpoints: where states are saved.
       meta: of the state before the first step of the session.
       save_every: maximum time between two checkpoints, in s.
+      clock: returns the time in s.
     """
 
     def __init__(
@@ -57,9 +58,9 @@ class Saver:
         self._last_save = self._begun
 
     def step_done(self, state: TrainState) -> None:
-        """Takes note of the state after a step, and saves it if it is time to.
+        """Keeps the state after a step, and saves it if it is time to.
 
-        The state is saved in `close` unless the epoch ends or the next step overwrites it.
+        `close` saves the state, unless the epoch has ended or the next step has overwritten it.
         """
         now = self._clock()
         seconds = self._meta.seconds + now - self._begun

@@ -37,7 +37,7 @@ class Keep:
     """Which checkpoints are kept: the best epoch, the latest two epochs, and the latest step.
 
     An orbax `PreservationPolicy`. `ranks` are those of the checkpoints by step, `None` for one
-    within an epoch. A checkpoint without a rank cannot be read, and is kept.
+    within an epoch. A step that is not in `ranks` cannot be read, and is kept.
     """
 
     def __init__(self, ranks: dict[int, Rank | None]):
@@ -53,7 +53,7 @@ class Keep:
 
 
 class Checkpoints:
-    """The checkpoints in a directory, by step; `Keep` decides which ones are kept.
+    """The checkpoints in a directory, by step; `Keep` decides which are kept.
 
     Saving continues in the background. orbax writes to a temporary directory and renames it. Every
     array and all metadata are compared with their digests when they are read. A checkpoint that
@@ -81,13 +81,13 @@ class Checkpoints:
     def save(self, state: TrainState, meta: Meta) -> None:
         """Saves a state, in the background.
 
-        A step that is saved already is skipped, unless it was saved before the end of its epoch.
+        A step that is already saved is skipped, unless it was saved before the end of its epoch.
 
         Raises:
           UserError: this or the previous checkpoint could not be written.
         """
         step = int(jax.device_get(state.step))
-        # A step that could not be taken will be tried again.
+        # A step that was not taken because of a bad value is tried again after a resume.
         never = jnp.full_like(state.metrics.first_bad_step, NEVER)
         state = state.replace(metrics=state.metrics.replace(first_bad_step=never))
         with self._writing(), jax.transfer_guard_device_to_host("allow"):
@@ -124,7 +124,7 @@ class Checkpoints:
         """Returns the latest readable checkpoint; `None` if there is no checkpoint.
 
         Unreadable later ones are renamed with a warning, unless `read_only`. `like` is a state, or
-        its shapes and shardings. `whole` leaves out checkpoints within an epoch.
+        its shapes and shardings. With `whole`, checkpoints within an epoch are ignored.
 
         Raises:
           UserError: no checkpoint can be read, or none fits `like`.
@@ -159,7 +159,7 @@ class Checkpoints:
         return None
 
     def latest_step(self) -> int | None:
-        """Returns the latest step on the disk, where a save may not have ended; `None` if none."""
+        """Returns the latest step on the disk, without unfinished saves; `None`: there is none."""
         names = [path.name for path in self._directory.iterdir()]
         return max((int(name) for name in names if name.isdecimal()), default=None)
 
@@ -255,9 +255,9 @@ class Checkpoints:
 
 
 def _forget(error: BaseException) -> None:
-    """Removes what orbax abandoned when `error` was raised.
+    """Frees the coroutines and tasks that orbax abandoned when `error` was raised.
 
-    Its coroutines and tasks would report themselves whenever they are collected, with tracebacks.
+    They print tracebacks when they are collected. If that happens here, these can be hidden.
     """
     following: BaseException | None = error
     while following is not None:

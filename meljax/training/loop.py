@@ -30,7 +30,7 @@ PROGRAM_SECONDS = 1.0
 
 class Start(NamedTuple):
     """Where training begins: the state, the number of epochs before it, and the time in s that was
-    already spent on the epoch after them."""
+    already spent on the next epoch."""
 
     state: TrainState
     epochs: int = 0
@@ -47,12 +47,13 @@ class Epoch(NamedTuple):
 
 
 class NotFiniteError(Exception):
-    """A value is infinite or NaN.
+    """A value is infinite or NaN, or every step of an epoch was skipped for this reason.
 
     Attributes:
       epoch: number of the epoch, from 1.
-      state: the state before the step with the value; after the epoch if it is in the validation.
-      items: of the step's batch; `None` if the value is in the validation.
+      state: the state before the step with the value; after the epoch if `items` is `None`.
+      items: of the step's batch; `None` if the value is in the validation, or if every step was
+        skipped.
     """
 
     def __init__(self, epoch: int, state: TrainState, items: Int[np.ndarray, " batch"] | None):
@@ -81,7 +82,7 @@ def train_epochs(
       stepping: returns the context in which the steps of an epoch are taken.
 
     Raises:
-      NotFiniteError: the loss, a gradient or a running statistic is infinite or NaN.
+      NotFiniteError: a loss, gradient, running statistic or weight is infinite or NaN.
     """
     items, val = len(sets["train"]), sets["val"]
     steps = steps_per_epoch(items, config.batch_size)
@@ -115,7 +116,7 @@ class _Pace:
         self._compiled = False
 
     def took(self, steps: int, seconds: float) -> None:
-        """Adapts the number of steps to the time of a program; the first one was compiled too."""
+        """Adapts the number of steps to the time of a program, except the first: it compiles."""
         if self._compiled:
             self.steps = max(1, int(PROGRAM_SECONDS * steps / seconds))
         self._compiled = True

@@ -23,8 +23,8 @@ class Task(NamedTuple):
     """Everything that stays fixed during a run; hashable, so it can be static under `jit`.
 
     `classes` are names in the order of the logits; `mesh` holds all devices; `unscored` are classes
-    that are trained on, but not scored; `background`, if not `None`, is one of them; `skip_bad`:
-    whether steps with infinite or NaN values are skipped.
+    that are trained on, but not scored; `background`, if not `None`, is one of them; `skip_bad`
+    says whether steps with infinite or NaN values are skipped.
     """
 
     network: nn.Module
@@ -44,7 +44,7 @@ class TrainState:
 
     The item order and the masks are functions of `step` (int32) and the seed, and are not stored.
     `batch_stats` are the running mean and variance of each BatchNorm. `metrics` are those of the
-    current epoch so far. `skips` (int32) is the number of steps skipped in a row, up to this one.
+    current epoch so far. `skips` (int32) is the number of steps just skipped in a row.
     """
 
     step: Any  # not Array: pytree mappings may replace a leaf with anything
@@ -61,7 +61,7 @@ class TrainState:
 
 
 def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults, after clipping gradients.
+    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults, after gradient clipping.
 
     `lr_decay` multiplies the learning rate after each epoch of `items`. The rate does not depend on
     the number of epochs, so a run can be extended as if it had been longer from the start.

@@ -131,7 +131,7 @@ def train_steps(
     a loop many times slower than one by one.
     """
 
-    def go_on(state: TrainState) -> Bool[Array, ""]:
+    def unfinished(state: TrainState) -> Bool[Array, ""]:
         return (state.step < end) & (state.metrics.first_bad_step == NEVER)
 
-    return jax.lax.while_loop(go_on, lambda state: _step(task, state, data, order, key), state)
+    return jax.lax.while_loop(unfinished, lambda state: _step(task, state, data, order, key), state)

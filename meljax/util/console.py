@@ -164,7 +164,7 @@ def run(body: Callable[[StopRequest], int]) -> int:
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silences the logs of libraries in the block."""
+    """Silences logs and warnings of libraries in the block."""
     # They log what they also raise, and orbax logs every file.
     asyncio = standard_logging.getLogger("asyncio")
     before = logging.get_verbosity(), asyncio.level

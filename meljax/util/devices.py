@@ -20,7 +20,7 @@ EIGEN_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TY
 for the 3 × 3 convolutions of these networks (jaxlib 0.10)."""
 
 _BACKEND, _BACKEND_CORE = 1_800_000_000, 250_000_000
-"""Address space that the CPU backend takes, and more for each core, in bytes (jaxlib 0.10)."""
+"""Address space in bytes that the CPU backend takes, and what each core adds (jaxlib 0.10)."""
 
 
 def set_up() -> None:

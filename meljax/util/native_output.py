@@ -20,7 +20,7 @@ class _Hiding:
     def enter(self) -> None:
         with self._lock:
             if not self._blocks:
-                self._original = os.dup(_STDERR)  # inherited by no child process
+                self._original = os.dup(_STDERR)  # child processes do not inherit it
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, _STDERR)
                 os.close(nowhere)
@@ -39,10 +39,10 @@ _hiding = _Hiding()
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Discards what C libraries print to stderr in the block: libtiff, mpg123.
+    """Discards what C libraries, such as libtiff and mpg123, print to stderr in the block.
 
-    They print what they also return as an error. Python's own output is not discarded after
-    `keep_python_output`.
+    They also return what they print as an error. Python's own output is discarded too, unless
+    `keep_python_output` was called.
     """
     _hiding.enter()
     try:

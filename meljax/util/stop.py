@@ -1,4 +1,4 @@
-"""Stops a command at Ctrl-C or SIGTERM: at once, between two steps, or after a limit of time."""
+"""Stops a command at Ctrl-C or SIGTERM: at once, between two steps, or after a time limit."""
 
 import contextlib
 import os
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 STOP_SECONDS = 4.0
-"""Time in s after a signal until the process ends, whatever it does."""
+"""Maximum time in s from a signal to the end of the process."""
 
 SAVE_SECONDS = 60.0
-"""The same while something is saved."""
+"""The same, while something is being saved."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,12 +21,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """A request to stop, by Ctrl-C or SIGTERM.
 
-    The signal handler raises `KeyboardInterrupt`, except within `deferred` and `saving`, which
-    raise it at their end, and if a signal has arrived before. If the exception is lost, as in a
-    callback of C code, `check` raises it again, and a thread ends the process after `STOP_SECONDS`.
+    The first signal raises `KeyboardInterrupt`; later ones have no effect. Within `deferred` and
+    `saving` the exception waits for the end of the block. If it is lost, as in a callback of C
+    code, `check` raises it again, and in a command a thread ends the process after `STOP_SECONDS`.
 
     Attributes:
-      hint: returns what was saved and how to go on, for the line that is printed.
+      hint: returns what was saved and how to resume, for the line that is printed.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,8 @@ class StopRequest:
         """Handles `signals` inside the block, and restores the earlier handlers after it.
 
         A `KeyboardInterrupt` lost in a callback is not reported, because `check` raises it again.
-        If `limited`, the process ends at the latest `STOP_SECONDS` after the first signal.
+        If `limited`, the process ends at most `STOP_SECONDS` after the first signal, or
+        `SAVE_SECONDS` while it is `saving`.
         """
         report = sys.unraisablehook
 
@@ -94,8 +95,8 @@ class StopRequest:
     def _time_limit(self) -> Iterator[None]:
         """Ends the process some time after a signal, even if it never returns to Python.
 
-        Python runs signal handlers only between two instructions of the main thread. The number of
-        a signal is written to the pipe at once.
+        Python runs signal handlers only between two instructions of the main thread, but writes the
+        number of a signal to a pipe at once. A thread reads it there.
         """
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
@@ -103,7 +104,7 @@ class StopRequest:
 
         def watch() -> None:
             number = os.read(read_end, 1)
-            while number and number[0] not in SIGNALS:  # such as a new size of the terminal
+            while number and number[0] not in SIGNALS:  # such as that of a resized terminal
                 number = os.read(read_end, 1)
             os.close(read_end)
             arrived = time.monotonic()

@@ -25,12 +25,12 @@ def from_json(kind: type[T], text: str) -> T:
 
 
 def from_values(kind: type[T], values: Any) -> T:
-    """Returns the dataclass `kind` from what `dataclasses.asdict` returned; else as `from_json`."""
+    """Returns the dataclass `kind` from what `dataclasses.asdict` returned; see `from_json`."""
     return _checked(kind, values)
 
 
 def digest(values: Any) -> str:
-    """Returns the sha256 of values that JSON can hold, whatever the order of dictionaries."""
+    """Returns the sha256 of values that JSON can hold; the order of keys has no effect."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

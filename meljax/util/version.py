@@ -29,7 +29,7 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def commits() -> dict[str, str]:
     """Returns the Git commit of meljax's code and of the current folder, where there is one.
 
-    ' with changes' follows the commit if tracked files were changed since.
+    ' with changes' follows the commit if tracked files differ from it.
     """
     folders = {"meljax": Path(__file__).parents[2], "current folder": Path.cwd()}
     found = {name: _commit(folder) for name, folder in folders.items()}
@@ -42,13 +42,16 @@ def _commit(folder: Path) -> str | None:
             return None
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):  # no Git, no repository, or a very large one
+    except (
+        OSError,
+        subprocess.SubprocessError,
+    ):  # no Git, no repository, or one that takes too long
         return None
     return f"{commit} with changes" if changes else commit
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    # A repository may name a program that watches its files; it is not run.
+    # The settings of a repository may name a program that watches its files: it must not run.
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     return done.stdout.strip()

@@ -55,7 +55,7 @@ class Labeled(NamedTuple):
     Attributes:
       sources: the items.
       labels: class of each item.
-      groups: of the items.
+      groups: group of each item.
       description: of the data, in words.
       files: path of the file of each source, by the source's path.
       digests: sha256 of each file by its path, at the latest when it was read.
@@ -343,10 +343,10 @@ def _other_files(trained: TrainedModel, given: Mapping[str, Value], split: str |
 
 
 def _read_with_groups(data: DataConfig, chosen: bool) -> tuple[DataConfig, Manifest]:
-    """Returns the manifest of other data, and the settings it was read with.
+    """Returns the settings that other data were read with, and their manifest.
 
-    Unless the column of groups is `chosen` for these data, it is that of the run, else 'group';
-    data that have neither are read without groups.
+    Unless the column of groups was `chosen` for these data, it is that of the run, or else 'group';
+    data with neither are read without groups.
     """
     columns = [data.group] if chosen else list(dict.fromkeys([data.group, "group", ""]))
     for column in columns:

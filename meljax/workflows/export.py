@@ -21,7 +21,7 @@ def export(run: Path, form: str, out: Path) -> None:
     """
     devices.set_up()
     trained = load_model(run)
-    if form != "torch":  # its output are logits
+    if form != "torch":  # it outputs logits
         warn_if_not_calibrated(trained)
     checked = export_model(trained, run.absolute().name, form, out)
     say(f"{out}: epoch {trained.epoch}, {len(trained.model.classes)} classes{checked}")

@@ -36,7 +36,7 @@ masked_images = jit(train_images, static_argnames="task")
 def finish(session: Session, state: TrainState, history: list[Row], finished: int) -> RunResults:
     """Scores a trained run, given the state after its last epoch, and writes all results.
 
-    `finished` is the number of epochs of the run if it is completed, or was before.
+    `finished` is the number of epochs when the run was last completed; 0: never.
     """
     # Imported here because it imports matplotlib, which would delay the start of training.
     from meljax.reports.run_page import write_report

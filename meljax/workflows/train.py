@@ -74,7 +74,7 @@ def train(
     """Trains in the directory `workdir`, or resumes the run there.
 
     If a signal arrives, the current step is saved before `stop` raises. `epoch_done` is called with
-    the row of each epoch after it was saved.
+    the row of each epoch after it was written to `metrics.jsonl`.
 
     Raises:
       UserError: the data, the directory or the settings cannot be used.
@@ -128,8 +128,8 @@ def _open_checkpoints(workdir: Path) -> contextlib.AbstractContextManager[Checkp
 
 
 class _Begin(NamedTuple):
-    """The state before a session's first step, the origin of its first weights, the rows of the
-    epochs before it, and the time in s spent on the epoch after these."""
+    """The state before a session's first step, the origin of the run's initial weights, a row for
+    each epoch before it, and the time in s that was already spent on the next epoch."""
 
     state: TrainState
     weights: WeightsOrigin
@@ -165,7 +165,7 @@ def _with_trained_epochs(config: Config, begin: _Begin) -> Config:
 
 def _describe(config: Config, data: DataInfo, begin: _Begin, before: RunInfo | None) -> RunInfo:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(begin.state.params))
-    if before and before.scored > len(begin.history):  # they were of a checkpoint that is damaged
+    if before and before.scored > len(begin.history):  # of a checkpoint that is damaged now
         before = dataclasses.replace(before, scored=0, digests={})
     return describe_run(config, data, begin.weights, parameters, before)
 
@@ -207,7 +207,7 @@ def _announce(session: Session, resumed: bool, begin: _Begin) -> None:
 def _train(
     session: Session, begin: _Begin, stop: StopRequest, epoch_done: Callable[[Row], None]
 ) -> tuple[TrainState, list[Row]]:
-    """Trains the remaining epochs, and records and saves each before the next one starts."""
+    """Trains the remaining epochs; records each, and saves it if it is time to, before the next."""
     config, items = session.config.train, len(session.sets["train"])
     state, history = begin.state, begin.history
     saver = Saver(session.checkpoints, _meta(session, begin), config.save_every)

@@ -1,4 +1,4 @@
-"""Random changes of a file, and the repair of checksums that would hide what lies behind them."""
+"""Random changes of a file, and the repair of checksums, which would hide all other damage."""
 
 import io
 import zipfile
@@ -18,7 +18,7 @@ def mutated(rng: np.random.Generator, data: bytes, other: bytes, tokens: tuple) 
 
 
 def _place(rng: np.random.Generator, size: int) -> int:
-    """Returns a place in a file; headers, at its start, are half of them."""
+    """Returns a place in a file; half of the places are in the headers, at its start."""
     return int(rng.integers(0, min(size, 200) if rng.random() < 0.5 else size))
 
 

@@ -68,7 +68,7 @@ def _random_variables() -> dict:
 
 
 def read_table(folder: Path) -> None:
-    """Reads the one file that is no recording as a table of segments."""
+    """Reads the one file that is not a recording as a table of segments."""
     (name,) = [name for name in os.listdir(folder) if not name.endswith(".wav")]
     _cut(read_manifest(DataConfig(path=str(folder / name))))
 

@@ -1,4 +1,4 @@
-"""Valid files of each format, small, from which inputs are mutated."""
+"""Small valid files of each format, from which inputs are mutated."""
 
 import contextlib
 import functools
@@ -68,7 +68,7 @@ def sounds(form: str, subtypes: str, stereo_rate: int = 44_100) -> Callable[[], 
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Returns a recording without the time of writing and random numbers of streams."""
+    """Returns a recording without its time of writing and the random numbers of its streams."""
     changed = bytearray(data)
     if (at := data.find(b"PEAK")) >= 0:
         changed[at + 12 : at + 16] = bytes(4)

@@ -120,8 +120,8 @@ class AudioFile:
         If the file is not `seekable`, everything before `start` is decoded too.
 
         Raises:
-          BadFileError: the file is damaged or truncated, or has samples that are not
-            possible. An error at the end of the file is raised after the last block.
+          BadFileError: the file is damaged or truncated, or has samples that `check_samples`
+            refuses. An error at the end of the file is raised after the last block.
         """
         resampled = self.source_rate != self._rate
         first = first_input(start, self.source_rate, self._rate) if resampled else start

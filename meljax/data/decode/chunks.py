@@ -191,8 +191,8 @@ def _check_caf(description: bytes) -> None:
 
 
 def _check_packets(table: bytes, at: int) -> None:
-    """Raises `BadFileError` if the lengths of packets are damaged: libsndfile prints to stdout."""
-    lengths = table[24:]  # seven bits in a byte; the last one of a number is below 128
+    """Raises `BadFileError` if the lengths of packets are damaged; libsndfile would print that."""
+    lengths = table[24:]  # 7 bits of a number per byte; its last byte is below 128
     complete = sum(byte < 128 for byte in lengths)
     if complete < int.from_bytes(table[:8], "big") or re.search(rb"[\x80-\xff]{5}", lengths):
         raise BadFileError(f"damaged at byte {at:,}")

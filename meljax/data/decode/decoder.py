@@ -66,7 +66,7 @@ def prepare_samples(
     `rate` is its sample rate, `new_rate` that of the result, in Hz.
 
     Raises:
-      BadFileError: samples are not finite, or absurdly large.
+      BadFileError: `check_samples` refuses the samples.
     """
     check_samples(samples)
     start = samples[: mono.FIRST_SECONDS * rate]

@@ -1,6 +1,6 @@
-"""Checks that an image file holds all pixels that its header says, which Pillow does not report.
+"""Checks that an image file holds all pixels that its header says; Pillow does not check this.
 
-A few bytes could otherwise take much memory or time, and be read as an image with black rows.
+Otherwise a file of a few bytes could take much memory or time, and be read with black rows.
 """
 
 import math
@@ -26,7 +26,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Values of a pixel by the color type of a PNG."""
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
 _ADAM7 += ((1, 0, 2, 1),)
-"""First row, first column, and their distances in the seven passes of an interlaced PNG."""
+"""First row and column, and the steps to the next ones, in the passes of an interlaced PNG."""
 _PIECE = 1 << 16
 _WIDTH, _LENGTH, _STRIP_OFFSETS, _ROWS_PER_STRIP = 256, 257, 273, 278
 _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = 322, 323, 324
@@ -114,7 +114,7 @@ def _png_size(data: bytes) -> int:
     for top, left, down, across in passes:
         rows, columns = math.ceil((height - top) / down), math.ceil((width - left) / across)
         if rows > 0 and columns > 0:
-            size += rows * (1 + math.ceil(columns * bits / 8))  # a byte tells the row's filter
+            size += rows * (1 + math.ceil(columns * bits / 8))  # a byte gives the row's filter
     return size
 
 

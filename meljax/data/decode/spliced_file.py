@@ -1,4 +1,4 @@
-"""A file whose start is replaced, so that a decoder sees a corrected header; seeks go anywhere."""
+"""A file whose start is replaced, to correct its header for a decoder, which may seek anywhere."""
 
 import io
 from io import IOBase

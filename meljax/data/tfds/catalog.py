@@ -67,7 +67,7 @@ def library() -> Any:
     """Returns the module `tensorflow_datasets`; importing it takes half a second.
 
     A set names the classes of its features, in `features.json` or `dataset_info.json`. TFDS would
-    import, and so execute, any module that a name leads to; here only its own classes are known.
+    import, and so execute, any module in such a name. Here it accepts only its own classes.
     """
     module = importlib.import_module("tensorflow_datasets")
     connector = module.features.FeatureConnector
@@ -77,7 +77,7 @@ def library() -> Any:
 
     def find_known(name: str) -> type:
         if name not in known:
-            raise ValueError(f"its feature class {name!r} is none of TFDS; nothing was imported")
+            raise ValueError(f"its feature class {name!r} is not one of TFDS; nothing was imported")
         return find(name)
 
     connector.cls_from_name = staticmethod(find_known)

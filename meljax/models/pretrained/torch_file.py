@@ -90,7 +90,7 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
         tensors = _checked_tensors(_interpret(io.BytesIO(archive.read(pickles[0]))), len(data))
         keys = {tensor.storage.key for tensor in tensors.values()}
         names = {key: f"{folder}data/{key}" for key in keys}
-        # Entries may overlap, but a small file must not take much memory.
+        # The entries of a zip may overlap, so that a small file would take much memory.
         if sum(parts[name].file_size for name in names.values()) > len(data):
             raise BadFileError("damaged: its parts are larger than the file")
         raw = {key: archive.read(name) for key, name in names.items()}
@@ -145,7 +145,7 @@ def _view(tensor: Tensor, raw: bytes) -> Shaped[np.ndarray, "..."]:
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
     numbers = (offset, *shape, *strides)
-    # The product of very many or very large numbers takes forever.
+    # The product of very many or very large numbers takes very long.
     valid = len(numbers) < MAX_NUMBERS and all(type(n) is int and n < MAX_NUMBER for n in numbers)
     if not isinstance(storage, Storage) or not valid:
         raise BadFileError("damaged: the description of a tensor is not valid")
