@@ -621,7 +621,7 @@ def test_predictions_of_other_files_are_not_paired(two):
 @pytest.mark.parametrize("text", ["garbage", "{}", '{"epoch": 3, "temperature": -1}'])
 def test_a_damaged_calibration_is_refused(two, text):
     (two / "a" / "calibration.json").write_text(text)
-    with pytest.raises(UserError, match=r"calibration.json is damaged; remove it"):
+    with pytest.raises(UserError, match=r"calibration.json is damaged; to write"):
         compared(two, "a", "b")
 
 

@@ -173,3 +173,14 @@ def test_other_data_are_refused(tmp_path):
     check_same_data(tmp_path, described(), SET)
     with pytest.raises(UserError, match="the data changed"):
         check_same_data(tmp_path, described(), dataset(("ann", "cy"), {"train": 8, "val": 4}))
+
+
+def test_a_run_of_an_earlier_format_is_named_as_such(tmp_path):
+    """Format 1 had neither a number nor a digest."""
+    write_info(tmp_path, described())
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["format"], content["sha256"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"has format 1, but meljax .* reads format 2"):
+        read_info(tmp_path)

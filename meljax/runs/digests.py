@@ -19,7 +19,9 @@ def with_digests(workdir: Path, info: RunInfo, epochs: int) -> RunInfo:
 def check_digest(workdir: Path, info: RunInfo, name: str) -> None:
     """Raises `UserError` if the file `name` differs from its digest, if it has one."""
     path = workdir / name
-    if name in info.digests and info.digests[name] != _digest(path, info.scored):
+    if name not in info.digests:
+        return
+    if not path.is_file() or info.digests[name] != _digest(path, info.scored):
         raise UserError(f"{path} is damaged or was edited; to write it again: {remedy(workdir)}")
 
 

@@ -258,7 +258,9 @@ def read_info(workdir: Path) -> RunInfo | None:
 def _read_info(path: Path) -> RunInfo:
     with contextlib.suppress(ValueError, RecursionError):
         saved = json.loads(path.read_text(encoding="utf-8"))
-        form = saved.pop("format", None) if isinstance(saved, dict) else None
+        if not isinstance(saved, dict):
+            raise ValueError
+        form = saved.pop("format", 1 if "sessions" in saved else None)  # format 1 did not say so
         if type(form) is int and form != FORMAT:
             raise UserError(
                 f"{path} has format {form}, but meljax {__version__} reads format {FORMAT}; use "

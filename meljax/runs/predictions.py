@@ -186,7 +186,7 @@ def read_calibration(workdir: Path, info: RunInfo) -> Calibration | None:
             return read
     except (ValueError, OSError):
         pass
-    raise UserError(f"{path} is damaged; remove it, then write it again: {remedy(workdir)}")
+    raise UserError(f"{path} is damaged; to write it again: {remedy(workdir)}")
 
 
 def read_temperature(workdir: Path, info: RunInfo, epoch: int) -> Temperature:

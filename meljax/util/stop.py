@@ -34,12 +34,13 @@ class StopRequest:
         self._signal: int | None = None
         self._deferring = 0
         self._saving = False
+        self._limited = True
 
     def receive(self, signum: int, _: object) -> None:
         """Handles the signal."""
-        first = self._signal is None
-        self._signal = self._signal or signum
-        if first and not self._deferring:
+        again, self._signal = self._signal, self._signal or signum
+        # Without a limit of time, the user's second Ctrl-C stops at once.
+        if (again and not self._limited) or not (again or self._deferring):
             raise KeyboardInterrupt(signum)
 
     def check(self) -> None:
@@ -81,6 +82,7 @@ class StopRequest:
             if not issubclass(unraisable.exc_type, KeyboardInterrupt):
                 report(unraisable)
 
+        self._limited = limited
         with self._time_limit() if limited else contextlib.nullcontext():
             before = [signal.signal(number, self.receive) for number in signals]
             sys.unraisablehook = report_others

@@ -37,20 +37,22 @@ def bad_values_explained(session: Session, save: Callable[[TrainState], None]) -
     try:
         yield
     except NotFiniteError as error:
+        save(error.state)
         details, way_out = [], ""
-        if error.items is None:
-            where = "in its validation, or all its steps were skipped"
-        else:
+        if error.items is not None:
             details = ["items of the step:", *_names(session, error.items)]
-            save(error.state)
-            where = f"after {place(session, int(error.state.step))}"
+            what = "the loss, a gradient, a running statistic or a weight is infinite or NaN after "
+            what += place(session, int(error.state.step))
             way_out = ", or run the same command with train.on_nan=skip"
+        elif int(error.state.metrics.count):
+            what = f"the validation loss of epoch {error.epoch} is infinite or NaN"
+        else:
+            what = f"all steps of epoch {error.epoch} were skipped for infinite or NaN values"
         saved = session.checkpoints.latest_step()
         kept = f"saved up to {place(session, saved)}" if saved else "nothing was saved"
         rate = session.config.train.learning_rate
         raise UserError(
-            f"epoch {error.epoch}: the loss, a gradient or a running statistic is infinite or NaN "
-            f"{where} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
+            f"{what} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
             f"--workdir{way_out}",
             details,
         ) from None
