@@ -54,8 +54,9 @@ def tone(pitch: float, seconds: float, seed: int, rate: int = 8000) -> np.ndarra
 
 def once(name: str, make: Callable[[Path], object]) -> Path:
     """Returns a folder that `make` fills once for all workers of a test session."""
-    folder = Path(os.environ["XDG_CACHE_HOME"]) / "made" / name
-    folder.parent.mkdir(exist_ok=True)
+    # Each has a folder of its own, because tables beside a data set are noticed.
+    folder = Path(os.environ["XDG_CACHE_HOME"]) / "made" / name / Path(name).name
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.with_suffix(".done").exists():

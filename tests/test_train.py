@@ -217,15 +217,6 @@ def test_images_train_with_and_without_resizing(image_run, square_run):
     assert "not pretrained" in (square_run / "report.html").read_text()
 
 
-def test_recordings_train_resized_and_without_masks(recordings, tmp_path):
-    off = {"mask__freq_count": 0, "mask__time_count": 0}
-    arguments = command("cnn", recordings, tmp_path / "run", train__epochs=1, data__image_size=24)
-    assert (
-        main([*arguments, *(f"--config.{k.replace('__', '.')}={v}" for k, v in off.items())]) == 0
-    )
-    assert "<h2>Masking</h2>" not in (tmp_path / "run" / "report.html").read_text()
-
-
 def test_a_test_split_is_only_scored(recordings, tmp_path, capsys):
     data = tmp_path / "data"
     for path in sorted(recordings.glob("*/*.wav")):
@@ -346,7 +337,8 @@ def test_every_epoch_has_a_different_order_and_the_seed_changes_all_draws(
     assert json.loads((tmp_path / "two" / "config.json").read_text())["config"]["train.seed"] == 1
 
 
-def test_a_csv_trains_without_groups_in_two_splits(recordings, tmp_path):
+def test_a_csv_trains_resized_and_without_masks_in_one_step_per_epoch(recordings, tmp_path):
+    """No group is in two splits. The batch size is above the number of items."""
     table = tmp_path / "voices.csv"
     rows = [["path", "word", "speaker"]]
     rows += [
@@ -356,7 +348,11 @@ def test_a_csv_trains_without_groups_in_two_splits(recordings, tmp_path):
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(rows)
     keys = {"train__epochs": 1, "data__label": "word", "data__group": "speaker"}
+    keys |= {"data__image_size": 24, "train__batch_size": 65_536}
+    keys |= {"mask__freq_count": 0, "mask__time_count": 0}
     assert main(command("cnn", table, tmp_path / "run", **keys)) == 0
+    assert "<h2>Masking</h2>" not in (tmp_path / "run" / "report.html").read_text()
+    assert history(tmp_path / "run")[0]["step"] == 1
     with open(tmp_path / "run" / "split.csv", newline="") as file:
         split = list(csv.DictReader(file))
     assert {row["label"] for row in split} == {"00", "01", "02"}
@@ -404,14 +400,6 @@ def test_a_finished_run_without_its_report_rewrites_it(audio_run, recordings, tm
     assert main(command("cnn", recordings, workdir, train__epochs=3)) == 0
     assert len((workdir / "report.html").read_text()) > 0.9 * len(page)
     assert history(workdir) == history(audio_run)
-
-
-def test_a_batch_size_above_the_set_takes_the_whole_set(recordings, tmp_path):
-    arguments = command(
-        "cnn", recordings, tmp_path / "run", train__epochs=1, train__batch_size=65_536
-    )
-    assert main(arguments) == 0
-    assert history(tmp_path / "run")[0]["step"] == 1
 
 
 @pytest.mark.parametrize(
