@@ -120,8 +120,8 @@ def test_skipping_every_small_class_is_refused(rare):
         assert caught.value.details == ("read 2 recordings in 2 classes: 'rare0' (1), 'rare1' (1)",)
 
 
-def test_held_out_groups_need_no_two_groups_of_a_class(recordings):
-    table = recordings.parent / "held.csv"
+def test_held_out_groups_need_no_two_groups_of_a_class(recordings, tmp_path):
+    table = tmp_path / "held.csv"
     rows = [f"{recordings}/voice{c}/{i:02}.wav,{c},g{i % 2}" for c in range(2) for i in range(6)]
     rows.append(f"{recordings}/voice2/00.wav,2,g0")
     table.write_text("path,label,group\n" + "\n".join(rows) + "\n")

@@ -166,7 +166,8 @@ def test_missing_classes_are_allowed_and_listed(audio_run, recordings, tmp_path,
 
 
 def test_a_csv_is_read_by_column_and_split(audio_run, recordings, tmp_path, capsys):
-    table = recordings.parent / "evaluate.csv"
+    shutil.copytree(recordings, tmp_path / "set" / recordings.name)
+    table = tmp_path / "set" / "evaluate.csv"
     rows = [
         ["path", "label", "split"],
         *(

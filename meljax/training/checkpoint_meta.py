@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from meljax.config import Value
+from meljax.config import Value, from_flat
 from meljax.evaluation.metrics import Row, rank
 from meljax.features.frontend import Frontend
 from meljax.util.errors import UserError
@@ -82,8 +82,10 @@ class SavedMeta:
         try:
             if saved["sha256"] != digest(saved["content"]):
                 raise ValueError
-            return from_values(cls, saved["content"])
-        except (KeyError, ValueError):
+            read = from_values(cls, saved["content"])
+            from_flat(read.meta.config)
+            return read
+        except (KeyError, ValueError, UserError):
             raise UserError("the metadata are damaged") from None
 
 

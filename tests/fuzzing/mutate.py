@@ -1,10 +1,13 @@
 """Random changes of a file, and the repair of checksums, which would hide all other damage."""
 
 import io
+import json
 import zipfile
 import zlib
 
 import numpy as np
+
+from meljax.util.typed_json import digest
 
 _EXTREME = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _EXTREME += (0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
@@ -119,3 +122,17 @@ def repair_zip(data: bytes) -> bytes:
         if data[place - 30 : place - 26] == old:
             data[place - 30 : place - 26] = crc
     return bytes(data)
+
+
+def repair_digest(data: bytes) -> bytes:
+    """Corrects the digest of a record or of the metadata of a checkpoint, if it is still JSON."""
+    try:
+        saved = json.loads(data)
+        if "content" in saved:
+            saved["sha256"] = digest(saved["content"])
+        else:
+            content = {k: saved[k] for k in saved if k not in ("format", "sha256")}
+            saved["sha256"] = digest(content)
+        return json.dumps(saved).encode()
+    except (ValueError, TypeError, RecursionError):
+        return data

@@ -1,12 +1,13 @@
 """Reads a folder with a mutated file as the commands do; raises `UserError`."""
 
+import contextlib
 import functools
 import os
 from pathlib import Path
 
 import numpy as np
 
-from meljax.config import DataConfig, ModelConfig
+from meljax.config import DataConfig, ModelConfig, from_flat
 from meljax.data.decode import decoder
 from meljax.data.decode.audio_file import AudioFile
 from meljax.data.decode.long_recording import read_recording
@@ -15,8 +16,14 @@ from meljax.data.read_files import read_all
 from meljax.data.segments import read_segments
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
+from meljax.models import registry
 from meljax.models.pretrained import name_map, weights_file
 from meljax.models.pretrained.initial_weights import initial_variables
+from meljax.runs.directory import CHECKPOINTS
+from meljax.runs.record import read_records
+from meljax.training.checkpoints import Checkpoints
+from meljax.training.state import abstract_weights
+from meljax.util.devices import make_mesh
 
 from .seeds import zip_weights
 
@@ -88,3 +95,16 @@ def read_tfds(folder: Path) -> None:
     manifest = read_manifest(DataConfig(path=path, tfds_dir=str(folder)))
     check_none_bad(manifest, manifest.bad, "")
     _decode(manifest)
+
+
+def read_results(folder: Path) -> None:
+    """Reads the record and the results of a run, as `compare` does."""
+    read_records([folder])
+
+
+def read_meta(folder: Path) -> None:
+    """Reads the metadata of checkpoints and makes their network, as `predict` does."""
+    with contextlib.closing(Checkpoints(folder / CHECKPOINTS, read_only=True)) as checkpoints:
+        meta = checkpoints.best_meta()
+    network = registry.build(from_flat(meta.config).model, len(meta.classes))
+    abstract_weights(network, meta.frontend, make_mesh())

@@ -7,8 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .mutate import mutated, repair_ogg, repair_png, repair_zip
-from .read import read_file, read_folder, read_table, read_tfds, read_weights
+from .mutate import mutated, repair_digest, repair_ogg, repair_png, repair_zip
+from .read import (
+    read_file,
+    read_folder,
+    read_meta,
+    read_results,
+    read_table,
+    read_tfds,
+    read_weights,
+)
 from .seeds import (
     TFDS_SET,
     Seeds,
@@ -23,6 +31,8 @@ from .seeds import (
     metadata,
     raven,
     recordings,
+    run_file,
+    run_files,
     safetensors_weights,
     sounds,
     split_list,
@@ -149,7 +159,20 @@ TFDS = {
     "tfds-labels": _in_set("label.labels.txt", _TEXT),
     "tfds-records": _in_set("fuzzed-train.array_record-00000-of-00001"),
 }
-READERS = FILES | WEIGHTS | TABLES | TFDS
+
+
+def _in_run(name: str, read: Callable[[Path], object], repair=lambda data: data) -> Reader:
+    return Reader(run_file(name), name, read, repair, _TEXT + _JSON, run_files)
+
+
+RUNS = {
+    "run-config": _in_run("config.json", read_results, repair_digest),
+    "run-metrics": _in_run("metrics.jsonl", read_results),
+    "run-predictions": _in_run("predictions.csv", read_results),
+    "run-calibration": _in_run("calibration.json", read_results),
+    "checkpoint-meta": _in_run("checkpoints/8/meta/metadata", read_meta, repair_digest),
+}
+READERS = FILES | WEIGHTS | TABLES | TFDS | RUNS
 
 
 def make_input(reader: str, seeds: Seeds, seed: int, index: int) -> bytes:

@@ -16,7 +16,7 @@ from PIL import Image
 from meljax.data.tfds import catalog
 from meljax.models.pretrained import weights_file
 
-from .mutate import repair_ogg
+from .mutate import repair_digest, repair_ogg
 
 ROOT = Path(__file__).parent.parent.parent
 Seeds = list[bytes]
@@ -244,3 +244,24 @@ def tfds_set(folder: Path) -> None:
 
 def tfds_file(name: str) -> Callable[[], Seeds]:
     return lambda: [(Path(_built().name) / name).read_bytes()]
+
+
+_RUN = ROOT / "tests" / "data" / "run_2" / "run"
+
+
+def run_files(folder: Path) -> None:
+    """Writes a run whose results have no digests, so that damage to them reaches their readers."""
+    shutil.copytree(_RUN, folder, dirs_exist_ok=True)
+    info = json.loads((_RUN / "config.json").read_text()) | {"digests": {}}
+    (folder / "config.json").write_bytes(repair_digest(json.dumps(info).encode()))
+
+
+def run_file(name: str) -> Callable[[], Seeds]:
+    """Returns a function that returns a file of a run."""
+
+    def make() -> Seeds:
+        with tempfile.TemporaryDirectory() as place:
+            run_files(Path(place))
+            return [(Path(place) / name).read_bytes()]
+
+    return make
