@@ -49,7 +49,10 @@ def whole(recordings) -> Path:
     """An uninterrupted run, from a child process like the interrupted ones."""
     run = Path(trained("cnn", recordings, "campaign/whole/run", train__epochs=1)).parent
     shutil.rmtree(run)
-    with start(command("cnn", recordings, run / "run", train__epochs=EPOCHS)) as process:
+    arguments = command(
+        "cnn", recordings, run / "run", train__epochs=EPOCHS, train__save_every=0.05
+    )
+    with start(arguments) as process:
         output = process.communicate()[0]
     assert process.returncode == 0, output
     return run / "run"
@@ -224,4 +227,5 @@ def test_no_size_of_a_full_disk_hangs_or_prints_a_traceback(
 
 
 if __name__ == "__main__":
-    damage_files(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    with console.quiet_libraries():
+        damage_files(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
