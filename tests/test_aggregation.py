@@ -5,7 +5,7 @@ import pytest
 from meljax.data.batches import PADDING
 from meljax.evaluation.aggregation import item_metrics, item_probabilities
 from meljax.evaluation.calibration import log_loss
-from meljax.evaluation.metrics import NEVER, fetch
+from meljax.evaluation.metrics import fetch
 
 RNG = np.random.default_rng(0)
 
@@ -54,4 +54,3 @@ def test_a_class_that_every_window_rules_out_costs_a_finite_loss():
     labels = np.array([0], np.int32)
     (measured,) = fetch(item_metrics(table, jnp.zeros((1, 2), jnp.int32), labels))
     assert float(measured.loss) == pytest.approx(200 + np.log(2), rel=1e-6)
-    assert measured.first_bad_step == NEVER

@@ -30,7 +30,7 @@ def meta(*accuracies: float) -> Meta:
     """Returns the meta after epochs of ten steps with these validation accuracies."""
     rows = tuple(row(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1))
     names = ("ann", "bob")
-    return Meta(len(rows), {"train.epochs": 3}, names, FRONTEND, {"jax": "0.10"}, rows)
+    return Meta({"train.epochs": 3}, names, FRONTEND, {"jax": "0.10"}, rows)
 
 
 def state(step: int) -> TrainState:
@@ -328,8 +328,8 @@ def test_metadata_are_read_as_they_were_written():
     [
         ("classes", ["ann", 3]),
         ("classes", "ann"),
-        ("epoch", "1"),
-        ("epoch", None),
+        ("seconds", "1"),
+        ("seconds", None),
         ("frontend", {}),
         ("history", [{"epoch": []}]),
         ("more", 1),

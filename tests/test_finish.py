@@ -30,7 +30,7 @@ def scored_run(tmp_path, saved_epoch, **keys):
     checkpoints = Checkpoints(tmp_path)
     saved = tuple(rows[:saved_epoch])
     state = state.replace(step=jnp.int32(saved_epoch))
-    checkpoints.save(state, Meta(saved_epoch, {}, NAMES, task.frontend, {}, saved))
+    checkpoints.save(state, Meta({}, NAMES, task.frontend, {}, saved))
     checkpoints.wait()
     session = Session(
         config=small_config(**keys),

@@ -17,7 +17,6 @@ def measured(logits, labels, weights, batch):
             jnp.asarray(logits[part]),
             jnp.asarray(labels[part]),
             jnp.asarray(weights[part]),
-            jnp.int32(first),
         )
     return jax.device_get(total)
 
@@ -52,14 +51,15 @@ def test_scores_equal_sklearn_over_the_whole_set(items, batch):
 
 def test_fetch_changes_no_value(items):
     logits, *rest = map(jnp.asarray, items)
-    totals = [Metrics.zero(6).updated(logits, *rest, jnp.int32(step)) for step in (3, 2**30)]
-    bad = Metrics.zero(6).updated(logits * jnp.inf, *rest, jnp.int32(7))
+    total = Metrics.zero(6).updated(logits, *rest)
+    totals = [total.replace(first_bad_step=jnp.int32(step)) for step in (3, 2**30)]
+    bad = Metrics.zero(6).updated(logits * jnp.inf, *rest).replace(skipped=jnp.int32(7))
     for total, on_host in zip([*totals, bad], metrics.fetch(*totals, bad), strict=True):
         for a, b in zip(jax.tree.leaves(total), jax.tree.leaves(on_host), strict=True):
             assert isinstance(b, np.ndarray)
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
-    assert metrics.fetch(bad)[0].first_bad_step == 7
+    assert metrics.fetch(bad)[0].skipped == 7
 
 
 def test_a_class_that_never_occurs_does_not_count():
@@ -76,14 +76,14 @@ def test_padding_does_not_count(items):
     alone = measured(*items, 11)
     np.testing.assert_array_equal(padded.confusion, alone.confusion)
     np.testing.assert_allclose(padded.loss, alone.loss, rtol=1e-6)
-    assert padded.first_bad_step == metrics.NEVER
 
 
-def test_the_first_step_that_is_not_finite_is_remembered(items):
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stays_so_over_later_batches(items, bad):
     logits, labels, weights = items
-    assert measured(*items, 10).first_bad_step == metrics.NEVER
-    logits[[35, 77]] = np.nan
-    assert measured(logits, labels, weights, 10).first_bad_step == 30
+    assert np.isfinite(measured(*items, 10).loss_sum)
+    logits[35] = bad
+    assert not np.isfinite(measured(logits, labels, weights, 10).loss_sum)
 
 
 @pytest.mark.parametrize(

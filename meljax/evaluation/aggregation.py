@@ -53,4 +53,4 @@ def item_metrics(
     count = jax.ops.segment_sum(jnp.ones((len(item), 1)), item, items + 1)
     means = (highest + jnp.log(sums / count))[:items]
     # Log-probabilities are valid logits, so Metrics takes them unchanged.
-    return Metrics.zero(classes).updated(means, labels, jnp.ones(items), jnp.int32(0))
+    return Metrics.zero(classes).updated(means, labels, jnp.ones(items))

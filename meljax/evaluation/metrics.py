@@ -52,21 +52,17 @@ class Metrics:
         logits: Float[Array, "batch classes"],
         labels: Int[Array, " batch"],
         mask: Float[Array, " batch"],
-        step: Int[Array, ""],
     ) -> "Metrics":
         """Returns the metrics after another batch; items whose `mask` is 0 do not count."""
         losses = cross_entropy(logits, labels)
-        finite = (jnp.isfinite(losses) | (mask == 0)).all()
         classes = logits.shape[-1]
         true = jax.nn.one_hot(labels, classes) * mask[:, None]
         predicted = jax.nn.one_hot(logits.argmax(-1), classes)
         counts = jnp.einsum("bt,bp->tp", true, predicted, precision="highest")
-        return Metrics(
+        return self.replace(
             loss_sum=self.loss_sum + jnp.where(mask == 0, 0, losses).sum(),
             count=self.count + mask.sum(),
             confusion=self.confusion + counts.astype(jnp.int32),
-            first_bad_step=jnp.minimum(self.first_bad_step, jnp.where(finite, NEVER, step)),
-            skipped=self.skipped,
         )
 
     @property

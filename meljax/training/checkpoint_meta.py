@@ -28,7 +28,6 @@ class Meta:
     """Everything needed to use a checkpoint's weights, saved with them as JSON.
 
     Attributes:
-      epoch: number of epochs trained.
       config: all settings by key.
       classes: names, in the order of the logits.
       frontend: turns windows into images.
@@ -37,13 +36,17 @@ class Meta:
       seconds: time spent on the epoch after these, if the checkpoint was saved within it.
     """
 
-    epoch: int
     config: dict[str, Value]
     classes: tuple[str, ...]
     frontend: Frontend
     versions: dict[str, str]
     history: tuple[Row, ...]
     seconds: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """Returns the number of epochs trained."""
+        return len(self.history)
 
     def rank(self, step: int) -> tuple[float, float, int] | None:
         """Returns the rank of the epoch that ends at `step`; `None` if `step` is within one."""

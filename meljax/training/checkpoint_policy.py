@@ -71,9 +71,7 @@ class Saver:
     def epoch_done(self, state: TrainState, row: Row) -> None:
         """Saves an epoch if it is time to; otherwise keeps it if it is the best or the latest."""
         history = (*self._meta.history, row)
-        self._meta = dataclasses.replace(
-            self._meta, epoch=len(history), history=history, seconds=0.0
-        )
+        self._meta = dataclasses.replace(self._meta, history=history, seconds=0.0)
         self._within, self._begun = None, self._clock()
         is_best = self._best is None or rank(row) > self._best
         is_time = self._saved_at is None or self._clock() - self._saved_at >= self._pause

@@ -160,7 +160,7 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """Returns the latest step on the disk, without unfinished saves; `None`: there is none."""
-        names = [path.name for path in self._directory.iterdir()]
+        names = [path.name for path in self._directory.glob("*")]  # none if it was removed
         return max((int(name) for name in names if name.isdecimal()), default=None)
 
     def best_rank(self) -> Rank | None:

@@ -96,7 +96,7 @@ def train_epochs(
             trained_at = time.perf_counter()
             scored, _ = score_split(model_of(task, state), val, order)
         trained, scored = metrics.fetch(state.metrics, scored)
-        if scored.first_bad_step != NEVER or not trained.count:  # 0: all steps were skipped
+        if not np.isfinite(scored.loss_sum) or not trained.count:  # 0: all steps were skipped
             raise NotFiniteError(epoch, state, None)
         row = {"epoch": epoch, "step": epoch * steps}
         background = () if task.background is None else (task.background,)

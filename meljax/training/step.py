@@ -84,7 +84,7 @@ def _step(
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
         opt_state=opt_state,
-        metrics=state.metrics.updated(logits, labels, weight, state.step),
+        metrics=state.metrics.updated(logits, labels, weight),
         skips=jnp.zeros_like(state.skips),
     )
     squares = jax.tree.map(jnp.square, gradients)

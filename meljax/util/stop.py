@@ -21,9 +21,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopRequest:
     """A request to stop, by Ctrl-C or SIGTERM.
 
-    The first signal raises `KeyboardInterrupt`; later ones have no effect. Within `deferred` and
-    `saving` the exception waits for the end of the block. If it is lost, as in a callback of C
-    code, `check` raises it again, and in a command a thread ends the process after `STOP_SECONDS`.
+    The first signal raises `KeyboardInterrupt`. Within `deferred` and `saving` the exception waits
+    for the end of the block. If it is lost, as in a callback of C code, `check` raises it again. In
+    a command, later signals have no effect, and a thread ends the process after `STOP_SECONDS`;
+    elsewhere, a second signal raises at once.
 
     Attributes:
       hint: returns what was saved and how to resume, for the line that is printed.

@@ -42,10 +42,7 @@ def _commit(folder: Path) -> str | None:
             return None
         commit = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    except (
-        OSError,
-        subprocess.SubprocessError,
-    ):  # no Git, no repository, or one that takes too long
+    except (OSError, subprocess.SubprocessError):  # no Git, no repository, or a very slow one
         return None
     return f"{commit} with changes" if changes else commit
 

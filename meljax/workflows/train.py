@@ -103,17 +103,21 @@ def train(
     in_memory = check_memory(task, dataset, config.train.batch_size)
     # If the weights cannot be downloaded or read, this fails before anything is written.
     begin = None if info else _first_state(config, task)
+    record = _describe(config, data, begin, before=None) if begin else None
     with locked(workdir, info), in_memory:
-        if begin:
+        if record:
             # Written first: a directory with other files but no record is not a run.
-            create(workdir, _describe(config, data, begin, before=None), dataset)
-        with removal_explained(workdir), _open_checkpoints(workdir) as checkpoints:
+            create(workdir, record, dataset)
+        with (
+            removal_explained(workdir),
+            contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints,
+        ):
             begin = begin or _saved_state(config, task, info, checkpoints)
             config = _with_trained_epochs(config, begin)
             session = Session(
                 config=config,
                 workdir=workdir,
-                info=_describe(config, data, begin, before=info),
+                info=record or _describe(config, data, begin, before=info),
                 dataset=dataset,
                 task=task,
                 sets=make_device_sets(task, dataset),
@@ -121,10 +125,6 @@ def train(
             )
             results = _run(session, begin, stop, epoch_done, resumed=bool(info))
     say(f"{summary.text(results)}\nreport: {workdir / REPORT}")
-
-
-def _open_checkpoints(workdir: Path) -> contextlib.AbstractContextManager[Checkpoints]:
-    return contextlib.closing(Checkpoints(workdir / CHECKPOINTS))
 
 
 class _Begin(NamedTuple):
@@ -197,11 +197,8 @@ def _announce(session: Session, resumed: bool, begin: _Begin) -> None:
         warn(line)
     if resumed:
         step = int(begin.state.step)
-        say(
-            f"resuming after {stops.place(session, step)}"
-            if step
-            else "nothing was saved: starting over"
-        )
+        after = f"resuming after {stops.place(session, step)}"
+        say(after if step else "nothing was saved: starting over")
 
 
 def _train(
@@ -265,7 +262,6 @@ def _train(
 def _meta(session: Session, begin: _Begin) -> Meta:
     """Returns the meta of the state before the session."""
     return Meta(
-        epoch=len(begin.history),
         config=session.info.config,
         classes=session.dataset.classes,
         frontend=session.task.frontend,
