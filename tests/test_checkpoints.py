@@ -193,7 +193,7 @@ def flip_bytes(folder: Path) -> None:
         content = bytearray(file.read_bytes())
         content[rng.integers(len(content))] ^= 1 << rng.integers(8)
         (copy / file.relative_to(folder / "whole")).write_bytes(content)
-        with console.quiet_libraries(), contextlib.closing(Checkpoints(copy)) as checkpoints:
+        with contextlib.closing(Checkpoints(copy)) as checkpoints:
             restored, found = checkpoints.restore_latest(state(0))
         assert_same_arrays(restored, state(found.epoch * 10))
         assert found == meta(*accuracies[: found.epoch])
@@ -344,4 +344,5 @@ def test_values_of_a_wrong_type_are_damage_even_with_a_right_digest(field, value
 
 
 if __name__ == "__main__":
-    flip_bytes(Path(sys.argv[1]))
+    with console.quiet_libraries():
+        flip_bytes(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,6 +65,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         self._read_only = read_only
         self._ranks: dict[int, Rank | None] = {}
+        self._abandoned = False
         with self._reading():
             self._manager = ocp.CheckpointManager(
                 self._directory,
@@ -183,7 +185,9 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception as error:  # `save` or `wait` has reported it
-            _forget(error)
+            self._forget(error)
+        if self._abandoned:  # tasks that had not ended before
+            self._collect()
 
     def _first_readable(self, steps: list[int], like: Any, set_aside: bool) -> Any:
         unreadable: dict[int, str] = {}
@@ -238,7 +242,7 @@ class Checkpoints:
         except UnknownFormatError as error:
             raise UnknownFormatError(f"{self._directory}: {error}") from None
         except Exception as error:  # orbax and tensorstore raise errors of many types
-            _forget(error)
+            self._forget(error)
             raise UserError(f"{self._directory}: {first_line(error, 300)}") from None
 
     @contextlib.contextmanager
@@ -246,21 +250,26 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # tensorstore raises ValueError for a full disk
-            _forget(error)
+            self._forget(error)
             reason = disk_full(error) or first_line(error, 300)
             raise UserError(
                 f"a checkpoint could not be written to {self._directory} ({reason}); "
                 "run the same command again to resume from the last checkpoint"
             ) from None
 
+    def _forget(self, error: BaseException) -> None:
+        """Frees the coroutines and tasks that orbax abandoned when `error` was raised.
 
-def _forget(error: BaseException) -> None:
-    """Frees the coroutines and tasks that orbax abandoned when `error` was raised.
+        They print tracebacks when they are collected. If that happens here, these can be hidden.
+        """
+        following: BaseException | None = error
+        while following is not None:
+            traceback.clear_frames(following.__traceback__)
+            following = following.__cause__ or following.__context__
+        self._abandoned = True
+        self._collect()
 
-    They print tracebacks when they are collected. If that happens here, these can be hidden.
-    """
-    following: BaseException | None = error
-    while following is not None:
-        traceback.clear_frames(following.__traceback__)
-        following = following.__cause__ or following.__context__
-    gc.collect()
+    def _collect(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # coroutines that were never awaited
+            gc.collect()
