@@ -98,7 +98,7 @@ def _fitted(
         for temperature in (1.0, value)
     )
     if after > before:
-        note = f"a temperature of {value:.2f} would raise the loss of the validation items"
+        note = "a fitted temperature does not lower the loss of the validation items"
         return Temperature(note=note)
     return Temperature(value)
 
