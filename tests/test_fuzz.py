@@ -9,7 +9,7 @@ from fuzzing.readers import FILES, READERS
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
 
 KEPT = [("wav", 20261128, 905), ("caf", 20261128, 7255), ("caf", 77001, 1288)]
-KEPT += [("tfds-info", 77001, 9761), ("metadata-csv", 77001, 3984)]
+KEPT += [("tfds-info", 77001, 9761), ("metadata-csv", 77001, 3984), ("run-calibration", 28, 4067)]
 """(reader, seed, index) of inputs that crashed, raised or hung."""
 
 

@@ -1,7 +1,6 @@
 """Tables of labels inside or above a folder, to name them in messages."""
 
 import contextlib
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -16,6 +15,7 @@ from meljax.data.tables.columns import LABEL_COLUMNS
 from meljax.data.tables.read_table import read_table
 from meljax.util.errors import UserError
 from meljax.util.files import decode_text
+from meljax.util.typed_json import parse_json
 
 _SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")
 TABLE_FOLDERS = ("meta", "metadata", "label", "labels", "annotation", "annotations", "csv", "doc")
@@ -173,8 +173,8 @@ def _look_into(path: str, names: set[str]) -> NearTable:
         text = decode_text(file.read(_READ), errors="replace")
     first = text.partition("\n")[0]
     columns = [column.strip(' \r"') for column in re.split("[,;\t|]", first)]
-    with contextlib.suppress(ValueError, RecursionError):
-        if isinstance(row := json.loads(first), dict):
+    with contextlib.suppress(ValueError):
+        if isinstance(row := parse_json(first), dict):
             columns = list(row)
     fields = (field.replace("\\", "/") for field in re.split('[,;\t|"\r\n]+', text))
     found = [field for field in fields if field.rpartition("/")[2] in names]

@@ -15,6 +15,7 @@ from meljax.runs.directory import METRICS, remedy
 from meljax.runs.info import RunInfo
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically, write_errors
+from meljax.util.typed_json import parse_json
 
 MEASURED = (
     *(f"{split}_{name}" for split in ("train", "val") for name in ("loss", "accuracy", "f1")),
@@ -33,10 +34,10 @@ def read_history(workdir: Path, info: RunInfo) -> list[Row]:
     path = workdir / METRICS
     check_digest(workdir, info, METRICS)
     try:
-        rows = [json.loads(line) for line in _lines(path)]
+        rows = [parse_json(line) for line in _lines(path)]
         fits = [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         fits = fits and all(math.isfinite(row[name]) for row in rows for name in MEASURED)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         fits = False
     if not fits or len(rows) < info.scored:
         raise UserError(f"{path} is damaged; to write it again: {remedy(workdir)}")

@@ -22,7 +22,7 @@ from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
 from meljax.util.files import write_atomically
 from meljax.util.phrases import count
-from meljax.util.typed_json import digest, from_values
+from meljax.util.typed_json import digest, from_values, parse_json
 from meljax.util.version import COMPUTING, __version__, commits, versions
 
 CONFIG = "config.json"
@@ -256,8 +256,8 @@ def read_info(workdir: Path) -> RunInfo | None:
 
 
 def _read_info(path: Path) -> RunInfo:
-    with contextlib.suppress(ValueError, RecursionError):
-        saved = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(ValueError):
+        saved = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
             raise ValueError
         form = saved.pop("format", 1 if "sessions" in saved else None)  # format 1 did not say so

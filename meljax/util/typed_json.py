@@ -15,13 +15,25 @@ def to_json(record: Any) -> str:
     return json.dumps(dataclasses.asdict(record), indent=2) + "\n"
 
 
+def parse_json(text: str) -> Any:
+    """Returns what JSON holds.
+
+    Raises:
+      ValueError: `text` is not JSON, or is nested too deeply for Python's parser.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def from_json(kind: type[T], text: str) -> T:
     """Returns the dataclass `kind` from JSON of `to_json`; absent fields get their defaults.
 
     Raises:
       ValueError: `text` is not JSON, or a field is unknown, missing or of another type.
     """
-    return from_values(kind, json.loads(text))
+    return from_values(kind, parse_json(text))
 
 
 def from_values(kind: type[T], values: Any) -> T:

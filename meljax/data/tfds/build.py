@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from meljax.features.frontend import Kind
 from meljax.util.errors import BadFileError, UserError, disk_full, first_line
 from meljax.util.files import locked_file
 from meljax.util.progress import counter
+from meljax.util.typed_json import parse_json
 
 CONTENT_FEATURE: dict[Kind, str] = {"image": "image", "audio": "audio"}
 """Name of the feature that holds the image or recording."""
@@ -47,9 +47,9 @@ def check_place(name: catalog.Name, root: Path, source: Path) -> None:
             raise UserError(f"{root} has {other} of another program; choose another --name")
     folder = catalog.folder_of(root, name)
     try:
-        metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+        metadata = parse_json((folder / "metadata.json").read_text(encoding="utf-8"))
         is_ours = METADATA_KEY in metadata
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         is_ours = False
     if folder.exists() and not is_ours:
         raise UserError(

@@ -10,7 +10,6 @@ import functools
 import importlib
 import importlib.util
 import io
-import json
 import os
 import re
 import textwrap
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 
 from meljax.util.errors import UserError, first_line
 from meljax.util.progress import interactive, say
+from meljax.util.typed_json import parse_json
 
 PREFIX = "tfds:"
 VERSION = r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*)){2}"
@@ -213,9 +213,9 @@ def _fitting(wanted: Name, same: Sequence[Name], root: Path) -> list[Name]:
 def _default_config(folder: Path) -> str:
     """Returns the configuration that TFDS recorded as the default; '' if there is none."""
     try:
-        info = json.loads((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
+        info = parse_json((folder / ".config" / "metadata.json").read_text(encoding="utf-8"))
         return str(info["default_config_name"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
