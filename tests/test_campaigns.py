@@ -70,11 +70,11 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     """A third of the signals arrive in the first three seconds, a third while a step is saved."""
     rng = random.Random(f"{SEED} {name} {number}")
     run = tmp_path / "run"
-    often = command("cnn", recordings, run, train__epochs=EPOCHS, train__save_every=0.05)
+    arguments = command("cnn", recordings, run, train__epochs=EPOCHS, train__save_every=0.05)
     moment = number % 3
     interrupted = 0
     while not (run / "report.html").exists():
-        with start(often) as process:
+        with start(arguments) as process:
             if interrupted < 2:
                 wait(process, run, moment, rng)
                 process.send_signal(SIGNALS[name])
@@ -83,7 +83,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
         if process.returncode == 0:
             break
         expected = SIGNALS[name]
-        # Before the handlers are installed, the system itself ends the process.
+        # Before the handlers are installed, the signal itself ends the process.
         assert process.returncode in (-expected, 128 + expected), output
         assert "Traceback" not in output or time.monotonic() - sent < 1
         if process.returncode > 0:
@@ -94,7 +94,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 def wait(process: subprocess.Popen, run: Path, moment: int, rng: random.Random) -> None:
-    """Waits for the moment to interrupt a run."""
+    """Waits to interrupt a run; `moment`: 0 early, 1 later, 2 while a step is saved."""
     if moment == 0:
         time.sleep(rng.uniform(0, 3))
     elif moment == 1:

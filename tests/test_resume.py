@@ -106,7 +106,7 @@ def test_a_program_of_many_steps_is_short_enough_to_stop(recordings, tmp_path, m
     arguments = command("cnn", recordings, run, train__epochs=2)
     steps = loop.train_steps
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Pace, "took", lambda self, *_: setattr(self, "steps", 2))
+        patch.setattr(loop._Pace, "adapt", lambda self, *_: setattr(self, "steps", 2))
 
         def stopped(*arguments):
             state = steps(*arguments)
@@ -365,7 +365,7 @@ def test_an_infinite_value_is_reported_before_it_is_saved(recordings, tmp_path, 
 
 @pytest.mark.parametrize("form", [2])
 def test_a_run_of_each_format_resumes_predicts_and_reports(form, tmp_path, capsys):
-    """Changes of the format must read it: never make this run again."""
+    """Later formats must read this run: never make it again."""
     source = ROOT / "tests" / "data" / f"run_{form}"
     run, voices = tmp_path / "run", source / "voices"
     shutil.copytree(source / "run", run)

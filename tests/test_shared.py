@@ -11,10 +11,10 @@ from meljax.main import main
 SPEAKERS = ("spk01", "spk02", "spk03")
 
 
-def subset(source, target, suffix: str, share: int = 9) -> None:
+def subset(source, target, suffix: str, every: int = 9) -> None:
     for speaker in SPEAKERS:
         (target / speaker).mkdir(parents=True)
-        for path in sorted((source / speaker).glob(f"*.{suffix}"))[::share]:
+        for path in sorted((source / speaker).glob(f"*.{suffix}"))[::every]:
             shutil.copy(path, target / speaker)
 
 
@@ -45,7 +45,7 @@ def test_recordings(shared, tmp_path):
 
 
 def test_a_table_with_words_and_speakers(shared, tmp_path):
-    subset(shared / "voices24", tmp_path / "data", "flac", share=3)
+    subset(shared / "voices24", tmp_path / "data", "flac", every=3)
     with open(shared / "voices24" / "manifest.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if (tmp_path / "data" / row["path"]).exists()]
     assert len(rows) > 90

@@ -223,7 +223,7 @@ class Model:
 def _check_rate(given: int | None, rate: int) -> None:
     """Raises `UserError` unless `given` is a sample rate that can be changed to `rate`."""
     if given is None:
-        raise UserError("sample_rate is missing: an array of samples does not tell its own")
+        raise UserError("sample_rate is missing: give that of the array, in Hz")
     lowest, highest = -(-rate // MAX_INCREASE), rate * MAX_DECREASE
     whole = isinstance(given, int | np.integer) and not isinstance(given, bool)
     if not (whole and lowest <= given <= highest):

@@ -17,7 +17,7 @@ BOUNDS = (0.05, 20.0)
 """Range of possible temperatures."""
 
 END = 0.01
-"""A temperature whose distance from an end of the range is at most this share is at the end."""
+"""A temperature is at an end of `BOUNDS` if it differs from that end by this share or less."""
 
 MIN_ITEMS = 50
 """Minimum number of items that a temperature is fitted to."""
@@ -27,7 +27,7 @@ FOLDS = 5
 
 
 class Temperature(NamedTuple):
-    """What divides the logits; `note` says why it stays 1 ('' if it was fitted)."""
+    """The divisor of the logits; `note` says why it stays 1 ('' if it was fitted)."""
 
     value: float = 1.0
     note: str = ""
@@ -54,9 +54,9 @@ def fit_temperature(
     see `item_probabilities`.
     """
     items, classes = len(labels), logits.shape[-1]
-    doubt = 1 / (items + 2)
-    targets = np.full((items, classes), doubt / (classes - 1))
-    targets[np.arange(items), labels] = 1 - doubt
+    smoothing = 1 / (items + 2)
+    targets = np.full((items, classes), smoothing / (classes - 1))
+    targets[np.arange(items), labels] = 1 - smoothing
 
     def loss(log_temperature: float) -> float:
         probabilities = item_probabilities(logits, item, float(np.exp(log_temperature)))
@@ -87,7 +87,7 @@ def _fitted(
     item: Int[np.ndarray, " windows"],
     labels: Int[np.ndarray, " items"],
 ) -> Temperature:
-    """Returns what `choose_temperature` returns, but for any number of items."""
+    """Like `choose_temperature`, for any number of items."""
     value = fit_temperature(logits, item, labels)
     low, high = BOUNDS
     if not low * (1 + END) < value < high * (1 - END):
@@ -111,8 +111,8 @@ def cross_fit(
 ) -> Float[np.ndarray, "items classes"]:
     """Returns each item's probabilities at a temperature that was fitted to the other folds.
 
-    Scores of these probabilities show what the temperature does for new items; scores of the items
-    that it was fitted to are too good (Stone 1974). The items of a group are in one fold; see
+    Scores of these probabilities show what the temperature does for new items; on the items that it
+    was fitted to, scores are optimistic (Stone 1974). The items of a group are in one fold; see
     `folds`.
     """
     probabilities = np.empty((len(labels), logits.shape[-1]))

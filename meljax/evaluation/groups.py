@@ -12,6 +12,7 @@ from meljax.data.manifest import Item
 from meljax.util.phrases import count
 
 _PLURAL_WITH_S = re.compile(r"[a-z]+(?<![sxz])(?<![^aeiou]y)(?<![cs]h)")
+"""Words whose plural is formed by adding an s."""
 
 
 @dataclasses.dataclass(frozen=True)

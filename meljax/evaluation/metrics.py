@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 NEVER = np.int32(2**31 - 1)
-"""`Metrics.first_bad_step` if there was no such step."""
+"""Value of `Metrics.first_bad_step` if there was no such step."""
 
 Row = dict[str, int | float]
 """The scores of one epoch: a line of `metrics.jsonl`."""

@@ -19,7 +19,7 @@ LEVEL = 0.05
 """Significance level of a single test."""
 
 MIN_GROUPS = 8
-"""Minimum number of groups for an interval or a test; with 7, p of a test is at least 0.016."""
+"""Minimum number of groups for an interval or a test; with 7, no p-value is below 0.016."""
 
 RESAMPLES = 2000
 """Number of bootstrap resamples."""
@@ -204,7 +204,7 @@ def _percentiles(scores: Float[np.ndarray, " resamples"]) -> Bounds:
 
 
 class Paired(NamedTuple):
-    """How many files both, one or neither of two classifiers got right, and a test.
+    """How many files both, one or neither of two classifiers got right, and a paired test.
 
     Attributes:
       p: the p-value; `None` if there are too few groups.
@@ -222,7 +222,7 @@ class Paired(NamedTuple):
 def paired_test(
     first: Bool[np.ndarray, " items"], second: Bool[np.ndarray, " items"], groups: Groups
 ) -> Paired:
-    """Returns the test whether two classifiers differ, given which items each got right.
+    """Tests whether two classifiers differ, given which items each got right.
 
     It is McNemar's if each item is its own group, otherwise a permutation test of the groups.
     """

@@ -8,7 +8,7 @@ from meljax.util.errors import BadFileError
 FULL_SCALE = 32768
 """The int16 value, never reached, that stands for 1."""
 MAX_AMPLITUDE = 2**32
-"""Larger samples are damage: 32-bit integers are smaller. Their powers may overflow."""
+"""Larger samples are damage: even 32-bit integers are smaller. Their power may overflow."""
 
 
 def check_samples(samples: Float32[np.ndarray, "..."]) -> None:

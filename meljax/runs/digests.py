@@ -10,14 +10,14 @@ from meljax.util.errors import UserError
 
 
 def with_digests(workdir: Path, info: RunInfo, epochs: int) -> RunInfo:
-    """Returns `info` with the digests of the results, just written after `epochs` epochs."""
+    """Returns `info` with the digests of the results, which were just written after `epochs`."""
     names = [name for name in (METRICS, PREDICTIONS, CALIBRATION) if (workdir / name).is_file()]
     digests = {name: _digest(workdir / name, epochs) for name in names}
     return dataclasses.replace(info, scored=epochs, digests=digests)
 
 
 def check_digest(workdir: Path, info: RunInfo, name: str) -> None:
-    """Raises `UserError` if the file `name` differs from its digest, if it has one."""
+    """Raises `UserError` if the file `name` has a digest, and is missing or differs from it."""
     path = workdir / name
     if name not in info.digests:
         return

@@ -197,7 +197,7 @@ def describe_data(config: Config, dataset: Dataset, frontend: Frontend) -> DataI
 
 
 _MANY_WINDOWS = 3
-"""If the median item is longer than so many windows, the text of the window says so."""
+"""If the median item is longer than this number of windows, `DataInfo.window` says so."""
 
 
 def _recordings(dataset: Dataset) -> int:
@@ -260,7 +260,7 @@ def _read_info(path: Path) -> RunInfo:
         saved = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
             raise ValueError
-        form = saved.pop("format", 1 if "sessions" in saved else None)  # format 1 did not say so
+        form = saved.pop("format", 1 if "sessions" in saved else None)  # format 1 had no number
         if type(form) is int and form != FORMAT:
             raise UserError(
                 f"{path} has format {form}, but meljax {__version__} reads format {FORMAT}; use "

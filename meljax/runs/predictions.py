@@ -39,9 +39,12 @@ class Calibration:
     """The content of `calibration.json`: scores before and after dividing by the temperature.
 
     Attributes:
-      epoch: that of the weights.
+      epoch: the epoch of the weights.
+      temperature: divides the logits.
       note: why the temperature stays 1; '' if it was fitted.
-      cross_fitted: whether each item is scored `after` with a temperature that was fitted to other
+      before: scores without the temperature.
+      after: scores with it.
+      cross_fitted: whether `after` scores each item with a temperature that was fitted to other
         items.
     """
 

@@ -33,7 +33,7 @@ class Meta:
       frontend: turns windows into images.
       versions: those of the packages that computed the weights.
       history: a row per epoch.
-      seconds: time spent on the epoch after these, if the checkpoint was saved within it.
+      seconds: time already spent on the next epoch, if the checkpoint was saved within it.
     """
 
     config: dict[str, Value]

@@ -24,7 +24,7 @@ from meljax.util.errors import UserError, disk_full, first_line
 from meljax.util.files import TEMPORARY_PREFIX
 
 SPARE_BYTES = 2**20
-"""Maximum space in bytes that a checkpoint takes beside its arrays."""
+"""Maximum space in bytes that a checkpoint takes besides its arrays."""
 
 Weights = dict[str, Any]
 """A state without its optimizer: 'step', 'params' and 'batch_stats'."""
@@ -32,6 +32,7 @@ Weights = dict[str, Any]
 State = TypeVar("State", TrainState, Weights)
 
 Rank = tuple[float, float, int]
+"""See `metrics.rank`."""
 
 
 class Keep:
@@ -93,7 +94,7 @@ class Checkpoints:
         never = jnp.full_like(state.metrics.first_bad_step, NEVER)
         state = state.replace(metrics=state.metrics.replace(first_bad_step=never))
         with self._writing(), jax.transfer_guard_device_to_host("allow"):
-            self._manager.wait_until_finished()  # the last checkpoint takes no more space now
+            self._manager.wait_until_finished()  # the previous save may still need space
             self._check_writable(state)
             if step in self._manager.all_steps():
                 if self._ranks.get(step) or not meta.rank(step):
@@ -161,8 +162,8 @@ class Checkpoints:
         return None
 
     def latest_step(self) -> int | None:
-        """Returns the latest step on the disk, without unfinished saves; `None`: there is none."""
-        names = [path.name for path in self._directory.glob("*")]  # none if it was removed
+        """Returns the latest step that is completely on the disk; `None` if there is none."""
+        names = [path.name for path in self._directory.glob("*")]  # empty if it was removed
         return max((int(name) for name in names if name.isdecimal()), default=None)
 
     def best_rank(self) -> Rank | None:
@@ -185,7 +186,7 @@ class Checkpoints:
         try:
             self._manager.close()
         except Exception as error:  # `save` or `wait` has reported it
-            self._forget(error)
+            self._free_abandoned(error)
         if self._abandoned:  # tasks that had not ended before
             self._collect()
 
@@ -237,30 +238,32 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
+        """Raises any error of the block as `UserError`."""
         try:
             yield
         except UnknownFormatError as error:
             raise UnknownFormatError(f"{self._directory}: {error}") from None
         except Exception as error:  # orbax and tensorstore raise errors of many types
-            self._forget(error)
+            self._free_abandoned(error)
             raise UserError(f"{self._directory}: {first_line(error, 300)}") from None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Raises any error of the block as `UserError`, which says how to resume."""
         try:
             yield
         except Exception as error:  # tensorstore raises ValueError for a full disk
-            self._forget(error)
+            self._free_abandoned(error)
             reason = disk_full(error) or first_line(error, 300)
             raise UserError(
                 f"a checkpoint could not be written to {self._directory} ({reason}); "
                 "run the same command again to resume from the last checkpoint"
             ) from None
 
-    def _forget(self, error: BaseException) -> None:
+    def _free_abandoned(self, error: BaseException) -> None:
         """Frees the coroutines and tasks that orbax abandoned when `error` was raised.
 
-        They print tracebacks when they are collected. If that happens here, these can be hidden.
+        They print tracebacks when they are garbage-collected; collecting them here hides these.
         """
         following: BaseException | None = error
         while following is not None:

@@ -22,10 +22,11 @@ from meljax.util import devices
 from meljax.util.devices import replicated
 
 StepDone = Callable[[int, int, TrainState], None]
-"""Called after each step with the epoch (from 1), the number of its items and the state."""
+"""Called after each step, or each program of many steps, with the epoch (from 1), the number of
+items that it trained on, and the state."""
 
 PROGRAM_SECONDS = 1.0
-"""Time that a program of many steps takes, in s. A run can be stopped only between two programs."""
+"""Time that a program of many steps should take, in s. A run can stop only between two programs."""
 
 
 class Start(NamedTuple):
@@ -78,7 +79,7 @@ def train_epochs(
       config: epochs, batch size and seed.
       sets: the splits 'train' and 'val', on the devices.
       start: where training begins.
-      step_done: called after each step; may raise to stop.
+      step_done: see `StepDone`; may raise to stop.
       stepping: returns the context in which the steps of an epoch are taken.
 
     Raises:
@@ -109,13 +110,13 @@ def train_epochs(
 
 
 class _Pace:
-    """How many steps a program takes."""
+    """The number of steps of a program."""
 
     def __init__(self) -> None:
         self.steps = 16  # until the time of a step is known
         self._compiled = False
 
-    def took(self, steps: int, seconds: float) -> None:
+    def adapt(self, steps: int, seconds: float) -> None:
         """Adapts the number of steps to the time of a program, except the first: it compiles."""
         if self._compiled:
             self.steps = max(1, int(PROGRAM_SECONDS * steps / seconds))
@@ -152,7 +153,7 @@ def _train_epoch(
             end = (epoch - 1) * len(counts) + done + count
             state = train_steps(task, state, data, order, masks_key, end)
             check_finite(state.metrics.first_bad_step)
-            pace.took(count, time.perf_counter() - begun)
+            pace.adapt(count, time.perf_counter() - begun)
             step_done(epoch, sum(counts[done : done + count]), state)
             done += count
         return state

@@ -12,7 +12,8 @@ from meljax.util.progress import interactive, say
 class TrainingBar:
     """The bar of a run from epoch `first`, with `images` per epoch, and a line per epoch above it.
 
-    `done` images of epoch `first` were trained by an earlier session.
+    `done` images of epoch `first` were trained on by an earlier session.
+
     The bar shows epoch, loss, accuracy, images/s and time left; without a terminal there are only
     the lines. The rate leaves out the first step, which compiles.
     """

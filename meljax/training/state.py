@@ -44,7 +44,7 @@ class TrainState:
 
     The item order and the masks are functions of `step` (int32) and the seed, and are not stored.
     `batch_stats` are the running mean and variance of each BatchNorm. `metrics` are those of the
-    current epoch so far. `skips` (int32) is the number of steps just skipped in a row.
+    current epoch so far. `skips` (int32) counts the latest steps skipped in a row.
     """
 
     step: Any  # not Array: pytree mappings may replace a leaf with anything

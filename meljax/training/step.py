@@ -1,4 +1,4 @@
-"""The training step, compiled alone and as many steps in one program."""
+"""The training step, compiled alone and as a program of many steps."""
 
 import functools
 
@@ -16,7 +16,7 @@ from meljax.training.state import Task, TrainState
 from meljax.util.devices import jit, replicated, split_batch
 
 MAX_SKIPS = 2
-"""Number of steps that may be skipped in a row."""
+"""Maximum number of steps that are skipped in a row."""
 
 
 def train_images(

@@ -22,9 +22,9 @@ class StopRequest:
     """A request to stop, by Ctrl-C or SIGTERM.
 
     The first signal raises `KeyboardInterrupt`. Within `deferred` and `saving` the exception waits
-    for the end of the block. If it is lost, as in a callback of C code, `check` raises it again. In
-    a command, later signals have no effect, and a thread ends the process after `STOP_SECONDS`;
-    elsewhere, a second signal raises at once.
+    for the end of the block. If it is lost, as in a callback of C code, `check` raises it again.
+    With the time limit of commands, later signals have no effect, and a thread ends the process
+    after `STOP_SECONDS`. Without it, a second signal raises at once.
 
     Attributes:
       hint: returns what was saved and how to resume, for the line that is printed.
@@ -39,9 +39,9 @@ class StopRequest:
 
     def receive(self, signum: int, _: object) -> None:
         """Handles the signal."""
-        again, self._signal = self._signal, self._signal or signum
-        # Without a limit of time, the user's second Ctrl-C stops at once.
-        if (again and not self._limited) or not (again or self._deferring):
+        earlier, self._signal = self._signal, self._signal or signum
+        # Without a time limit, a second Ctrl-C stops at once.
+        if (earlier and not self._limited) or not (earlier or self._deferring):
             raise KeyboardInterrupt(signum)
 
     def check(self) -> None:
@@ -96,14 +96,14 @@ class StopRequest:
 
     @contextlib.contextmanager
     def _time_limit(self) -> Iterator[None]:
-        """Ends the process some time after a signal, even if it never returns to Python.
+        """Ends the process if it takes too long after a signal, even if it never returns to Python.
 
         Python runs signal handlers only between two instructions of the main thread, but writes the
         number of a signal to a pipe at once. A thread reads it there.
         """
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        left = threading.Event()
+        done = threading.Event()
 
         def watch() -> None:
             number = os.read(read_end, 1)
@@ -111,7 +111,7 @@ class StopRequest:
                 number = os.read(read_end, 1)
             os.close(read_end)
             arrived = time.monotonic()
-            while number and not left.wait(0.05):
+            while number and not done.wait(0.05):
                 limit = SAVE_SECONDS if self._saving else STOP_SECONDS
                 if time.monotonic() > arrived + limit:
                     print(f"\n{self.line()}", file=sys.stderr, flush=True)
@@ -124,7 +124,7 @@ class StopRequest:
             yield
         finally:
             signal.set_wakeup_fd(before)
-            left.set()
+            done.set()
             os.close(write_end)
             watcher.join()
 

@@ -58,7 +58,7 @@ class Labeled(NamedTuple):
       groups: group of each item.
       description: of the data, in words.
       files: path of the file of each source, by the source's path.
-      digests: sha256 of each file by its path, at the latest when it was read.
+      digests: sha256 of each file by its path; filled while files are read, unless known before.
       bad: files that cannot be used.
     """
 

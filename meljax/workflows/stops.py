@@ -1,4 +1,4 @@
-"""What is said when a run stops, and where it resumes."""
+"""Messages about a run that stops: why, what was saved, and how to resume."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ MAX_NAMES = 100
 """Maximum number of items that a message names."""
 
 
-def place(session: Session, step: int) -> str:
+def position(session: Session, step: int) -> str:
     """Returns 'epoch 3' or 'step 57 of 186 of epoch 3'."""
     steps = steps_per_epoch(len(session.sets["train"]), session.config.train.batch_size)
     epochs, within = divmod(step, steps)
@@ -28,32 +28,34 @@ def resume_hint(session: Session) -> str:
     step = session.checkpoints.latest_step()
     if not step:
         return "nothing was saved; run the same command again to start over"
-    return f"saved up to {place(session, step)}; run the same command again to resume there"
+    return f"saved up to {position(session, step)}; run the same command again to resume there"
 
 
 @contextlib.contextmanager
 def bad_values_explained(session: Session, save: Callable[[TrainState], None]) -> Iterator[None]:
-    """Turns `NotFiniteError` into a `UserError`, after the state before the step was saved."""
+    """Saves the state of a `NotFiniteError`, then raises a `UserError` in its place."""
     try:
         yield
     except NotFiniteError as error:
         save(error.state)
-        details, way_out = [], ""
+        details, or_skip = [], ""
         if error.items is not None:
             details = ["items of the step:", *_names(session, error.items)]
             what = "the loss, a gradient, a running statistic or a weight is infinite or NaN after "
-            what += place(session, int(error.state.step))
-            way_out = ", or run the same command with train.on_nan=skip"
+            what += position(session, int(error.state.step))
+            or_skip = ", or run the same command with train.on_nan=skip"
         elif int(error.state.metrics.count):
             what = f"the validation loss of epoch {error.epoch} is infinite or NaN"
         else:
-            what = f"all steps of epoch {error.epoch} were skipped for infinite or NaN values"
+            what = (
+                f"all steps of epoch {error.epoch} were skipped because of infinite or NaN values"
+            )
         saved = session.checkpoints.latest_step()
-        kept = f"saved up to {place(session, saved)}" if saved else "nothing was saved"
+        kept = f"saved up to {position(session, saved)}" if saved else "nothing was saved"
         rate = session.config.train.learning_rate
         raise UserError(
             f"{what} ({kept}); try a smaller train.learning_rate than {rate:g}, in a new "
-            f"--workdir{way_out}",
+            f"--workdir{or_skip}",
             details,
         ) from None
 

@@ -103,11 +103,11 @@ def train(
     in_memory = check_memory(task, dataset, config.train.batch_size)
     # If the weights cannot be downloaded or read, this fails before anything is written.
     begin = None if info else _first_state(config, task)
-    record = _describe(config, data, begin, before=None) if begin else None
+    new_info = _describe(config, data, begin, before=None) if begin else None
     with locked(workdir, info), in_memory:
-        if record:
-            # Written first: a directory with other files but no record is not a run.
-            create(workdir, record, dataset)
+        if new_info:
+            # Written first: a directory with other files but no `config.json` is not a run.
+            create(workdir, new_info, dataset)
         with (
             removal_explained(workdir),
             contextlib.closing(Checkpoints(workdir / CHECKPOINTS)) as checkpoints,
@@ -117,7 +117,7 @@ def train(
             session = Session(
                 config=config,
                 workdir=workdir,
-                info=record or _describe(config, data, begin, before=info),
+                info=new_info or _describe(config, data, begin, before=info),
                 dataset=dataset,
                 task=task,
                 sets=make_device_sets(task, dataset),
@@ -165,7 +165,7 @@ def _with_trained_epochs(config: Config, begin: _Begin) -> Config:
 
 def _describe(config: Config, data: DataInfo, begin: _Begin, before: RunInfo | None) -> RunInfo:
     parameters = sum(leaf.size for leaf in jax.tree.leaves(begin.state.params))
-    if before and before.scored > len(begin.history):  # of a checkpoint that is damaged now
+    if before and before.scored > len(begin.history):  # the scored checkpoint is damaged now
         before = dataclasses.replace(before, scored=0, digests={})
     return describe_run(config, data, begin.weights, parameters, before)
 
@@ -197,7 +197,7 @@ def _announce(session: Session, resumed: bool, begin: _Begin) -> None:
         warn(line)
     if resumed:
         step = int(begin.state.step)
-        after = f"resuming after {stops.place(session, step)}"
+        after = f"resuming after {stops.position(session, step)}"
         say(after if step else "nothing was saved: starting over")
 
 

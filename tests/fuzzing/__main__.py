@@ -15,7 +15,7 @@ from .readers import READERS, make_input
 
 
 def main() -> int:
-    """Returns 1 if there were problems."""
+    """Returns 1 if there were problems, otherwise 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

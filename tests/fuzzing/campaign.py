@@ -14,9 +14,9 @@ from typing import NamedTuple
 from .seeds import ROOT
 
 SECONDS = 5
-"""Time that an input may take."""
+"""Maximum time in s that reading an input may take."""
 _START = 120
-"""Seconds until a child has started."""
+"""Maximum time in s until a child has started."""
 
 
 class Problem(NamedTuple):
@@ -27,7 +27,7 @@ class Problem(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The last line."""
+        """The last line, which is the same for similar problems."""
         return self.what.strip().splitlines()[-1][:150]
 
 
@@ -65,19 +65,19 @@ def _run_child(
     readers: list[str], seed: int, first: int, last: int, outcomes: dict[str, Outcome]
 ) -> tuple[list[str], int]:
     """Reads inputs until the child ends; returns the readers that are left, and the next index."""
-    here, there = os.pipe()
-    numbers = map(str, (seed, first, last, there))
+    read_end, write_end = os.pipe()
+    numbers = map(str, (seed, first, last, write_end))
     command = [sys.executable, "-m", "tests.fuzzing.child", *numbers, *readers]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     running, began = None, 0.0
     with (
         tempfile.TemporaryDirectory(prefix="meljax-fuzz-") as place,
         subprocess.Popen(
-            command, cwd=ROOT, env=environment | {"TMPDIR": place}, pass_fds=[there]
+            command, cwd=ROOT, env=environment | {"TMPDIR": place}, pass_fds=[write_end]
         ) as process,
     ):
-        os.close(there)
-        for row in _rows(here):
+        os.close(write_end)
+        for row in _rows(read_end):
             now = time.perf_counter()
             if row is None:
                 process.kill()
@@ -87,7 +87,7 @@ def _run_child(
                 continue
             outcomes[row["reader"]].add(running["begin"], row, now - began)
             running = None
-    os.close(here)
+    os.close(read_end)
     if running is None and process.returncode == 0:
         return [], first
     if running is None:

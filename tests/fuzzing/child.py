@@ -1,4 +1,4 @@
-"""A process that reads inputs one after another in limited memory, and reports by a pipe."""
+"""A process that reads inputs one after another in limited memory, and reports through a pipe."""
 
 import contextlib
 import ctypes
@@ -18,7 +18,7 @@ from meljax.util.errors import UserError
 from .readers import READERS, Reader, make_input
 
 BYTES = 2 * 10**9
-"""Memory that an input may take."""
+"""Maximum memory in bytes that reading an input may take."""
 
 
 def run(seed: int, first: int, last: int, pipe: int, readers: Sequence[str]) -> None:
@@ -41,24 +41,24 @@ def run(seed: int, first: int, last: int, pipe: int, readers: Sequence[str]) -> 
 
 
 def _read_inputs(
-    reader: str, seed: int, indices: Iterable[int], place: Path, printed: Callable[[], str]
+    name: str, seed: int, indices: Iterable[int], place: Path, printed: Callable[[], str]
 ) -> Iterator[dict[str, object]]:
-    made = READERS[reader]
-    seeds = made.seeds()
+    reader = READERS[name]
+    seeds = reader.seeds()
     folder = place / "set"
-    file = folder / made.name
+    file = folder / reader.name
     folder.mkdir()
-    made.others(folder)
+    reader.others(folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    for each in seeds:  # imports what is needed
+    for each in seeds:  # first imports must not count as memory of an input
         file.write_bytes(each)
-        made.read(folder)
+        reader.read(folder)
     _limit_memory()
     printed()
     for index in indices:
-        file.write_bytes(make_input(reader, seeds, seed, index))
+        file.write_bytes(make_input(name, seeds, seed, index))
         yield {"begin": index}
-        problem, ended, peak = _attempt(made, folder)
+        problem, ended, peak = _attempt(reader, folder)
         yield {"problem": problem or printed(), "as": ended, "peak": peak}
 
 
@@ -68,16 +68,16 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
-def _attempt(made: Reader, folder: Path) -> tuple[str, str, int]:
+def _attempt(reader: Reader, folder: Path) -> tuple[str, str, int]:
     """Returns what was wrong ('': nothing), how reading ended, and the bytes that it took."""
     before = _peak(reset=True)
     problem, ended = "", "read"
     try:
-        made.read(folder)
+        reader.read(folder)
     except UserError as error:
         text = "\n".join((str(error), *error.details))
         ended = "refused"
-        if not any(name in text for name in (Path(made.name).name, str(folder), "tfds:")):
+        if not any(name in text for name in (Path(reader.name).name, str(folder), "tfds:")):
             problem = f"the file is not named: {text}"
         if "\n" in str(error):
             problem = f"more than one line: {text}"
@@ -99,7 +99,7 @@ def _peak(reset: bool = False) -> int:
 
 @contextlib.contextmanager
 def _captured() -> Iterator[Callable[[], str]]:
-    """Yields a function that returns what was printed since its last call, by anyone."""
+    """Yields a function that returns what was printed since its last call, also by C code."""
     with tempfile.TemporaryFile() as file:
         originals = [os.dup(each) for each in (1, 2)]
         for each in (1, 2):

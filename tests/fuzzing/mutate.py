@@ -1,4 +1,4 @@
-"""Random changes of a file, and the repair of checksums, which would hide all other damage."""
+"""Random changes of a file, and the repair of checksums: wrong ones would hide other damage."""
 
 import io
 import json
@@ -14,7 +14,7 @@ _EXTREME += (0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF)
 
 
 def mutated(rng: np.random.Generator, data: bytes, other: bytes, tokens: tuple) -> bytes:
-    """Returns a file with one change or a few; `other` is spliced in."""
+    """Returns `data` with one to five random changes; some insert `other` or one of `tokens`."""
     for _ in range(min(5, rng.geometric(0.5))):
         data = _mutated_once(rng, bytearray(data), other, tokens)
     return data
@@ -75,6 +75,7 @@ def repair_png(data: bytes) -> bytes:
 
 
 def _ogg_table() -> list[int]:
+    """Returns the CRC-32 of each byte, with the polynomial of Ogg pages."""
     table = []
     for value in range(256):
         value <<= 24
@@ -104,7 +105,7 @@ def repair_ogg(data: bytes) -> bytes:
 
 
 def repair_zip(data: bytes) -> bytes:
-    """Returns a zip with the checksums of its stored parts."""
+    """Corrects the checksums of the stored entries of a zip."""
     data = bytearray(data)
     try:
         entries = zipfile.ZipFile(io.BytesIO(data)).infolist()
@@ -125,7 +126,7 @@ def repair_zip(data: bytes) -> bytes:
 
 
 def repair_digest(data: bytes) -> bytes:
-    """Corrects the digest of a record or of the metadata of a checkpoint, if it is still JSON."""
+    """Corrects the digest of `config.json` or of the metadata of a checkpoint, if still JSON."""
     try:
         saved = json.loads(data)
         if "content" in saved:

@@ -81,7 +81,7 @@ def read_table(folder: Path) -> None:
 
 
 def read_folder(folder: Path) -> None:
-    """Reads a folder."""
+    """Reads a folder of recordings with a table, annotations or a list."""
     _cut(read_manifest(DataConfig(path=str(folder))))
 
 
@@ -98,7 +98,7 @@ def read_tfds(folder: Path) -> None:
 
 
 def read_results(folder: Path) -> None:
-    """Reads the record and the results of a run, as `compare` does."""
+    """Reads the saved results of a run, as `compare` does."""
     read_records([folder])
 
 

@@ -49,7 +49,7 @@ class Reader(NamedTuple):
     seeds: Callable[[], Seeds]
     name: str  # of the mutated file, relative to the folder of an input
     read: Callable[[Path], object]  # given the folder; raises `UserError`
-    repair: Callable[[bytes], bytes] = lambda data: data  # checksums
+    repair: Callable[[bytes], bytes] = lambda data: data  # corrects checksums
     tokens: tuple[bytes, ...] = ()  # that are inserted
     others: Callable[[Path], object] = lambda folder: None  # writes the other files
 

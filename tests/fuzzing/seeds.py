@@ -1,4 +1,4 @@
-"""Small valid files of each format, from which inputs are mutated."""
+"""Small valid files of each format; inputs are mutations of these."""
 
 import contextlib
 import functools
@@ -61,13 +61,13 @@ def sounds(form: str, subtypes: str, stereo_rate: int = 44_100) -> Callable[[], 
                 signal = np.stack([_tone(samples)] * channels, axis=1)
                 with contextlib.suppress(soundfile.LibsndfileError):  # some are mono only
                     soundfile.write(file, signal, rate, subtype, format=form)
-                    found.append(_without_chance(file.getvalue()))
+                    found.append(_without_randomness(file.getvalue()))
         return found
 
     return make
 
 
-def _without_chance(data: bytes) -> bytes:
+def _without_randomness(data: bytes) -> bytes:
     """Returns a recording without its time of writing and the random numbers of its streams."""
     changed = bytearray(data)
     if (at := data.find(b"PEAK")) >= 0:

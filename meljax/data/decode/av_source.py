@@ -73,7 +73,7 @@ def open_av(file: IOBase, name: str) -> Iterator[AvSource]:
         raise BadFileError(f"{name}; the extra 'av' may read it: pip install '.[av]'") from None
     containers.check(file)
     try:
-        # Metadata need not be Unicode; from version 19 on, PyAV replaces such characters itself.
+        # Metadata may not be valid UTF-8; PyAV 19 and later always replace invalid bytes.
         older = int(av.__version__.split(".")[0]) < 19
         container = av.open(SplicedFile(file), **({"metadata_errors": "replace"} if older else {}))
     except av.error.FFmpegError as error:

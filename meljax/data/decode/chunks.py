@@ -191,7 +191,7 @@ def _check_caf(description: bytes) -> None:
 
 
 def _check_packets(table: bytes, at: int) -> None:
-    """Raises `BadFileError` if the lengths of packets are damaged; libsndfile would print that."""
+    """Raises `BadFileError` if packet lengths are damaged, before libsndfile prints to stdout."""
     lengths = table[24:]  # 7 bits of a number per byte; its last byte is below 128
     complete = sum(byte < 128 for byte in lengths)
     if complete < int.from_bytes(table[:8], "big") or re.search(rb"[\x80-\xff]{5}", lengths):

@@ -1,6 +1,6 @@
-"""Checks that an image file holds all pixels that its header says; Pillow does not check this.
+"""Checks that an image file holds all pixels that its header declares; Pillow does not.
 
-Otherwise a file of a few bytes could take much memory or time, and be read with black rows.
+Otherwise a file of a few bytes could take much memory or time, and its missing rows would be black.
 """
 
 import math
@@ -23,7 +23,7 @@ _LZW = 4096 * 8 // 12
 _MAX_REFINED = 10**9
 """Maximum number of pixels in all scans of a JPEG; usual ones have ten scans at most."""
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""Values of a pixel by the color type of a PNG."""
+"""Number of values per pixel, by the color type of a PNG."""
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
 _ADAM7 += ((1, 0, 2, 1),)
 """First row and column, and the steps to the next ones, in the passes of an interlaced PNG."""

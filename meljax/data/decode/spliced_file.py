@@ -1,4 +1,4 @@
-"""A file whose start is replaced, to correct its header for a decoder, which may seek anywhere."""
+"""A file whose start is replaced: a decoder reads a corrected header, and may seek anywhere."""
 
 import io
 from io import IOBase

@@ -77,7 +77,7 @@ def library() -> Any:
 
     def find_known(name: str) -> type:
         if name not in known:
-            raise ValueError(f"its feature class {name!r} is not one of TFDS; nothing was imported")
+            raise ValueError(f"feature class {name!r} is not part of TFDS; nothing was imported")
         return find(name)
 
     connector.cls_from_name = staticmethod(find_known)
