@@ -1,7 +1,9 @@
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,7 +108,10 @@ def test_the_end_of_an_epoch_replaces_the_same_step_before_its_validation(tmp_pa
     save(tmp_path, [0.1], within=10)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_latest(state(0))[1].epoch == 1
-    checkpoints.save(state(20), meta(0.1))  # nothing has changed
+    before = (tmp_path / "20").stat()
+    checkpoints.save(state(20), meta(0.1))  # nothing has changed, so it is never missing
+    checkpoints.wait()
+    assert os.path.samestat((tmp_path / "20").stat(), before)
     checkpoints.save(state(20), meta(0.1, 0.2))
     checkpoints.save(state(20), meta(0.1))
     checkpoints.close()
@@ -201,8 +206,11 @@ def flip_bytes(folder: Path) -> None:
         shutil.rmtree(copy)
 
 
+@pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("read", [{"params"}, {"opt_state"}])
-def test_only_arrays_that_are_read_are_compared_with_their_digests(tmp_path, monkeypatch, read):
+def test_only_arrays_that_are_read_are_compared_with_their_digests(
+    tmp_path, monkeypatch, read, lost
+):
     """Predictions need no moments of Adam, so these may be damaged."""
     digests = checkpoint_meta.digests
 
@@ -210,6 +218,7 @@ def test_only_arrays_that_are_read_are_compared_with_their_digests(tmp_path, mon
         return {
             name: "0" * 64 if name.split("/")[0] in read else each
             for name, each in digests(arrays).items()
+            if not (lost and name.split("/")[0] in read)
         }
 
     with monkeypatch.context() as patch:
@@ -236,15 +245,28 @@ def test_checkpoints_of_another_shape_are_refused_and_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_damaged_checkpoint_is_renamed_and_its_step_can_be_saved_again(tmp_path):
+@pytest.mark.parametrize("within", [0, 3])
+def test_a_damaged_checkpoint_is_renamed_and_its_step_can_be_saved_again(tmp_path, within):
+    accuracies = [0.1, 0.2, 0.3]
+    save(tmp_path, accuracies, within)
+    step = 30 + within
+    spoil(tmp_path / str(step))
+    checkpoints = Checkpoints(tmp_path)
+    assert int(checkpoints.restore_latest(state(0))[0].step) == (30 if within else 20)
+    assert (tmp_path / f"damaged-{step}").is_dir()
+    checkpoints.save(state(step), meta(*accuracies))
+    checkpoints.close()
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        assert int(checkpoints.restore_latest(state(0))[0].step) == step
+
+
+def test_a_reader_leaves_a_damaged_checkpoint_where_it_is(tmp_path):
     save(tmp_path, [0.1, 0.2, 0.3])
     spoil(tmp_path / "30")
-    checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.restore_latest(state(0))[1].epoch == 2
-    assert (tmp_path / "damaged-30").is_dir()
-    checkpoints.save(state(30), meta(0.1, 0.2, 0.3))
-    checkpoints.close()
-    assert Checkpoints(tmp_path).restore_latest(state(0))[1].epoch == 3
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with contextlib.closing(Checkpoints(tmp_path, read_only=True)) as checkpoints:
+        assert checkpoints.restore_latest(state(0))[1].epoch == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(tmp_path):
@@ -294,6 +316,44 @@ def test_a_checkpoint_of_another_format_is_refused_and_kept(tmp_path, monkeypatc
         checkpoints.best_meta()
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_damaged_format_number_spoils_no_other_checkpoint(tmp_path, capsys):
+    """All checkpoints of a run have the same format, so another one among them is damage."""
+    save(tmp_path, [0.9, 0.1, 0.3])
+    for step in (20, 30):
+        file = tmp_path / str(step) / "meta" / "metadata"
+        file.write_text(file.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}'))
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.best_meta().epoch == 1
+    assert checkpoints.restore_best(state(0))[1].epoch == 1
+    assert checkpoints.restore_latest(state(0))[1].epoch == 1
+    checkpoints.close()
+    assert "checkpoint 30 is damaged; using 10 instead" in capsys.readouterr().err
+    assert (tmp_path / "damaged-30").is_dir()
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_damaged(tmp_path, monkeypatch):
+    """Tests may run as root, who may read everything."""
+    save(tmp_path, [0.9, 0.1, 0.3])
+    checkpoints = Checkpoints(tmp_path)
+    restore = checkpoints._manager.restore
+
+    def refused(step, args):
+        if step == 20:
+            return restore(step, args=args)
+        if step == 10:
+            raise PermissionError(errno.EACCES, "any words", str(tmp_path / "10"))
+        raise ValueError(f"PERMISSION_DENIED: reading local file: {os.strerror(errno.EACCES)}")
+
+    monkeypatch.setattr(checkpoints._manager, "restore", refused)
+    with pytest.raises(PermissionError, match=re.escape(str(tmp_path))):
+        checkpoints.restore_latest(state(0))
+    for restored in (checkpoints.best_meta, lambda: checkpoints.restore_best(state(0))):
+        with pytest.raises(PermissionError, match=re.escape(str(tmp_path / "10"))):
+            restored()
+    checkpoints.close()
+    assert saved(tmp_path) == [10, 20, 30]
 
 
 @pytest.mark.parametrize("instead", ["a file", "nothing"])

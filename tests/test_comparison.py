@@ -625,6 +625,14 @@ def test_a_damaged_calibration_is_refused(two, text):
         compared(two, "a", "b")
 
 
+def test_a_missing_calibration_is_refused_if_one_was_written(two):
+    (two / "a" / "calibration.json").unlink()
+    compared(two, "a", "b")  # the weights of the best epoch are lost, so none was written
+    edit_info(two / "a", lambda info: info["digests"].update({"calibration.json": "0" * 64}))
+    with pytest.raises(UserError, match=r"calibration.json is damaged or was edited; to write"):
+        compared(two, "a", "b")
+
+
 def test_a_calibration_of_other_weights_is_not_shown(two):
     info = json.loads((two / "a" / "calibration.json").read_text())
     (two / "a" / "calibration.json").write_text(json.dumps(info | {"epoch": 99}))

@@ -1,5 +1,6 @@
 """Exit codes, error messages and signal handlers of commands."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ import pytest
 
 import meljax
 from meljax import __main__
+from meljax.commands import train
 from meljax.util import console
 from meljax.util.errors import UserError, first_line
+from meljax.util.files import exists
 
 
 def test_a_user_error_is_one_line_after_its_details(capsys):
@@ -37,6 +40,31 @@ def test_a_bug_keeps_its_traceback(error):
         console.run(body)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_that_may_not_be_read_is_one_line(number, capsys):
+    def body(_):
+        raise OSError(number, "any words", "run/config.json")
+
+    assert console.run(body) == 2
+    assert capsys.readouterr().err == f"meljax: run/config.json: {os.strerror(number)}\n"
+
+
+def test_matplotlib_does_not_warn_of_a_home_that_cannot_be_written(tmp_path):
+    """It would do so in each command that draws."""
+    (tmp_path / "file").touch()
+    script = "from meljax.util import console\nwith console.quiet_libraries(): import matplotlib"
+    home = {"HOME": str(tmp_path / "file"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    home |= {"MPLCONFIGDIR": "", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_command_and_the_handlers_are_restored(number, capsys):
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -52,6 +80,18 @@ def test_a_signal_stops_a_command_and_the_handlers_are_restored(number, capsys):
     assert "meljax: stopped; run it again" in capsys.readouterr().err
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     assert sys.unraisablehook is hook
+
+
+def test_a_stop_before_the_data_are_read_says_what_to_do(capsys):
+    """Importing JAX takes seconds on a busy machine."""
+
+    def parse_arguments():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the signal is lost")
+
+    assert train.run(parse_arguments) == 128 + signal.SIGTERM
+    line = "meljax: stopped; nothing was trained; run the same command again\n"
+    assert capsys.readouterr().err == f"\n{line}"
 
 
 def test_a_closed_pipe_ends_a_command_quietly(capfd):
@@ -80,6 +120,42 @@ def test_what_was_printed_is_not_lost_at_the_end(code):
         check=False,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (code, "last words\n", "")
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_libraries_that_fail_while_a_failed_command_ends_are_not_reported(code):
+    program = "\n".join(
+        [
+            "from meljax.util import console",
+            "class Library:",
+            "    def __del__(self):",
+            "        raise RuntimeError('Event loop is closed')",
+            "library = Library()",
+            f"console.leave({code})",
+        ]
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == code
+    assert ("Event loop is closed" in ended.stderr) == (code == 0)
+
+
+def test_a_file_exists_or_not_or_may_not_be_looked_for(tmp_path, monkeypatch):
+    assert exists(tmp_path)
+    for name in ("missing", "x" * 300, "\0"):
+        assert not exists(tmp_path / name)
+
+    def refused(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(PermissionError):
+        exists(tmp_path)
 
 
 def test_first_line_is_short_and_never_empty():

@@ -48,12 +48,14 @@ def one_line(answer: str) -> bool:
     return answer.startswith("meljax: ") and answer.count("\n") == 1 and WORDS in answer
 
 
-@pytest.mark.parametrize("size", ["4k", "20k", "60k", "200k"])
-def test_training_stops_with_one_line(size, small_disk, image_folder, capfd):
-    """The event file, the history or a checkpoint is the first that does not fit."""
+@pytest.mark.parametrize(("size", "epochs"), [("4k", 0), ("200k", 0), ("1250k", 15)])
+def test_training_stops_with_one_line(size, epochs, small_disk, image_folder, capfd):
+    """The record, the first or a later checkpoint does not fit; no epoch is trained in vain."""
     workdir = small_disk(size) / "run"
     assert main(command("cnn", image_folder, workdir, train__epochs=15)) == 2
-    assert one_line(capfd.readouterr().err)
+    out, err = capfd.readouterr()
+    assert one_line(err)
+    assert out.count("| loss") == epochs
 
 
 def test_the_process_ends_without_tracebacks(small_disk, image_folder):
@@ -162,3 +164,12 @@ def test_a_full_disk_is_reported_once(capsys):
     with pytest.raises(ValueError, match="other"), progress.ending(end):
         raise ValueError("other")
     assert capsys.readouterr().err == f"WARNING: second: {WORDS}\n"
+
+
+def test_the_same_error_is_reported_once(capsys):
+    def end() -> None:
+        raise UserError("not written")
+
+    with pytest.raises(UserError, match="not written"), progress.ending(end):
+        raise UserError("not written")
+    assert not capsys.readouterr().err

@@ -188,15 +188,15 @@ def test_only_items_that_count_decide_whether_groups_count():
     assert scores.recall_interval(0).note == "1 recording: too few for an interval"
 
 
-def test_without_mistakes_a_group_is_a_trial():
+def test_without_mistakes_or_right_files_a_group_is_a_trial():
     labels, _, group = made()
-    for wrong, successes in ((0, 12), (1, 0)):
+    for wrong, successes, none in ((0, 12, "wrong"), (1, 0, "right")):
         scores = predicted(labels, (labels + wrong) % 4, numbered(group))
         bounds = statistics.wilson(successes, 12)
         assert scores.accuracy_interval.bounds == bounds
         assert scores.accuracy_interval.note == "over 12 speakers"
-    scores = predicted(labels, labels, numbered(group))
-    assert scores.macro_f1_interval == (None, "", "no interval: no file was wrong")
+        for each in (scores, predicted(labels, (labels + wrong) % 4)):
+            assert each.macro_f1_interval == (None, "", f"no interval: no file was {none}")
 
 
 def test_an_interval_is_never_narrower_than_with_independent_items():

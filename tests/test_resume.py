@@ -339,7 +339,11 @@ def test_bad_steps_are_skipped_and_counted(float_recordings, tmp_path, monkeypat
     arguments = command("cnn", float_recordings, run, train__epochs=2, train__on_nan="skip")
     nan_at_steps({2, 4, 5, 8, 9, 10}, monkeypatch)
     assert main(arguments) == 2
-    assert "saved up to step 4 of 5 of epoch 2" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "meljax: the loss, a gradient, a running statistic or a weight is infinite or NaN after "
+        "step 4 of 5 of epoch 2, the 3rd such step in a row (saved up to step 4 of 5 of epoch 2); "
+        "try a smaller train.learning_rate than 0.003, in a new --workdir"
+    )
     (row,) = history(run)
     assert row["train_skipped"] == 3
     leaves = jax.tree.leaves(restore(run)["state"])

@@ -11,7 +11,7 @@ from test_comparison import dataset
 
 from meljax import config
 from meljax.models.pretrained.initial_weights import WeightsOrigin
-from meljax.runs.directory import create, locked
+from meljax.runs.directory import create, locked, removal_explained
 from meljax.runs.info import describe_data, describe_run, read_info, require_info, write_info
 from meljax.runs.resume import check_resume, check_same_data
 from meljax.training.task_setup import make_frontend
@@ -137,6 +137,18 @@ def test_a_lock_detects_that_another_process_has_trained(tmp_path):
         assert len((tmp_path / "split.csv").read_text().splitlines()) == 13
 
 
+def test_a_removed_run_can_start_over_whatever_was_being_written(tmp_path):
+    """`rm -r` and the run may write to the directory at the same time."""
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    with (
+        pytest.raises(UserError, match="was removed or moved during training; to start over"),
+        removal_explained(tmp_path),
+    ):
+        raise FileNotFoundError
+    assert read_info(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("changed", "refused"),
     [
@@ -183,4 +195,12 @@ def test_a_run_of_an_earlier_format_is_named_as_such(tmp_path):
     del content["format"], content["sha256"]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"has format 1, but meljax .* reads format 2"):
+        read_info(tmp_path)
+
+
+def test_a_record_that_lost_its_format_is_damaged(tmp_path):
+    write_info(tmp_path, described())
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"format"', '"formax"'))
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
         read_info(tmp_path)

@@ -62,6 +62,7 @@ def run(parse_arguments: Callable[[], tuple[Config, Path]]) -> int:
     """Trains with the settings and directory of `parse_arguments`; returns the exit code."""
 
     def body(stop: StopRequest) -> int:
+        stop.hint = lambda: "nothing was trained; run the same command again"
         config, workdir = parse_arguments()
         # Imported after the settings are checked, because importing JAX takes a while.
         from meljax.workflows.train import train

@@ -13,6 +13,7 @@ from meljax.data.tables.metadata import scan_metadata
 from meljax.data.tables.scan_table import scan_table
 from meljax.data.tfds import catalog, examples
 from meljax.util.errors import UserError
+from meljax.util.files import exists
 
 _TABLE_KEYS = ("root", "file_column", "split_column", "start_column", "end_column")
 """Keys of the data group that are for tables only."""
@@ -53,7 +54,7 @@ def read_manifest(data: DataConfig, training: bool = True) -> Manifest:
 
 def check_exists(path: str) -> None:
     """Raises `UserError` if there is no folder or file at `path`."""
-    if not os.path.exists(os.path.expanduser(path)):
+    if not exists(os.path.expanduser(path)):
         raise _no_data(path, "does not exist")
 
 

@@ -82,8 +82,8 @@ def macro_f1_interval(
 ) -> Interval:
     """Returns the bootstrap interval of macro-F1.
 
-    It has no bounds without mistakes, because no resample would contain one. It is never narrower
-    than with independent items; see `share_interval`.
+    It has no bounds if all items are right or all are wrong, because all resamples would be equal.
+    It is never narrower than with independent items; see `share_interval`.
 
     Args:
       labels: of the items that count.
@@ -97,7 +97,8 @@ def macro_f1_interval(
         return _too_few(groups)
     bounds = bootstrap_macro_f1(confusion, unscored)
     if bounds is None:
-        return Interval(None, "", "no interval: no file was wrong")
+        none = "right" if (labels != predictions).any() else "wrong"
+        return Interval(None, "", f"no interval: no file was {none}")
     if not grouped:
         return Interval(bounds, "bootstrap")
     resampled = bootstrap_macro_f1_of_groups(
@@ -128,13 +129,13 @@ def bootstrap_macro_f1(
 ) -> Bounds | None:
     """Returns the percentile bootstrap interval of macro-F1 (Efron & Tibshirani 1993, ch. 13).
 
-    Classes in `unscored` and their items are left out. The interval is `None` if there are no
-    mistakes, because no resample would contain one. Resampling all items with replacement is a
-    multinomial draw from the cells of the confusion matrix.
+    Classes in `unscored` and their items are left out. The interval is `None` if all items are
+    right or all are wrong, because all resamples would be equal. Resampling all items with
+    replacement is a multinomial draw from the cells of the confusion matrix.
     """
     confusion = without(confusion, unscored)
     total = int(confusion.sum())
-    if np.trace(confusion) == total:
+    if np.trace(confusion) in (0, total):
         return None
     rng = np.random.default_rng(seed)
     cells = np.flatnonzero(confusion)

@@ -50,8 +50,10 @@ def removal_explained(workdir: Path) -> Iterator[None]:
     except (OSError, UserError):
         if not is_removed(workdir):
             raise
-        # A checkpoint that was being written may have created its folder again.
+        # What was being written may have come back, and would be taken for the user's own files.
         shutil.rmtree(workdir / CHECKPOINTS, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (workdir / METRICS).unlink()
         raise UserError(
             f"{workdir} was removed or moved during training; to start over, run the same command "
             "again"

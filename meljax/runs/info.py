@@ -20,7 +20,7 @@ from meljax.features.windows import MAX_DEFAULT_SECONDS
 from meljax.models.pretrained.initial_weights import WeightsOrigin
 from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
-from meljax.util.files import write_atomically
+from meljax.util.files import exists, write_atomically
 from meljax.util.phrases import count
 from meljax.util.typed_json import digest, from_values, parse_json
 from meljax.util.version import COMPUTING, __version__, commits, versions
@@ -246,7 +246,7 @@ def read_info(workdir: Path) -> RunInfo | None:
       UserError: `config.json` is damaged or has another format, or `workdir` holds other files.
     """
     path = workdir / CONFIG
-    if os.path.isfile(path):  # False for a name that is too long
+    if exists(path) and path.is_file():
         return _read_info(path)
     if os.path.exists(workdir) and not workdir.is_dir():
         raise UserError(f"--workdir {workdir} is a file; give a directory")
@@ -260,7 +260,8 @@ def _read_info(path: Path) -> RunInfo:
         saved = parse_json(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
             raise ValueError
-        form = saved.pop("format", 1 if "sessions" in saved else None)  # format 1 had no number
+        first = "sessions" in saved and "sha256" not in saved  # format 1 had neither
+        form = saved.pop("format", 1 if first else None)
         if type(form) is int and form != FORMAT:
             raise UserError(
                 f"{path} has format {form}, but meljax {__version__} reads format {FORMAT}; use "
@@ -278,10 +279,10 @@ def _read_info(path: Path) -> RunInfo:
 
 def require_info(path: Path) -> RunInfo:
     """Returns the `RunInfo` in `path`; raises `UserError` if there is none."""
-    info = read_info(path) if os.path.isfile(path / CONFIG) else None
-    if info is None:
-        raise UserError(f"{path} is not a run: it has no {CONFIG}")
-    return info
+    file = path / CONFIG
+    if exists(file) and file.is_file():
+        return _read_info(file)
+    raise UserError(f"{path} is not a run: it has no {CONFIG}")
 
 
 def write_info(workdir: Path, info: RunInfo) -> None:

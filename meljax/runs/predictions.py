@@ -177,11 +177,15 @@ def write_calibration(workdir: Path, results: RunResults) -> None:
 
 
 def read_calibration(workdir: Path, info: RunInfo) -> Calibration | None:
-    """Returns the content of `calibration.json`, or `None`; raises `UserError` if it is damaged."""
+    """Returns the content of `calibration.json`; `None` if none was written.
+
+    Raises:
+      UserError: it is damaged, or no longer there.
+    """
     path = workdir / CALIBRATION
+    check_digest(workdir, info, CALIBRATION)
     if not path.exists():
         return None
-    check_digest(workdir, info, CALIBRATION)
     low, high = calibration.BOUNDS
     try:
         read = from_json(Calibration, path.read_text(encoding="utf-8"))
@@ -194,7 +198,8 @@ def read_calibration(workdir: Path, info: RunInfo) -> Calibration | None:
 
 def read_temperature(workdir: Path, info: RunInfo, epoch: int) -> Temperature:
     """Returns the temperature of the weights of `epoch`; 1, with a note, if there is none."""
-    recorded = read_calibration(workdir, info)
+    exists = (workdir / CALIBRATION).exists()
+    recorded = read_calibration(workdir, info) if exists else None
     if recorded and recorded.epoch == epoch:
         return Temperature(recorded.temperature, recorded.note)
     return Temperature(note=f"no temperature for epoch {epoch}; to fit one: {remedy(workdir)}")

@@ -19,10 +19,6 @@ FORMAT = 2
 """Version of the layout of checkpoints; other versions are refused."""
 
 
-class UnknownFormatError(UserError):
-    """A checkpoint has another format version. It is intact and must not be replaced."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Meta:
     """Everything needed to use a checkpoint's weights, saved with them as JSON.
@@ -72,13 +68,12 @@ class SavedMeta:
         """Returns the meta from the saved form.
 
         Raises:
-          UnknownFormatError: the checkpoint has another format version.
-          UserError: the metadata are damaged.
+          UserError: the metadata are damaged, or have another format version.
         """
         if not isinstance(saved, dict) or type(saved.get("format")) is not int:
             raise UserError("the metadata are damaged")
         if saved["format"] != FORMAT:
-            raise UnknownFormatError(
+            raise UserError(
                 f"the checkpoint has format {saved['format']}, but meljax {__version__} reads "
                 f"format {FORMAT}; use the version of meljax that wrote it"
             )

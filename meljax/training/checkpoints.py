@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from meljax.evaluation.metrics import NEVER
-from meljax.training.checkpoint_meta import Meta, SavedMeta, UnknownFormatError, digests
+from meljax.training.checkpoint_meta import Meta, SavedMeta, digests
 from meljax.training.state import TrainState
 from meljax.util import progress
-from meljax.util.errors import UserError, disk_full, first_line
+from meljax.util.errors import UserError, disk_full, first_line, no_permission
 from meljax.util.files import TEMPORARY_PREFIX
 
 SPARE_BYTES = 2**20
@@ -78,7 +78,7 @@ class Checkpoints:
                 item_names=("state", "meta"),
             )
         for step in self._manager.all_steps():
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(UserError, PermissionError):
                 self._ranks[step] = self._read_meta(step).meta.rank(step)
 
     def save(self, state: TrainState, meta: Meta) -> None:
@@ -109,6 +109,11 @@ class Checkpoints:
                 ),
             )
 
+    def check_writable(self, state: TrainState) -> None:
+        """Raises `UserError` unless such a state can be saved, as far as is known beforehand."""
+        with self._writing():
+            self._check_writable(state)
+
     def _check_writable(self, state: TrainState) -> None:
         """Raises `OSError` unless folders can be created in the directory and there is space.
 
@@ -131,6 +136,7 @@ class Checkpoints:
 
         Raises:
           UserError: no checkpoint can be read, or none fits `like`.
+          PermissionError: a checkpoint may not be read, which is no damage.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if whole:
@@ -150,6 +156,7 @@ class Checkpoints:
 
         Raises:
           UserError: there are checkpoints, but no meta can be read.
+          PermissionError: as in `restore_latest`.
         """
         failure = None
         for step in self._best_first():
@@ -195,8 +202,6 @@ class Checkpoints:
         for step in steps:
             try:
                 restored = self._restore(step, like)
-            except UnknownFormatError:
-                raise
             except UserError as error:
                 unreadable[step] = str(error)
                 continue
@@ -238,13 +243,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Raises any error of the block as `UserError`."""
+        """Raises `PermissionError` if a file may not be read; other errors as `UserError`."""
         try:
             yield
-        except UnknownFormatError as error:
-            raise UnknownFormatError(f"{self._directory}: {error}") from None
         except Exception as error:  # orbax and tensorstore raise errors of many types
             self._free_abandoned(error)
+            if words := no_permission(error):  # it is intact, so no other one must be used
+                file = getattr(error, "filename", None) or self._directory
+                raise PermissionError(errno.EACCES, words, str(file)) from None
             raise UserError(f"{self._directory}: {first_line(error, 300)}") from None
 
     @contextlib.contextmanager
@@ -254,7 +260,7 @@ class Checkpoints:
             yield
         except Exception as error:  # tensorstore raises ValueError for a full disk
             self._free_abandoned(error)
-            reason = disk_full(error) or first_line(error, 300)
+            reason = disk_full(error) or no_permission(error) or first_line(error, 300)
             raise UserError(
                 f"a checkpoint could not be written to {self._directory} ({reason}); "
                 "run the same command again to resume from the last checkpoint"

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from absl import logging
 
-from meljax.util.errors import UserError, disk_full
+from meljax.util.errors import UserError, disk_full, no_permission
 from meljax.util.native_output import keep_python_output
 from meljax.util.stop import SIGNALS, StopRequest
 
@@ -127,9 +127,9 @@ def _bare(option: str) -> str:
 def run(body: Callable[[StopRequest], int]) -> int:
     """Runs a command and returns its exit code.
 
-    The exit code is what `body` returns, 2 after a `UserError` or on a full disk (printed in one
-    line), or 128 plus the signal's number if the command was stopped or the reader of its output
-    has gone. Any other exception is a bug and keeps its traceback.
+    The exit code is what `body` returns; 2 after a `UserError`, on a full disk or without a
+    permission (printed in one line); or 128 plus the signal's number if the command was stopped or
+    the reader of its output has gone. Any other exception is a bug and keeps its traceback.
     """
     _make_output_tolerant()
     stop = StopRequest()
@@ -150,7 +150,7 @@ def run(body: Callable[[StopRequest], int]) -> int:
         _discard_output()
         return 128 + 13  # the number of SIGPIPE, which Windows does not define
     except Exception as error:
-        reason = disk_full(error)
+        reason = disk_full(error) or no_permission(error)
         if not reason:
             raise
         file = getattr(error, "filename", None)
@@ -166,10 +166,11 @@ def run(body: Callable[[StopRequest], int]) -> int:
 def quiet_libraries() -> Iterator[None]:
     """Silences logs and warnings of libraries in the block."""
     # They log what they also raise, and orbax logs every file.
-    asyncio = standard_logging.getLogger("asyncio")
-    before = logging.get_verbosity(), asyncio.level
+    asyncio, matplotlib = map(standard_logging.getLogger, ("asyncio", "matplotlib"))
+    before = logging.get_verbosity(), asyncio.level, matplotlib.level
     logging.set_verbosity(logging.FATAL)
     asyncio.setLevel(standard_logging.CRITICAL)
+    matplotlib.setLevel(standard_logging.ERROR)  # it warns of a home that cannot be written
     report = sys.unraisablehook
 
     def report_others(unraisable: Any) -> None:
@@ -187,6 +188,7 @@ def quiet_libraries() -> Iterator[None]:
         sys.unraisablehook = report
         logging.set_verbosity(before[0])
         asyncio.setLevel(before[1])
+        matplotlib.setLevel(before[2])
 
 
 def _discard_output() -> None:
@@ -210,4 +212,7 @@ def leave(code: int) -> None:
         # Threads of XLA may still run after an interrupt, and would crash a regular exit.
         sys.stdout.flush()
         os._exit(code)
+    if code:
+        # Threads of orbax may still fail after a checkpoint could not be read.
+        sys.unraisablehook = lambda _: None
     sys.exit(code)

@@ -29,9 +29,18 @@ def disk_full(error: BaseException) -> str | None:
     `None` if neither `error` nor one of its causes is such an error. Libraries may raise another
     type than `OSError` with this message.
     """
+    return _message_of(error, errno.ENOSPC, errno.EDQUOT)
+
+
+def no_permission(error: BaseException) -> str | None:
+    """Like `disk_full`, for a file that may not be read or written: 'Permission denied'."""
+    return _message_of(error, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def _message_of(error: BaseException, *numbers: int) -> str | None:
     following: BaseException | None = error
     while following is not None:
-        for number in (errno.ENOSPC, errno.EDQUOT):
+        for number in numbers:
             words = os.strerror(number)
             if getattr(following, "errno", None) == number or words in str(following):
                 return words

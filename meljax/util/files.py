@@ -24,6 +24,21 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "meljax"
 
 
+def exists(path: str | Path) -> bool:
+    """Returns whether there is a file or folder at `path`.
+
+    Raises:
+      PermissionError: a folder above may not be read. `os.path.exists` returns `False` then.
+    """
+    try:
+        os.stat(path)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # a name may be too long, or hold a zero byte
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def write_errors(path: Path, key: str = "") -> Iterator[None]:
     """Turns an `OSError` raised while `path` is written into a `UserError` that names it.

@@ -27,7 +27,7 @@ def warn(line: str) -> None:
 def ending(end: Callable[[], None]) -> Iterator[None]:
     """Calls `end` after the block; if the block raises, an error of `end` becomes a warning.
 
-    If a full disk caused both, it is reported once.
+    If a full disk caused both, or both have the same message, it is reported once.
     """
     try:
         yield
@@ -35,7 +35,8 @@ def ending(end: Callable[[], None]) -> Iterator[None]:
         try:
             end()
         except Exception as failure:
-            if not (disk_full(error) and disk_full(failure)):
+            both_full = disk_full(error) and disk_full(failure)
+            if not both_full and str(failure) != str(error):
                 warn(" ".join(str(failure).splitlines()))
         raise
     end()

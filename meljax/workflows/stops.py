@@ -41,9 +41,12 @@ def bad_values_explained(session: Session, save: Callable[[TrainState], None]) -
         details, or_skip = [], ""
         if error.items is not None:
             details = ["items of the step:", *_names(session, error.items)]
-            what = "the loss, a gradient, a running statistic or a weight is infinite or NaN after "
+            what = "the loss, a gradient or a running statistic is infinite or NaN after "
             what += position(session, int(error.state.step))
-            or_skip = ", or run the same command with train.on_nan=skip"
+            if session.config.train.on_nan == "skip":
+                what += ", the third such step in a row"
+            else:
+                or_skip = ", or run the same command with train.on_nan=skip"
         elif int(error.state.metrics.count):
             what = f"the validation loss of epoch {error.epoch} is infinite or NaN"
         else:

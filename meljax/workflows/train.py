@@ -80,7 +80,6 @@ def train(
       UserError: the data, the directory or the settings cannot be used.
     """
     stop = stop or StopRequest()
-    stop.hint = lambda: "nothing was trained; run the same command again"
     # Cheap checks come first, before anything is downloaded or decoded.
     registry.check(config.model)
     info = read_info(workdir)
@@ -211,6 +210,8 @@ def _train(
     stop.hint = lambda: stops.resume_hint(session)
     steps = int(state.step) - len(history) * steps_per_epoch(items, config.batch_size)
     done = min(items, steps * config.batch_size)
+    if len(history) < config.epochs:
+        session.checkpoints.check_writable(state)  # before an epoch is trained that would be lost
     writer = logs.EventLog(session.workdir / TENSORBOARD, session.info.config, int(state.step))
     drawn_at = time.monotonic()
 

@@ -17,7 +17,7 @@ from meljax.models.pretrained.name_map import HEAD, from_torch
 from meljax.models.pretrained.weights_file import Weights, parse_weights, read_weights
 from meljax.models.registry import NETWORKS
 from meljax.util.errors import UserError
-from meljax.util.files import write_atomically, write_errors
+from meljax.util.files import exists, write_atomically, write_errors
 from meljax.util.progress import counter, warn
 
 IMAGENET_URL = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
@@ -58,7 +58,7 @@ class WeightsOrigin:
 def check_weights_file(config: ModelConfig) -> None:
     """Raises `UserError` if `init` names a file that does not exist."""
     is_file = config.init not in ("auto", "imagenet", "scratch")
-    if is_file and not os.path.exists(os.path.expanduser(config.init)):
+    if is_file and not exists(os.path.expanduser(config.init)):
         raise UserError(
             f"model.init: {config.init!r} does not exist; allowed are 'auto', 'imagenet', "
             "'scratch' or the path of a weights file"
