@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
                 wait(process, run, moment, rng)
                 process.send_signal(SIGNALS[name])
             sent = time.monotonic()
-            output = process.communicate(timeout=120)[0]
+            output = process.communicate(timeout=900)[0]
         if process.returncode == 0:
             break
         expected = SIGNALS[name]

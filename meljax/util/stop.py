@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from meljax.util.errors import UserError
+
 STOP_SECONDS = 4.0
 """Maximum time in s from a signal to the end of the process."""
 
@@ -89,6 +91,12 @@ class StopRequest:
             sys.unraisablehook = report_others
             try:
                 yield
+            except (UserError, OSError):
+                raise
+            except Exception:
+                # A library may turn the interrupt into an error of its own, as NumPy's import does.
+                self.check()
+                raise
             finally:
                 sys.unraisablehook = report
                 for number, handler in zip(signals, before, strict=True):
