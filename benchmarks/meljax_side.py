@@ -4,6 +4,7 @@ It imports only what is timed, so it needs no other packages than jax, flax, opt
 """
 
 import functools
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -22,8 +23,10 @@ except ImportError:
     module.__getattr__ = lambda name: _Anything(name, (), {})
     sys.modules["jaxtyping"] = module
 
+import flax
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import optax
 from protocol import CLASSES, serve, set_size
@@ -35,9 +38,10 @@ from meljax.evaluation.metrics import cross_entropy
 from meljax.features.frontend import Frontend
 from meljax.features.spec_augment import mask_image
 from meljax.models.resnet import ResNet18
+from meljax.training.augmentation import train_images
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, TrainState, init_state, make_optimizer
-from meljax.training.step import train_images, train_step, train_steps
+from meljax.training.step import train_step, train_steps
 from meljax.util import devices
 from meljax.util.devices import jit, make_mesh, replicated
 
@@ -157,11 +161,21 @@ def device_mb() -> float | None:
     return stats["peak_bytes_in_use"] / 1e6 if "peak_bytes_in_use" in stats else None
 
 
+def driver() -> str | None:
+    """Returns the version of NVIDIA's driver; `None` without one."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
 def info() -> dict[str, Any]:
-    """Returns the version of jax and the device."""
+    """Returns versions and the device."""
     device = jax.devices()[0]
-    return {
-        "jax": jax.__version__,
+    versions = {each.__name__: each.__version__ for each in (jax, jaxlib, flax, optax)}
+    return versions | {
+        "driver": driver(),
         "platform": device.platform,
         "device": device.device_kind,
         "accelerator": devices.steps_in_one_program(),

@@ -2,11 +2,12 @@
 
 It does the work of a meljax step as an experienced PyTorch user would write it: the data set is
 decoded, uint8 and on the device; channels last; masks for the whole batch at once; loss and
-confusion matrix summed on the device. Gray images are repeated to three channels, as the ImageNet
-weights need them.
+confusion matrix summed on the device, which never waits for the host. Gray images are repeated to
+three channels, as the ImageNet weights need them.
 """
 
 import sys
+from collections.abc import Callable
 
 import torch
 from protocol import CLASSES, serve, set_size
@@ -83,21 +84,29 @@ class Side:
     def __init__(self, batch: int, size: int, compute: str, mode: str):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(0)
-        if self.device.type == "cuda":
+        cuda = self.device.type == "cuda"
+        if mode == "graph" and not cuda:
+            raise SystemExit("CUDA graphs need a GPU")
+        if cuda:
             torch.backends.cudnn.benchmark = True
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-        self.batch, self.compute = batch, compute
-        shape = (set_size(batch, self.device.type == "cuda"), 1, size, size)
+        self.compute, self.mode = compute, mode
+        shape = (set_size(batch, cuda), 1, size, size)
         self.images = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         self.labels = torch.randint(0, CLASSES, shape[:1], device=self.device)
         self.mean, self.std = MEAN.to(self.device), STD.to(self.device)
         network = ResNet18().to(self.device, memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=True)
+        self.optimizer = torch.optim.Adam(
+            network.parameters(), lr=1e-4, fused=True, capturable=cuda
+        )
         self.network = network
-        if mode != "eager":
+        if mode not in ("eager", "graph"):
             self.network = torch.compile(network, mode=mode)
         self.loss = torch.zeros((), device=self.device)
         self.confusion = torch.zeros(CLASSES * CLASSES, device=self.device, dtype=torch.int64)
+        self.ones = torch.ones(batch, device=self.device, dtype=torch.int64)
+        self.batches = torch.arange(len(self.labels), device=self.device).reshape(-1, batch)
+        self.index = self.batches[0].clone()
 
     def inputs(self, index: torch.Tensor, train: bool) -> torch.Tensor:
         """Returns normalized images of three channels."""
@@ -111,48 +120,60 @@ class Side:
         """Returns a context in which the network computes in bfloat16, if that is the setting."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.compute == "bfloat16")
 
-    def train(self, steps: int) -> None:
-        """Takes some steps."""
-        self.network.train()
-        order = torch.randperm(len(self.labels), device=self.device)
-        for step in range(steps):
-            torch.compiler.cudagraph_mark_step_begin()
-            first = step * self.batch % (len(order) - self.batch + 1)
-            index = order[first : first + self.batch]
-            labels = self.labels[index]
-            with self.autocast():
-                logits = self.network(self.inputs(index, train=True))
-            loss = F.cross_entropy(logits.float(), labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            self.loss += loss.detach()
-            pairs = labels * CLASSES + logits.detach().argmax(1)
-            self.confusion += torch.bincount(pairs, minlength=CLASSES * CLASSES)
+    def runner(self, what: str) -> Callable[[int], None]:
+        """Returns a function that takes a number of steps of 'train' or 'forward'."""
+        self.network.train(what == "train")
+        take = {"train": self.train_step, "forward": self.forward_step}[what]
+        step = captured(take) if self.mode == "graph" else take
+
+        def run(steps: int) -> None:
+            order = self.batches[torch.randperm(len(self.batches), device=self.device)]
+            for number in range(steps):
+                torch.compiler.cudagraph_mark_step_begin()
+                self.index.copy_(order[number % len(order)])
+                step()
+            float(self.loss)  # waits until everything is computed
+
+        return run
+
+    def train_step(self) -> None:
+        """Takes a step on the items `self.index`."""
+        labels = self.labels[self.index]
+        with self.autocast():
+            logits = self.network(self.inputs(self.index, train=True))
+        loss = F.cross_entropy(logits.float(), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.loss += loss.detach()
+        pairs = labels * CLASSES + logits.detach().argmax(1)
+        self.confusion.index_add_(0, pairs, self.ones)
 
     @torch.no_grad()
-    def forward(self, steps: int) -> None:
-        """Computes the logits of whole batches, without masks."""
-        self.network.eval()
-        index = torch.arange(self.batch, device=self.device)
-        for _ in range(steps):
-            with self.autocast():
-                self.loss = self.network(self.inputs(index, train=False)).float().sum()
-
-    def wait(self) -> None:
-        """Waits until everything is computed."""
-        float(self.loss)
+    def forward_step(self) -> None:
+        """Computes the logits of the items `self.index`, without masks."""
+        with self.autocast():
+            logits = self.network(self.inputs(self.index, train=False))
+        self.loss += logits.float().sum()
 
 
-def prepare(what: str, batch: int, size: int, compute: str, mode: str) -> object:
+def captured(step: Callable[[], None]) -> Callable[[], None]:
+    """Returns a function that repeats `step` as one CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # cuDNN chooses its algorithms before the capture
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def prepare(what: str, batch: int, size: int, compute: str, mode: str) -> Callable[[int], None]:
     """Returns a function that takes a number of steps and waits for the end."""
-    side = Side(batch, size, compute, mode)
-
-    def run(steps: int) -> None:
-        getattr(side, what)(steps)
-        side.wait()
-
-    return run
+    return Side(batch, size, compute, mode).runner(what)
 
 
 def device_mb() -> float | None:
@@ -162,4 +183,5 @@ def device_mb() -> float | None:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    serve(prepare, {"torch": torch.__version__}, device_mb)
+    versions = {"torch": torch.__version__, "cudnn": torch.backends.cudnn.version()}
+    serve(prepare, versions, device_mb)

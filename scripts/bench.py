@@ -1,13 +1,13 @@
 """Compares the speed of meljax with a plain PyTorch trainer, and times the parts of a run.
 
-    python scripts/bench.py [--quick] [--json FILE]
+    python scripts/bench.py [--settings 12x224,64x128] [--json FILE]
 
 Each side runs in its own process. The sides take turns, so a machine that slows down slows both;
 other programs may slow one side more than the other, see benchmarks/README.md. A repeat is some
 steps of each side. Ratios are medians over pairs of repeats; above 1 meljax is faster. They compare
-with the faster of PyTorch's eager mode and `torch.compile`; --quick uses only eager float32.
-Without torch (`pip install 'meljax[bench]'`) only meljax is timed. Timing meljax needs only jax,
-flax, optax and numpy, except with --parts.
+with the fastest side of PyTorch. A row takes about a minute at most. Without torch
+(`pip install 'meljax[bench]'`) only meljax is timed. Timing meljax needs only jax, flax, optax and
+numpy, except with --parts.
 """
 
 import argparse
@@ -15,23 +15,47 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import math
 import os
+import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 SIDES = Path(__file__).parent.parent / "benchmarks"
 SECONDS = 3.0
-"""Approximate duration of one repeat."""
-QUICK = [(12, 224), (64, 128)]
-FULL = [(batch, size) for batch in (12, 64) for size in (224, 128)]
-LARGE = [(256, 224), (256, 128)]
-"""Batch and image sizes; the large ones are for accelerators."""
+"""Duration of one repeat, approximately and at most."""
+ROW_SECONDS = 60
+"""After this time, no repeat begins once `FEWEST` were timed."""
+FEWEST = 3
+REPEATS = 9
+TORCH = {
+    "eager": "one kernel after the other",
+    "graph": "the whole step as one CUDA graph",
+    "default": "torch.compile",
+    "max-autotune": "torch.compile with tuning, over a minute for each shape",
+}
+"""Ways to run PyTorch; `benchmarks/torch_side.py` takes them as `mode`."""
+
+
+class Defaults(NamedTuple):
+    """What is measured unless options say otherwise."""
+
+    settings: list[tuple[int, int]]  # batch and image size
+    compute: list[str]
+    sides: list[str]
+
+
+CPU = Defaults([(12, 224), (64, 128)], ["float32"], ["meljax", "eager"])
+ACCELERATOR = Defaults(
+    [(12, 224), (64, 224), (256, 224)], ["bfloat16"], ["meljax", "eager", "graph"]
+)
 
 
 class SideFailedError(Exception):
@@ -39,23 +63,28 @@ class SideFailedError(Exception):
 
 
 class Side:
-    """A process that takes one side's steps: 'meljax', 'parts', or 'torch MODE'."""
+    """A process that takes one side's steps: 'meljax', 'parts' or a mode of PyTorch."""
 
     def __init__(self, name: str):
-        file, _, self.mode = name.partition(" ")
+        self.mode = name
+        file = "torch" if name in TORCH else name
         command = [sys.executable, str(SIDES / f"{file}_side.py"), str(cores())]
         self.name = name
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=SIDES
         )
-        self.info = self._answer()
+        self.info = self.answer()
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Returns the answer to a request; see `benchmarks/protocol.py`."""
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request: Any) -> None:
+        """Sends a request, whose answer must be read next."""
         with contextlib.suppress(BrokenPipeError):  # reported because the answer is missing
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-        return self._answer()
 
     def close(self) -> None:
         """Ends the process."""
@@ -64,7 +93,8 @@ class Side:
         self._process.wait()
         self._process.stdout.close()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Returns the next answer; raises `SideFailedError` if the process has ended."""
         line = self._process.stdout.readline()
         if not line:
             raise SideFailedError(self.name)
@@ -79,14 +109,19 @@ def cores() -> int:
 def measure(sides: dict[str, Side], setting: dict[str, Any], repeats: int) -> dict[str, dict]:
     """Returns seconds per step, duration of the first step and memory of each side."""
     measured: dict[str, dict] = {}
+    begun = time.monotonic()
     for name, side in sides.items():
         first = side.ask(prepare=setting | {"mode": side.mode})
         measured[name] = {"first_step_s": first["seconds"], "times": []}
+    left = max(ROW_SECONDS - (time.monotonic() - begun), 0)
+    seconds = min(SECONDS, left / max(len(sides) * (repeats + 1), 1))
     for repeat in range(repeats + 1):  # the first warms up
+        if repeat > FEWEST and time.monotonic() - begun > ROW_SECONDS:
+            break
         turns = list(sides.items())
         for name, side in turns if repeat % 2 else reversed(turns):
             times = measured[name]["times"]
-            answer = side.ask(run=max(1, round(SECONDS / times[-1])) if times else 1)
+            answer = side.ask(run=max(1, round(seconds / times[-1])) if times else 1)
             times.append(answer["seconds"] / answer["steps"])
             measured[name]["peak_mb"] = answer["peak_mb"]
     for each in measured.values():
@@ -129,7 +164,7 @@ def ratio(row: dict) -> float:
 def table(rows: list[dict]) -> str:
     """Returns the rows as text."""
     lines = [
-        f"{'':8} {'batch':>5} {'size':>4} {'compute':8} {'side':14} {'images/s':>9} "
+        f"{'':8} {'batch':>5} {'size':>4} {'compute':8} {'side':12} {'images/s':>9} "
         f"{'spread':>7} {'ratio':>6} {'first step':>10} {'memory':>8}"
     ]
     for row in rows:
@@ -139,11 +174,17 @@ def table(rows: list[dict]) -> str:
             spread = (rates[-1] - rates[0]) / middle
             times = f"{ratio(row):6.2f}" if name == "meljax" and comparable(row) else " " * 6
             lines.append(
-                f"{row['what']:8} {row['batch']:5} {row['size']:4} {row['compute']:8} {name:14} "
+                f"{row['what']:8} {row['batch']:5} {row['size']:4} {row['compute']:8} {name:12} "
                 f"{middle:9,.1f} {spread:7.0%} {times} {side['first_step_s']:9.1f}s "
                 f"{side['peak_mb']:6,.0f}MB"
             )
     return "\n".join(lines)
+
+
+def setting_name(setting: dict[str, Any]) -> str:
+    """Returns the name of a setting, like '12x224 bfloat16'."""
+    name = f"{setting['batch']}x{setting['size']}"
+    return name if setting["compute"] == "float32" else f"{name} {setting['compute']}"
 
 
 def summary(rows: list[dict]) -> dict[str, Any]:
@@ -151,8 +192,7 @@ def summary(rows: list[dict]) -> dict[str, Any]:
     ratios: dict[str, dict] = {"train_ratio": {}, "forward_ratio": {}}
     rates: dict[str, dict] = {"meljax": {}, "torch": {}}
     for row in rows:
-        key = f"{row['batch']}x{row['size']}"
-        key += "" if row["compute"] == "float32" else f" {row['compute']}"
+        key = setting_name(row)
         sides = {"meljax": "meljax"} if "meljax" in row["sides"] else {}
         if comparable(row):
             ratios[f"{row['what']}_ratio"][key] = ratio(row)
@@ -180,19 +220,51 @@ PARTS = {
 """Side and unit of a step, by part of a run."""
 
 
-def parts(batch: int, size: int, compute: str, repeats: int) -> dict[str, dict[str, Any]]:
+def parts(setting: dict[str, Any], repeats: int) -> dict[str, dict[str, Any]]:
     """Returns milliseconds of each part of a run, per image where a step is a batch."""
     found = {}
     for part, (side, unit) in PARTS.items():
-        setting = {"what": part, "batch": batch, "size": size, "compute": compute}
-        measured = compare(setting, [side], repeats)["sides"]
+        measured = compare(setting | {"what": part}, [side], repeats)["sides"]
         if side not in measured:
             continue
         times = measured[side]["times"]
-        share, unit = (batch, "image") if unit == "batch" else (1, unit)
+        share, unit = (setting["batch"], "image") if unit == "batch" else (1, unit)
         found[part] = {"ms": 1000 * statistics.median(times) / share, "per": unit}
         print(f"{part:12} {found[part]['ms']:10,.3f} ms per {unit}", flush=True)
     return found
+
+
+def at_once(setting: dict[str, Any], numbers: Sequence[int]) -> dict[str, dict[int, float]]:
+    """Returns images/s in all of trainings on one device, as processes and as one `vmap`."""
+    found: dict[str, dict[int, float]] = {"processes": {}, "vmap": {}}
+    for way, number in itertools.product(found, numbers):
+        processes, runs = (number, 1) if way == "processes" else (1, number)
+        try:
+            rate = rate_of_all(setting | {"mode": str(runs)}, processes)
+        except SideFailedError:
+            print(f"{setting}: {number} {way} failed", file=sys.stderr)
+            continue
+        found[way][number] = rate
+        print(f"{setting_name(setting)}: {number} at once, {way}: {rate:,.1f} images/s", flush=True)
+    return found
+
+
+def rate_of_all(setting: dict[str, Any], processes: int) -> float:
+    """Returns images/s of processes that train at the same time, each as long as the others."""
+    with contextlib.ExitStack() as stack:
+        sides = [stack.enter_context(contextlib.closing(Side("several"))) for _ in range(processes)]
+        for side in sides:
+            side.ask(prepare=setting)
+        count, seconds = 1, 0.0
+        while seconds < SECONDS / 2:
+            begun = time.perf_counter()
+            for side in sides:
+                side.send(run=count)
+            answers = [side.answer() for side in sides]
+            seconds = time.perf_counter() - begun
+            count = math.ceil(count * SECONDS / seconds)
+    runs = int(setting["mode"])
+    return sum(answer["steps"] for answer in answers) * runs * setting["batch"] / seconds
 
 
 def write(file: Path | None, info: dict[str, Any]) -> None:
@@ -209,11 +281,23 @@ def parse_settings(text: str) -> list[tuple[int, int]]:
     return [(int(batch), int(size)) for batch, size in found]
 
 
-def parse_repeats(text: str) -> int:
-    """Returns a number of repeats."""
+def parse_number(text: str) -> int:
+    """Returns a number, 1 or more."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
     return int(text)
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Returns a parser of some of `names`, with commas between them."""
+
+    def parse(text: str) -> list[str]:
+        found = text.split(",")
+        if set(found) - set(names):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of {','.join(names)}")
+        return found
+
+    return parse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -221,13 +305,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="only eager float32, 5 repeats")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
     parser.add_argument("--parts", action="store_true", help="time the parts of a run too")
     parser.add_argument(
+        "--at-once",
+        type=lambda text: [parse_number(each) for each in text.split(",")],
+        default=[],
+        metavar="1,2,4",
+        help="time so many trainings on one device at once too",
+    )
+    parser.add_argument(
         "--settings", type=parse_settings, help="batch and image sizes, like 12x224,64x128"
     )
-    parser.add_argument("--repeats", type=parse_repeats, help="default: 9, with --quick 5")
+    parser.add_argument(
+        "--compute", type=one_of(("float32", "bfloat16")), help="float32,bfloat16 or one of them"
+    )
+    sides = "; ".join(f"{name}: {what}" for name, what in TORCH.items())
+    parser.add_argument(
+        "--sides", type=one_of(("meljax", *TORCH)), help=f"of meljax and PyTorch's ({sides})"
+    )
+    parser.add_argument("--repeats", type=parse_number, default=REPEATS, help="default: 9")
     arguments = parser.parse_args(argv)
     try:
         write(arguments.json, {})
@@ -243,36 +340,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def bench(arguments: argparse.Namespace) -> None:
     """Measures all settings, prints a table and writes the JSON file."""
-    machine = {"cores": cores(), "load": os.getloadavg()[0]}
-    has_torch = importlib.util.find_spec("torch") is not None
-    for name in ("meljax", "torch")[: 1 + has_torch]:
-        with contextlib.closing(Side(name)) as side:
-            machine |= side.info
-    accelerator = machine["accelerator"]
-    names = ["meljax"]
-    if has_torch:
-        compiled = "max-autotune" if accelerator else "default"
-        names += ["torch eager"] if arguments.quick else ["torch eager", f"torch {compiled}"]
-    computes = ["float32"] if arguments.quick else ["float32", "bfloat16"]
-    repeats = arguments.repeats or (5 if arguments.quick else 9)
-    settings = arguments.settings or (QUICK if arguments.quick else FULL + accelerator * LARGE)
+    machine = describe_machine()
+    defaults = ACCELERATOR if machine["accelerator"] else CPU
+    settings = arguments.settings or defaults.settings
+    compute = arguments.compute or defaults.compute
+    names = arguments.sides or defaults.sides
+    if importlib.util.find_spec("torch") is None:
+        names = [name for name in names if name not in TORCH]
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     if machine["load"] > 0.5:
         print("WARNING: other programs are running and may slow one side more than the other")
     print(table([]), flush=True)
-    rows = []
-    for (batch, size), what, compute in itertools.product(settings, ("train", "forward"), computes):
-        setting = {"what": what, "batch": batch, "size": size, "compute": compute}
-        rows.append(compare(setting, names, repeats))
+    rows: list[dict] = []
+    info: dict[str, Any] = {"machine": machine}
+    for (batch, size), what, dtype in itertools.product(settings, ("train", "forward"), compute):
+        setting = {"what": what, "batch": batch, "size": size, "compute": dtype}
+        rows.append(compare(setting, names, arguments.repeats))
         print(table(rows[-1:]).partition("\n")[2], flush=True)
-        info = {**summary(rows), "rows": rows, "machine": machine}
+        info |= {**summary(rows), "rows": rows}
         write(arguments.json, info)
-    if arguments.parts:
-        info["parts"], compute = {}, "bfloat16" if accelerator else "float32"
-        for batch, size in settings:
-            print(f"parts at {batch} × {size}²")
-            info["parts"][f"{batch}x{size}"] = parts(batch, size, compute, arguments.repeats or 3)
-            write(arguments.json, info)
+    for (batch, size), dtype in itertools.product(settings, compute):
+        setting = {"what": "train", "batch": batch, "size": size, "compute": dtype}
+        name = setting_name(setting)
+        if arguments.at_once:
+            info.setdefault("at_once", {})[name] = at_once(setting, arguments.at_once)
+        if arguments.parts:
+            print(f"parts at {name}")
+            info.setdefault("parts", {})[name] = parts(setting, min(arguments.repeats, 3))
+        write(arguments.json, info)
+
+
+def describe_machine() -> dict[str, Any]:
+    """Returns processor, cores, load, device, driver and versions."""
+    machine = {
+        "python": platform.python_version(),
+        "processor": processor(),
+        "cores": cores(),
+        "load": os.getloadavg()[0],
+    }
+    has_torch = importlib.util.find_spec("torch") is not None
+    for name in ("meljax", "eager")[: 1 + has_torch]:
+        with contextlib.closing(Side(name)) as side:
+            machine |= side.info
+    return machine
+
+
+def processor() -> str:
+    """Returns the name of the CPU."""
+    with contextlib.suppress(OSError):  # not on macOS and Windows
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found[1]
+    return platform.processor()
 
 
 if __name__ == "__main__":

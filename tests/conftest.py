@@ -1,26 +1,15 @@
-"""Strict settings of JAX, four emulated devices, and small data sets and runs."""
+"""Strict settings of JAX, four emulated devices, and small data sets and runs.
+
+`pytest --platform cuda` runs the tests with the marker `accelerator` on a GPU.
+"""
+
+import environment  # isort: skip - variables that are set before JAX is imported
 
 import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
-
-# Set before JAX is imported. Four devices are emulated for the tests of several devices. Programs
-# are optimized less than usual, because small ones take longer to compile than to run.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-)
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests are offline: downloads come from this machine.
-os.environ["https_proxy"] = "http://127.0.0.1:9"
-# Workers and their child processes share compiled programs.
-os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))
-os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CACHE_HOME_OF_TESTS"]
-os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-
 from pathlib import Path
 
 import jax
@@ -30,6 +19,25 @@ import soundfile
 from PIL import Image
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--platform", help="run the part of the suite for accelerators: cuda or cpu")
+
+
+def pytest_collection_modifyitems(config, items):
+    if environment.PLATFORM:
+        chosen = [item for item in items if item.get_closest_marker("accelerator")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def some_devices(count: int) -> list[jax.Device]:
+    """Returns the first devices; skips the test if there are fewer."""
+    if len(jax.local_devices()) < count:
+        pytest.skip(f"needs {count} devices")
+    return jax.local_devices()[:count]
+
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"

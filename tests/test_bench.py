@@ -8,8 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-sys.path.append(str(ROOT / "scripts"))
+sys.path += [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
 import bench
+import kernels
 
 MISSING = ["jaxtyping", "clu", "ml_collections", "soundfile", "soxr", "PIL", "orbax", "matplotlib"]
 MISSING += ["tensorflow_datasets", "torch"]
@@ -17,11 +18,15 @@ QUICKLY = "--xla_backend_optimization_level=0"
 """Makes XLA compile quickly."""
 
 
-def test_the_timed_path_needs_only_jax_flax_and_optax(tmp_path):
+@pytest.mark.parametrize(
+    ("file", "mode"),
+    [("meljax_side.py", ""), pytest.param("several_side.py", "2", marks=pytest.mark.long)],
+)
+def test_the_timed_path_needs_only_jax_flax_and_optax(file, mode, tmp_path):
     for name in MISSING:
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
-    side = ROOT / "benchmarks" / "meljax_side.py"
-    setting = {"what": "train", "batch": 4, "size": 16, "compute": "float32", "mode": ""}
+    side = ROOT / "benchmarks" / file
+    setting = {"what": "train", "batch": 4, "size": 16, "compute": "float32", "mode": mode}
     requests = [{"prepare": setting}, {"run": 2}]
     done = subprocess.run(
         [sys.executable, side, "1"],
@@ -53,23 +58,28 @@ class Clock:
 
 
 def test_only_the_first_repeat_is_dropped():
-    measured = bench.measure({"meljax": Clock(0), "torch eager": Clock(10)}, {}, 3)
+    measured = bench.measure({"meljax": Clock(0), "eager": Clock(10)}, {}, 3)
     assert measured["meljax"]["first_step_s"] == 1
     assert measured["meljax"]["times"] == [3, 4, 5]
-    assert measured["torch eager"]["times"] == [13, 14, 15]
+    assert measured["eager"]["times"] == [13, 14, 15]
+
+
+def test_a_row_ends_after_a_minute_but_not_before_the_third_repeat(monkeypatch):
+    monkeypatch.setattr(bench, "ROW_SECONDS", 0)
+    measured = bench.measure({"meljax": Clock(0)}, {}, 9)
+    assert len(measured["meljax"]["times"]) == 3
 
 
 def row(**times: list[float]) -> dict:
     sides = {
-        name.replace("_", " "): {"times": each, "first_step_s": 9.0, "peak_mb": 5.0}
-        for name, each in times.items()
+        name: {"times": each, "first_step_s": 9.0, "peak_mb": 5.0} for name, each in times.items()
     }
     return {"what": "train", "batch": 12, "size": 224, "compute": "float32", "sides": sides}
 
 
 def test_the_ratio_is_the_median_over_pairs_with_the_fastest_torch_side():
-    both = row(meljax=[1.0, 2.0, 4.0], torch_eager=[9.0, 9.0, 9.0], torch_default=[2.0, 3.0, 9.0])
-    assert bench.best(both) == "torch default"
+    both = row(meljax=[1.0, 2.0, 4.0], eager=[9.0, 9.0, 9.0], graph=[2.0, 3.0, 9.0])
+    assert bench.best(both) == "graph"
     assert bench.ratio(both) == 2.0
     info = bench.summary([both, row(meljax=[3.0]) | {"what": "forward"}])
     assert info["train_ratio"] == {"12x224": 2.0}
@@ -84,6 +94,43 @@ def test_invalid_settings_are_refused(text, capsys):
     with pytest.raises(SystemExit):
         bench.main(["--settings", text])
     assert "is not like 12x224,64x128" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("--sides", "meljax,jax"), ("--compute", "float16"), ("--at-once", "1,0"), ("--repeats", "")],
+)
+def test_invalid_options_are_refused(option, text, capsys):
+    with pytest.raises(SystemExit):
+        bench.main([option, text])
+    assert option in capsys.readouterr().err
+
+
+PROGRAM = """
+%branch (a: f32[]) -> f32[] {
+  ROOT %add.1 = f32[] add(%a, %a)
+}
+
+%body (state: (f32[3], s32[])) -> (f32[3], s32[]) {
+  %state = (f32[3]{0}, s32[]) parameter(0)
+  %x = f32[3]{0} get-tuple-element(%state), index=0
+  %input_reduce_fusion.2 = (f32[3]{0}, f32[3]{0}) fusion(%x), kind=kInput, calls=%f
+  %loop_add_fusion = f32[3]{0} fusion(%x), kind=kLoop, calls=%g
+  %conv.1 = (f32[3]{0}, u8[0]{0}) custom-call(%x), custom_call_target="__cudnn$convForward"
+  %call = f32[] call(%x), to_apply=%branch
+  ROOT %all = (f32[3]{0}, s32[]) tuple(%x, %x)
+}
+
+ENTRY %main (x: f32[3]) -> f32[3] {
+  %copy = f32[3]{0} copy(%x)
+  ROOT %while = (f32[3]{0}, s32[]) while(%copy), condition=%until, body=%body
+}
+"""
+
+
+def test_the_kernels_of_a_loop_are_counted_by_kind():
+    expected = {"reduction": 1, "fusion": 1, "__cudnn$convForward": 1, "add": 1}
+    assert kernels.kernels(PROGRAM) == expected
 
 
 def test_an_unwritable_file_is_reported_before_measuring(tmp_path, capsys):

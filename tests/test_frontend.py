@@ -13,6 +13,8 @@ from meljax.data.decode.audio_file import AudioFile
 from meljax.features import frontend
 from meljax.features.mel_spectrogram import log_mel
 
+pytestmark = pytest.mark.accelerator
+
 MEL = small_config().mel
 SOUND = frontend.Frontend("audio", 2000, 0, 1, 0, MEL)
 

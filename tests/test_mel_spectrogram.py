@@ -8,6 +8,8 @@ import pytest
 
 from meljax.features import mel_spectrogram
 
+pytestmark = pytest.mark.accelerator
+
 DATA = Path(__file__).parent / "data"
 STORED = np.load(DATA / "librosa.npz")
 SETTINGS = json.loads(str(STORED["settings"]))

@@ -48,7 +48,7 @@ def test_the_need_of_a_step_is_a_lower_limit_near_what_xla_allocates():
     task, batch = make_task(1), 100
     state, data = abstract_state(task), make_data(task)
     compiled = (
-        jax.jit(step._step, static_argnames="task")
+        jax.jit(step.train_step.__wrapped__, static_argnames="task")
         .lower(
             task,
             state,

@@ -7,6 +7,8 @@ from sklearn import metrics as sklearn_metrics
 from meljax.evaluation import metrics, statistics
 from meljax.evaluation.metrics import Metrics
 
+pytestmark = pytest.mark.accelerator
+
 
 def measured(logits, labels, weights, batch):
     """Returns the metrics of all items, accumulated over batches."""

@@ -14,6 +14,8 @@ from meljax.models.batch_norm import BatchNorm
 from meljax.models.layers import max_pool_2x2, max_pool_3x3, relu
 from meljax.models.registry import build
 
+pytestmark = pytest.mark.accelerator
+
 
 def shapes(name: str, classes: int, channels: int = 3, size: tuple[int, int] = (32, 32)):
     network = build(ModelConfig(name=name), classes)
@@ -315,13 +317,25 @@ def test_the_few_channel_convolution_equals_xlas(channels):
     assert not jnp.isnan(bad[1]).any()
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8, 5), (2, 7, 7, 3), (1, 1, 1, 4), (4, 13, 17, 2)])
-def test_the_channel_sum_equals_a_plain_sum(shape):
+@pytest.mark.parametrize("sums", [batch_norm._sums_on_cpu, batch_norm._sums_on_gpu])
+@pytest.mark.parametrize("shape", [(3, 8, 8, 5), (2, 14, 14, 3), (1, 1, 1, 4), (4, 13, 17, 2)])
+def test_the_channel_sums_equal_plain_sums(shape, sums):
     """Any number of pixels, also primes, and NaN."""
-    values = np.random.default_rng(0).normal(3, 1, shape).astype(np.float32)
-    values[0, 0, 0, 1] = np.nan
-    sums = jax.jit(batch_norm.channel_sum)(values)
-    np.testing.assert_allclose(sums, values.astype(np.float64).sum((0, 1, 2)), rtol=1e-5)
+    values = np.random.default_rng(0).normal(3, 1, (2, *shape)).astype(np.float32)
+    values[0, 0, 0, 0, 1] = np.nan
+    found = jax.jit(sums)(*values)
+    np.testing.assert_allclose(found, values.astype(np.float64).sum((1, 2, 3)), rtol=1e-5)
+
+
+def test_the_stem_with_ones_as_a_channel_equals_that_with_two_convolutions():
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.random((2, 15, 12, 1)), jnp.float32)
+    kernels = jnp.asarray(rng.normal(size=(2, 7, 7, 1, 4)), jnp.float32)
+    one, two = (
+        each("float32", images, *kernels)
+        for each in (layers._one_convolution, layers._two_convolutions)
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
 
 
 def test_relu_equals_that_of_jax():

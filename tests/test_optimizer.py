@@ -7,6 +7,8 @@ import pytest
 from meljax.config import TrainConfig
 from meljax.training.state import learning_rate, make_optimizer
 
+pytestmark = pytest.mark.accelerator
+
 
 def updates(optimizer, gradients) -> list[float]:
     """Returns the update of a weight in each step."""

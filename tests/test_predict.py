@@ -421,6 +421,7 @@ def raw_input(file, frontend) -> np.ndarray:
     return np.array(image.resize((side, side), Image.Resampling.BILINEAR))[None]
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("form", ["stablehlo", "onnx"])
 @pytest.mark.parametrize("kind", ["audio", "square", "figure", "square_figure"])
 def test_an_exported_model_gives_the_same_probabilities(kind, form, request, tmp_path, capsys):

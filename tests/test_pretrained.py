@@ -70,6 +70,7 @@ def forward(network: ResNet18, variables, images: np.ndarray):
     return np.asarray(logits), activations
 
 
+@pytest.mark.accelerator
 def test_logits_and_activations_equal_torchs(tiny):
     _, variables, stored = tiny
     logits, activations = forward(NETWORK, variables, stored["images"])
@@ -80,6 +81,7 @@ def test_logits_and_activations_equal_torchs(tiny):
         assert np.abs(activation - expected).max() < 1e-4 * np.abs(expected).max(), name
 
 
+@pytest.mark.accelerator
 def test_statistics_and_gradients_of_a_step_equal_torchs(tiny):
     _, variables, stored = tiny
     images = jnp.asarray(stored["images"], jnp.float32) / 255

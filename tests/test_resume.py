@@ -325,7 +325,7 @@ def test_a_nan_stops_a_run_names_its_items_and_the_run_can_resume(
     assert len(names) == 9
     assert all(re.fullmatch(r"voice\d/\d\d\.wav", name) for name in names[1:])
     assert line == (
-        "meljax: the loss, a gradient, a running statistic or a weight is infinite or NaN after "
+        "meljax: the loss, a gradient or a running statistic is infinite or NaN after "
         "step 1 of 5 of epoch 2 (saved up to step 1 of 5 of epoch 2); try a smaller "
         "train.learning_rate than 0.003, in a new --workdir, or run the same command with "
         "train.on_nan=skip"
@@ -340,9 +340,9 @@ def test_bad_steps_are_skipped_and_counted(float_recordings, tmp_path, monkeypat
     nan_at_steps({2, 4, 5, 8, 9, 10}, monkeypatch)
     assert main(arguments) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "meljax: the loss, a gradient, a running statistic or a weight is infinite or NaN after "
-        "step 4 of 5 of epoch 2, the 3rd such step in a row (saved up to step 4 of 5 of epoch 2); "
-        "try a smaller train.learning_rate than 0.003, in a new --workdir"
+        "meljax: the loss, a gradient or a running statistic is infinite or NaN after "
+        "step 4 of 5 of epoch 2, the third such step in a row (saved up to step 4 of 5 of epoch "
+        "2); try a smaller train.learning_rate than 0.003, in a new --workdir"
     )
     (row,) = history(run)
     assert row["train_skipped"] == 3
@@ -358,7 +358,7 @@ def test_an_infinite_value_is_reported_before_it_is_saved(recordings, tmp_path, 
     assert main(command("cnn", recordings, run, **keys)) == 2
     answer = capsys.readouterr().err
     what = {
-        8: "a running statistic or a weight is infinite or NaN after step 1 of 5 of epoch 1",
+        8: "a gradient or a running statistic is infinite or NaN after step 1 of 5 of epoch 1",
         64: "the validation loss of epoch 1 is infinite or NaN (saved up to epoch 1)",
     }
     assert what[batch] in answer

@@ -30,6 +30,8 @@ from meljax.util import devices
 from meljax.util.devices import replicated, split_batch
 from meljax.util.errors import BadFileError
 
+pytestmark = pytest.mark.accelerator
+
 
 def make_model(task):
     return model_of(task, init_state(task, key(0, Stream.INIT)))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import small_config, tone
+from conftest import small_config, some_devices, tone
 
 from meljax.config import MaskConfig
 from meljax.data.batches import PADDING, DeviceSet, epoch_order, make_device_set
@@ -20,6 +20,8 @@ from meljax.training.step import train_step, train_steps
 from meljax.util.devices import make_mesh, replicated
 from meljax.workflows.finish import masked_images
 
+pytestmark = pytest.mark.accelerator
+
 NAMES = ("ann", "bob", "cy")
 CLASSES = 3
 CONFIG = small_config()
@@ -27,7 +29,7 @@ CONFIG = small_config()
 
 @functools.cache
 def make_task(devices: int = 1, mask: MaskConfig = CONFIG.mask) -> Task:
-    mesh = make_mesh(jax.local_devices()[:devices])
+    mesh = make_mesh(some_devices(devices))
     frontend = Frontend("audio", 1600, 0, 1, 0, CONFIG.mel)
     network = build(CONFIG.model, CLASSES)
     return Task(network, frontend, mask, make_optimizer(CONFIG.train, 21), NAMES, mesh)

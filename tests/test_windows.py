@@ -7,6 +7,8 @@ from jax.sharding import SingleDeviceSharding
 from meljax.data import batches
 from meljax.features import windows
 
+pytestmark = pytest.mark.accelerator
+
 PLACE = SingleDeviceSharding(jax.devices()[0])
 
 

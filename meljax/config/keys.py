@@ -211,7 +211,7 @@ class TrainConfig:
 
     epochs: int = _number(500, "passes over the training set", "≥ 1 and < 2147483648", "free")
     batch_size: int = _number(12, "items per step, over all devices", "≥ 1 and ≤ 65536")
-    learning_rate: float = _number(1e-4, "Adam's learning rate", "> 0")
+    learning_rate: float = _number(1e-4, "Adam's learning rate", "> 0 and ≤ 1e30")
     lr_decay: float = _number(
         1.0, "factor on the learning rate after each epoch; 1: constant", "> 0 and ≤ 1"
     )
@@ -222,8 +222,8 @@ class TrainConfig:
     )
     on_nan: str = _choice(
         "stop",
-        "infinite or NaN loss, gradient, running statistic or weight: stop the run, or skip the "
-        "step; the third such step in a row stops the run",
+        "infinite or NaN loss, gradient or running statistic: stop the run, or skip the step; the "
+        "third such step in a row stops the run",
         "stop",
         "skip",
         resume="free",

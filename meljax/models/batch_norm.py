@@ -85,8 +85,8 @@ def _backward(
     x, weight, scale, mean, inverse, count = residuals
     gradient = gradients[0].astype(scale.dtype)
     centered = x - _expand(mean)
-    bias_gradient = channel_sum(gradient)
-    scale_gradient = channel_sum(gradient * centered) * inverse
+    bias_gradient, product = channel_sums(gradient, gradient * centered)
+    scale_gradient = product * inverse
     share = (weight / count)[:, None, None, None]
     through_moments = _expand(bias_gradient) + centered * _expand(scale_gradient * inverse)
     x_gradient = (gradient - share * through_moments) * _expand(scale * inverse)
@@ -107,28 +107,57 @@ def _moments(x: Maps, weight: Weight) -> Moments:
     real = weight[:, None, None, None]
     count = weight.sum() * (x.shape[1] * x.shape[2])
     shifted = x - _expand(shift)
-    first = channel_sum(shifted * real) / count
-    second = channel_sum(jnp.square(shifted) * real) / count
+    sums = channel_sums(shifted * real, jnp.square(shifted) * real)
+    first, second = sums[0] / count, sums[1] / count
     return shift + first, jnp.maximum(second - jnp.square(first), 0), count
 
 
-def channel_sum(x: Maps) -> Channel:
-    """Returns the sum of each channel.
+def channel_sums(one: Maps, two: Maps) -> tuple[Channel, Channel]:
+    """Returns the sums of each channel of two arrays.
+
+    They are taken in two steps: first over parts of each image, then over parts and images.
+    """
+    return jax.lax.platform_dependent(one, two, cpu=_sums_on_cpu, default=_sums_on_gpu)
+
+
+def _sums_on_cpu(one: Maps, two: Maps) -> tuple[Channel, Channel]:
+    """Returns `channel_sums`.
 
     With the options of `util.devices`, XLA:CPU writes the input of every sum over more than 32
     values to memory. A first sum over up to 16 pixels of each image fuses with the computation of
     the input and takes a tenth of the time, or more if no number in 2…16 divides the pixel count.
     """
-    return jax.lax.platform_dependent(x, cpu=_sum_in_two_steps, default=lambda x: x.sum((0, 1, 2)))
-
-
-def _sum_in_two_steps(x: Maps) -> Channel:
-    batch, rows, columns, channels = x.shape
-    pixels = rows * columns
+    pixels = one.shape[1] * one.shape[2]
     few = max(n for n in range(1, 17) if pixels % n == 0)
-    partial = x.reshape(batch, few, pixels // few, channels).sum(1)
-    # Without the barrier, XLA merges the two sums into one.
-    return jax.lax.optimization_barrier(partial).sum((0, 1))
+    first, second = (_partial_sums(x, pixels // few).sum((0, 1)) for x in (one, two))
+    return first, second
+
+
+def _sums_on_gpu(one: Maps, two: Maps) -> tuple[Channel, Channel]:
+    """Returns `channel_sums` in two kernels.
+
+    The first one also computes both arrays. At least 48 values are summed for each result, and
+    the batch has up to 256 parts, so that all processors are busy.
+    """
+    batch, pixels = one.shape[0], one.shape[1] * one.shape[2]
+    most = min(256 // batch, pixels // 48)
+    parts = max((n for n in range(1, most + 1) if pixels % n == 0), default=1)
+    zero = jnp.zeros((), one.dtype)
+
+    def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        return a[0] + b[0], a[1] + b[1]
+
+    sums = _partial_sums(one, parts), _partial_sums(two, parts)
+    first, second = jax.lax.reduce(sums, (zero, zero), add, (0, 1))
+    return first, second
+
+
+def _partial_sums(x: Maps, parts: int) -> Float[Array, "batch parts channel"]:
+    """Returns sums over pixels that are `parts` apart."""
+    batch, rows, columns, channels = x.shape
+    sums = x.reshape(batch, rows * columns // parts, parts, channels).sum(1)
+    # Without the barrier, XLA merges these sums with the next ones.
+    return jax.lax.optimization_barrier(sums)
 
 
 def _expand(channel: Channel) -> Float[Array, "1 1 1 channel"]:

@@ -121,12 +121,35 @@ class Stem(nn.Module):
         mean, std = (jnp.array(x).reshape(1, 1, 3, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
         folded = (kernel / std).sum(2, keepdims=True)
         constant = (kernel * (mean / std)).sum(2, keepdims=True)
-        # In bfloat16, the difference of two large terms loses digits. Subtracting gray from the
-        # images makes both terms small.
-        gray = 0.0 if self.dtype == "float32" else MEAN_GRAY
-        ones = jnp.ones_like(images[:1])
-        varying = conv_7x7_stride_2((images - gray).astype(self.dtype), folded.astype(self.dtype))
-        return varying - conv_7x7_stride_2(ones, constant - gray * folded).astype(self.dtype)
+        # In bfloat16 and TF32, the difference of two large terms loses digits. Subtracting gray
+        # from the images makes both terms small.
+        return jax.lax.platform_dependent(
+            images - MEAN_GRAY,
+            folded,
+            MEAN_GRAY * folded - constant,
+            cpu=functools.partial(_two_convolutions, self.dtype),
+            default=functools.partial(_one_convolution, self.dtype),
+        )
+
+
+GrayKernel = Float[Array, "7 7 1 features"]
+
+
+def _two_convolutions(
+    dtype: str, images: Maps, kernel: GrayKernel, ones_kernel: GrayKernel
+) -> Float[Array, "batch rows2 columns2 features"]:
+    """Returns the convolution of images plus that of ones, which is the same for all images."""
+    ones = conv_7x7_stride_2(jnp.ones_like(images[:1]), ones_kernel)
+    return conv_7x7_stride_2(images.astype(dtype), kernel.astype(dtype)) + ones.astype(dtype)
+
+
+def _one_convolution(
+    dtype: str, images: Maps, kernel: GrayKernel, ones_kernel: GrayKernel
+) -> Float[Array, "batch rows2 columns2 features"]:
+    """Returns the same, with ones as a second channel, which takes fewer kernels on a GPU."""
+    both = jnp.concatenate([images, jnp.ones_like(images)], 3)
+    kernels = jnp.concatenate([kernel, ones_kernel], 2)
+    return conv_7x7_stride_2(both.astype(dtype), kernels.astype(dtype))
 
 
 def conv_7x7_stride_2(

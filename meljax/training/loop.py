@@ -83,7 +83,7 @@ def train_epochs(
       stepping: returns the context in which the steps of an epoch are taken.
 
     Raises:
-      NotFiniteError: a loss, gradient, running statistic or weight is infinite or NaN.
+      NotFiniteError: a loss, gradient or running statistic is infinite or NaN.
     """
     items, val = len(sets["train"]), sets["val"]
     steps = steps_per_epoch(items, config.batch_size)

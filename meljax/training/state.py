@@ -84,10 +84,15 @@ def model_of(task: Task, state: TrainState) -> Model:
     return Model(task.network, task.frontend, task.classes, task.mesh, state.variables)
 
 
+def image_shape(frontend: Frontend) -> tuple[int, int, int]:
+    """Returns rows, columns and channels of the network's input."""
+    make = functools.partial(to_images, frontend)
+    return jax.eval_shape(make, frontend.windows(batch=1)).shape[1:]
+
+
 def blank_images(frontend: Frontend) -> Float[Array, "1 rows columns channel"]:
     """Returns one black image in the shape of the network's input."""
-    image = jax.eval_shape(functools.partial(to_images, frontend), frontend.windows(batch=1))
-    return jnp.zeros(image.shape, image.dtype)
+    return jnp.zeros((1, *image_shape(frontend)))
 
 
 def random_variables(network: nn.Module, frontend: Frontend, key: Key[Array, ""]) -> PyTree:

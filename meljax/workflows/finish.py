@@ -20,9 +20,9 @@ from meljax.runs.info import write_info
 from meljax.runs.predictions import write_calibration, write_predictions
 from meljax.runs.results import MaskExample, RunResults
 from meljax.runs.session import Session
+from meljax.training.augmentation import train_images
 from meljax.training.rng import Stream, key
 from meljax.training.state import Task, TrainState, model_of
-from meljax.training.step import train_images
 from meljax.util.devices import jit
 from meljax.util.progress import warn
 

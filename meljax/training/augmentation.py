@@ -1,0 +1,57 @@
+"""Images for training: random windows of items, with random masks."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from meljax.data.batches import DeviceSet
+from meljax.features.frontend import to_images
+from meljax.features.spec_augment import Bands, fill_bands, random_bands
+from meljax.features.windows import random_start
+from meljax.training.state import Task, image_shape
+
+Images = Float[Array, "batch rows columns channel"]
+
+
+class Draws(NamedTuple):
+    """What is random in the images of a batch.
+
+    `start` is that of each window, int32 [batch]; `rows` and `columns` are the masked ones.
+    """
+
+    start: Int[Array, " batch"]
+    rows: Bands
+    columns: Bands
+
+
+def draw(task: Task, length: Int[Array, " batch"], key: Key[Array, ""]) -> Draws:
+    """Returns the random numbers for a batch of items of `length` samples or columns.
+
+    Each item's key depends only on `key` and its position, not on the devices.
+    """
+    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(
+        jnp.arange(len(length), dtype=jnp.uint32)
+    )
+    start = jax.vmap(functools.partial(random_start, window=task.frontend.window))
+    height, width, _ = image_shape(task.frontend)
+    bands = jax.vmap(lambda key: random_bands(key, height, width, task.mask))
+    return Draws(start(keys[:, 0], length), *bands(keys[:, 1]))
+
+
+def augment(
+    task: Task, data: DeviceSet, index: Int[Array, " batch"], draws: Draws
+) -> tuple[Images, Images]:
+    """Returns images of windows of the items `index`, before and after masking."""
+    clean = to_images(task.frontend, data.windows(index, draws.start, task.frontend.window))
+    fill = functools.partial(fill_bands, fill=task.mask.fill)
+    return clean, jax.vmap(fill)(clean, draws.rows, draws.columns)
+
+
+def train_images(
+    task: Task, data: DeviceSet, index: Int[Array, " batch"], key: Key[Array, ""]
+) -> tuple[Images, Images]:
+    """Returns images of random windows of the items `index`, before and after masking."""
+    return augment(task, data, index, draw(task, data.length[index], key))
