@@ -14,6 +14,10 @@ from .campaign import Outcome, campaign
 from .readers import READERS, make_input
 
 
+BLOCK = 1000
+"""Number of inputs after which problems are saved and the progress is printed."""
+
+
 def main() -> int:
     """Returns 1 if there were problems, otherwise 0."""
     parser = argparse.ArgumentParser(
@@ -27,11 +31,18 @@ def main() -> int:
     arguments = parser.parse_args()
     failed = False
     for reader in arguments.reader:
-        begun = time.perf_counter()
-        (outcome,) = campaign([reader], arguments.seed, arguments.count, arguments.first).values()
+        begun, outcome = time.perf_counter(), Outcome()
+        end = arguments.first + arguments.count
+        for first in range(arguments.first, end, BLOCK):
+            count = min(BLOCK, end - first)
+            (part,) = campaign([reader], arguments.seed, count, first).values()
+            outcome.include(part)
+            if arguments.save:
+                _save(arguments.save, reader, arguments.seed, part)
+            if first + count < end:
+                progress = f"{reader}: read up to index {first + count - 1:,}"
+                print(f"{progress}, {len(outcome.problems)} problems so far", flush=True)
         _show(reader, outcome, time.perf_counter() - begun)
-        if arguments.save:
-            _save(arguments.save, reader, arguments.seed, outcome)
         failed |= bool(outcome.problems)
     return int(failed)
 

@@ -48,6 +48,13 @@ class Outcome:
         self.peak = max(self.peak, row["peak"])
         self.slowest = max(self.slowest, seconds)
 
+    def include(self, other: "Outcome") -> None:
+        """Adds the outcome of other inputs."""
+        self.problems += other.problems
+        self.ended += other.ended
+        self.peak = max(self.peak, other.peak)
+        self.slowest = max(self.slowest, other.slowest)
+
 
 def campaign(readers: Sequence[str], seed: int, count: int, first: int = 0) -> dict[str, Outcome]:
     """Returns the outcome of each reader, for `count` inputs from index `first` on.
