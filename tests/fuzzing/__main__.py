@@ -13,7 +13,6 @@ from pathlib import Path
 from .campaign import Outcome, campaign
 from .readers import READERS, make_input
 
-
 BLOCK = 1000
 """Number of inputs after which problems are saved and the progress is printed."""
 
