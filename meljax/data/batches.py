@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key, Shaped
 
 from meljax.features.samples import to_float
 from meljax.features.windows import cut, floor_color, scored_starts
+from meljax.util.devices import jit
 from meljax.util.errors import UserError
 
 PADDING = -1
@@ -39,6 +40,14 @@ class DeviceSet:
         """Returns one window of each item in `index`; see `features.windows.cut`."""
         offset, length, floor = self.offset[index], self.length[index], self.floor[index]
         return cut(self.buffer, offset, length, start, floor, window)
+
+
+@functools.partial(jit, static_argnames="window")
+def cut_windows(
+    data: DeviceSet, index: Int[Array, " batch"], start: Int[Array, " batch"], window: int
+) -> Shaped[Array, "batch window ..."]:
+    """The compiled `DeviceSet.windows`."""
+    return data.windows(index, start, window)
 
 
 def make_device_set(

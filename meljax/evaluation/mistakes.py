@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
-from meljax.data.batches import DeviceSet
+from meljax.data.batches import DeviceSet, cut_windows
 from meljax.data.dataset import Dataset
 from meljax.evaluation.explanation import Explanation, clearest_window, explain_windows
 from meljax.evaluation.forward import Model
@@ -50,7 +50,8 @@ def worst_mistakes(
         np.append(x, np.repeat(x[:1], limit - len(worst)))
         for x in (worst, start, predictions[worst])
     )
-    windows = data.windows(jnp.asarray(index), jnp.asarray(starts), model.frontend.window)
+    window = model.frontend.window
+    windows = cut_windows(data, jnp.asarray(index), jnp.asarray(starts), window)
     items = [dataset.items[i] for i in np.array(dataset.indices(scores.split))[worst]]
     paths = [item.name for item in items]
     named = list(zip(paths, confidence[worst].tolist(), start.tolist(), strict=True))

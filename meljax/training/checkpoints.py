@@ -93,6 +93,9 @@ class Checkpoints:
         # A step that was not taken because of a bad value is tried again after a resume.
         never = jnp.full_like(state.metrics.first_bad_step, NEVER)
         state = state.replace(metrics=state.metrics.replace(first_bad_step=never))
+        # All devices hold the same values. orbax would save a part from each, and compile a program
+        # for each shape of a part.
+        state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
         with self._writing(), jax.transfer_guard_device_to_host("allow"):
             self._manager.wait_until_finished()  # the previous save may still need space
             self._check_writable(state)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from meljax.data.batches import make_window_set
+from meljax.data.batches import cut_windows, make_window_set
 from meljax.data.decode.long_recording import LongRecording
 from meljax.data.manifest import Bad
 from meljax.evaluation.explanation import Explanation, clearest_window, explain_windows
@@ -54,7 +54,7 @@ def explain_scored(
     else:
         piece = (content, start)
     data, place = make_window_set([piece], 1, window, replicated(model.mesh))
-    windows = data.windows(jnp.zeros(1, jnp.int32), jnp.asarray(place[0]), window)
+    windows = cut_windows(data, jnp.zeros(1, jnp.int32), jnp.asarray(place[0]), window)
     item = (result.path, float(probabilities[number]), start)
     (explained,) = explain_windows(model, windows, np.array([number]), [item])
     return explained
