@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
 from conftest import ROOT
 
@@ -18,28 +20,34 @@ QUICKLY = "--xla_backend_optimization_level=0"
 """Makes XLA compile quickly."""
 
 
-@pytest.mark.parametrize(
-    ("file", "mode"),
-    [("meljax_side.py", ""), pytest.param("several_side.py", "2", marks=pytest.mark.long)],
-)
-def test_the_timed_path_needs_only_jax_flax_and_optax(file, mode, tmp_path):
+def answers(side: str, *requests: dict, hidden: Path) -> list[dict]:
+    """Returns the answers of a side that cannot import any other packages than the timed path."""
     for name in MISSING:
-        (tmp_path / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
-    side = ROOT / "benchmarks" / file
-    setting = {"what": "train", "batch": 4, "size": 16, "compute": "float32", "mode": mode}
-    requests = [{"prepare": setting}, {"run": 2}]
+        (hidden / f"{name}.py").write_text(f"raise ImportError('no {name} here')")
     done = subprocess.run(
-        [sys.executable, side, "1"],
+        [sys.executable, ROOT / "benchmarks" / side, "1"],
         input="\n".join(map(json.dumps, requests)),
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": QUICKLY},
-        cwd=side.parent,
+        env=os.environ | {"PYTHONPATH": str(hidden), "XLA_FLAGS": QUICKLY},
+        cwd=ROOT / "benchmarks",
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    info, first, then = map(json.loads, done.stdout.splitlines())
+    return list(map(json.loads, done.stdout.splitlines()))
+
+
+def test_the_timed_path_imports_only_jax_flax_and_optax(tmp_path):
+    (info,) = answers("several_side.py", hidden=tmp_path)
     assert info["device"] == "cpu"
+    assert info["jax"] == jax.__version__
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("side", "mode"), [("meljax_side.py", ""), ("several_side.py", "2")])
+def test_a_side_takes_and_times_steps(side, mode, tmp_path):
+    setting = {"what": "train", "batch": 4, "size": 16, "compute": "float32", "mode": mode}
+    _, first, then = answers(side, {"prepare": setting}, {"run": 2}, hidden=tmp_path)
     assert then["steps"] == 2
     assert 0 < then["seconds"] < first["seconds"]
 
