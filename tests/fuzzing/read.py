@@ -16,6 +16,7 @@ from meljax.data.read_files import read_all
 from meljax.data.segments import read_segments
 from meljax.data.sources import read_manifest
 from meljax.data.tfds import catalog
+from meljax.features.frontend import Frontend
 from meljax.models import registry
 from meljax.models.pretrained import name_map, weights_file
 from meljax.models.pretrained.initial_weights import initial_variables
@@ -106,5 +107,9 @@ def read_meta(folder: Path) -> None:
     """Reads the metadata of checkpoints and makes their network, as `predict` does."""
     with contextlib.closing(Checkpoints(folder / CHECKPOINTS, read_only=True)) as checkpoints:
         meta = checkpoints.best_meta()
-    network = registry.build(from_flat(meta.config).model, len(meta.classes))
-    abstract_weights(network, meta.frontend, make_mesh())
+    _make_network(from_flat(meta.config).model, len(meta.classes), meta.frontend)
+
+
+@functools.cache  # most inputs are damaged, and the metadata of the step before are used
+def _make_network(model: ModelConfig, classes: int, frontend: Frontend) -> None:
+    abstract_weights(registry.build(model, classes), frontend, make_mesh())
