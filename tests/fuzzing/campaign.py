@@ -63,15 +63,25 @@ def campaign(readers: Sequence[str], seed: int, count: int, first: int = 0) -> d
     """
     outcomes = {reader: Outcome() for reader in readers}
     left, at = list(readers), first
+    late: set[tuple[str, int]] = set()
     while left:
-        left, at = _run_child(left, seed, at, first + count, outcomes)
+        left, at = _run_child(left, seed, at, first + count, outcomes, late)
     return outcomes
 
 
 def _run_child(
-    readers: list[str], seed: int, first: int, last: int, outcomes: dict[str, Outcome]
+    readers: list[str],
+    seed: int,
+    first: int,
+    last: int,
+    outcomes: dict[str, Outcome],
+    late: set[tuple[str, int]],
 ) -> tuple[list[str], int]:
-    """Reads inputs until the child ends; returns the readers that are left, and the next index."""
+    """Reads inputs until the child ends; returns the readers that are left, and the next index.
+
+    An input that takes too long is read again, because the machine may have been busy. `late` are
+    those that took too long once.
+    """
     read_end, write_end = os.pipe()
     numbers = map(str, (seed, first, last, write_end))
     command = [sys.executable, "-m", "tests.fuzzing.child", *numbers, *readers]
@@ -101,9 +111,13 @@ def _run_child(
         raise RuntimeError(f"a child for {readers} failed between inputs; see its output")
     reader, index = running["reader"], running["begin"]
     code = process.returncode
+    left = readers[readers.index(reader) :]
+    if code == -9 and (reader, index) not in late:
+        late.add((reader, index))
+        return left, index
     what = f"no result after {SECONDS} s" if code == -9 else f"the process died with {code}"
     outcomes[reader].add(index, {"problem": what, "as": "died", "peak": 0}, 0.0)
-    return readers[readers.index(reader) :], index + 1
+    return left, index + 1
 
 
 def _rows(pipe: int) -> Iterator[dict | None]:
