@@ -28,6 +28,11 @@ from meljax.util.errors import UserError
 FRONTEND = Frontend("audio", 1600, 0, 1, 0, MelConfig())
 
 
+def front_end(**changes) -> dict:
+    """Returns `FRONTEND` with other values, as it is saved."""
+    return dataclasses.asdict(dataclasses.replace(FRONTEND, **changes))
+
+
 def meta(*accuracies: float) -> Meta:
     """Returns the meta after epochs of ten steps with these validation accuracies."""
     rows = tuple(row(epoch, accuracy) for epoch, accuracy in enumerate(accuracies, 1))
@@ -391,11 +396,18 @@ def test_metadata_are_read_as_they_were_written():
         ("seconds", "1"),
         ("seconds", None),
         ("frontend", {}),
+        ("frontend", front_end(window=0)),
+        ("frontend", front_end(window=2**31)),
+        ("frontend", front_end(height=-1)),
+        ("frontend", front_end(channels=2)),
+        ("frontend", front_end(crop=(1, 0, 0, 0))),
+        ("frontend", front_end(image_size=10**9)),
+        ("frontend", front_end(mel=MelConfig(hop_length=1))),
         ("history", [{"epoch": []}]),
         ("more", 1),
     ],
 )
-def test_values_of_a_wrong_type_are_damage_even_with_a_right_digest(field, value):
+def test_impossible_values_are_damage_even_with_a_right_digest(field, value):
     content = dataclasses.asdict(SavedMeta(meta(0.5), {}))
     content["meta"][field] = value
     saved = {"format": FORMAT, "sha256": checkpoint_meta.digest(content), "content": content}

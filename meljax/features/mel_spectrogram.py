@@ -53,8 +53,9 @@ def _frames(
     samples = waveform.shape[-1]
     half = n_fft // 2
     padded = jnp.pad(waveform, [(0, 0)] * (waveform.ndim - 1) + [(half, half)])
-    first = np.arange(1 + (samples + 2 * half - n_fft) // hop_length) * hop_length
-    return padded[..., first[:, None] + np.arange(n_fft)[None]]
+    # On the device: as constants, the indices of a long waveform would take a lot of memory.
+    first = jnp.arange(1 + (samples + 2 * half - n_fft) // hop_length) * hop_length
+    return padded[..., first[:, None] + jnp.arange(n_fft)[None]]
 
 
 @functools.cache

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from meljax.config import Value, from_flat
+from meljax.config import Config, Value, from_flat
 from meljax.evaluation.metrics import Row, rank
-from meljax.features.frontend import Frontend
+from meljax.features.frontend import Frontend, crop_of
 from meljax.util.errors import UserError
 from meljax.util.typed_json import digest, from_values
 from meljax.util.version import __version__
 
 FORMAT = 2
 """Version of the layout of checkpoints; other versions are refused."""
+
+MAX_LENGTH = 2**31 - 1
+"""Maximum width of a window, in samples or columns, and height: they are int32 on the devices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,10 +84,21 @@ class SavedMeta:
             if saved["sha256"] != digest(saved["content"]):
                 raise ValueError
             read = from_values(cls, saved["content"])
-            from_flat(read.meta.config)
+            if not _fits(read.meta.frontend, from_flat(read.meta.config)):
+                raise ValueError
             return read
         except (KeyError, ValueError, UserError):
             raise UserError("the metadata are damaged") from None
+
+
+def _fits(frontend: Frontend, config: Config) -> bool:
+    """Returns whether a front end can be that of a run with these settings."""
+    return (
+        (frontend.mel, frontend.image_size) == (config.mel, config.data.image_size)
+        and (frontend.crop, frontend.channels) in ((crop_of(config.data.crop), n) for n in (1, 3))
+        and 1 <= frontend.window <= MAX_LENGTH
+        and 0 <= frontend.height <= MAX_LENGTH
+    )
 
 
 def digests(arrays: PyTree) -> dict[str, str]:
