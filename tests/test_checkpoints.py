@@ -382,7 +382,8 @@ def test_a_save_into_an_unwritable_folder_fails_at_once(tmp_path, instead):
 
 def test_metadata_are_read_as_they_were_written():
     cropped = Frontend("image", 9, 9, 1, 0, MelConfig(), crop=(1, 2, 3, 4))
-    written = SavedMeta(dataclasses.replace(meta(0.5), frontend=cropped), {"step": "ab"})
+    whole = dataclasses.replace(meta(0.5), frontend=cropped, config={"data.crop": "1,2,3,4"})
+    written = SavedMeta(whole, {"step": "ab"})
     read = SavedMeta.from_json(json.loads(json.dumps(written.to_json())))
     assert read == written
     assert hash(read.meta.frontend) == hash(cropped)
