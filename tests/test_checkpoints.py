@@ -405,6 +405,7 @@ def test_metadata_are_read_as_they_were_written():
         ("frontend", front_end(image_size=10**9)),
         ("frontend", front_end(mel=MelConfig(hop_length=1))),
         ("history", [{"epoch": []}]),
+        ("history", [{"epoch": 1, "val_loss": 1.0}]),
         ("more", 1),
     ],
 )

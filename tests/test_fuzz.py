@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory
 
 KEPT = [("wav", 20261128, 905), ("caf", 20261128, 7255), ("caf", 77001, 1288)]
 KEPT += [("tfds-info", 77001, 9761), ("metadata-csv", 77001, 3984), ("run-calibration", 28, 4067)]
-KEPT += [("checkpoint-meta", 12, 1257)]
+KEPT += [("checkpoint-meta", 12, 1257), ("checkpoint-meta", 12, 3024)]
 """(reader, seed, index) of inputs that crashed, raised or hung."""
 
 

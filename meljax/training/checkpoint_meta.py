@@ -86,6 +86,8 @@ class SavedMeta:
             read = from_values(cls, saved["content"])
             if not _fits(read.meta.frontend, from_flat(read.meta.config)):
                 raise ValueError
+            for row in read.meta.history:
+                rank(row)  # KeyError if it lacks a score
             return read
         except (KeyError, ValueError, UserError):
             raise UserError("the metadata are damaged") from None
