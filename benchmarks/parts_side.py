@@ -89,7 +89,7 @@ class Parts(Side):
     def checkpoint(self, count: int) -> None:
         """Saves the state to disk; a step is a checkpoint."""
         checkpoints = Checkpoints(Path(self.folder.name) / "checkpoints")
-        meta = Meta({}, self.task.classes, self.task.frontend, {}, ())
+        meta = Meta({"data.image_size": self.size}, self.task.classes, self.task.frontend, {}, ())
         for _ in range(count):
             self.saved = getattr(self, "saved", 0) + 1
             state = self.state.replace(step=jax.numpy.int32(self.saved))

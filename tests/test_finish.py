@@ -10,6 +10,7 @@ from samples import history, make_info
 from test_scorer import device_set, make_dataset, make_model
 from test_step import NAMES, make_task
 
+from meljax.config import flat
 from meljax.evaluation.grad_cam import evidence
 from meljax.features.samples import to_float
 from meljax.runs.session import Session
@@ -30,7 +31,7 @@ def scored_run(tmp_path, saved_epoch, **keys):
     checkpoints = Checkpoints(tmp_path)
     saved = tuple(rows[:saved_epoch])
     state = state.replace(step=jnp.int32(saved_epoch))
-    checkpoints.save(state, Meta({}, NAMES, task.frontend, {}, saved))
+    checkpoints.save(state, Meta(flat(small_config(**keys)), NAMES, task.frontend, {}, saved))
     checkpoints.wait()
     session = Session(
         config=small_config(**keys),
