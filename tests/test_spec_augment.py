@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from meljax.config import MaskConfig
-from meljax.features.spec_augment import mask_image
+from meljax.features.spec_augment import fill_bands, random_bands
 
 pytestmark = pytest.mark.accelerator
 
 ONLY_TIME = MaskConfig(freq_count=0, time_width=0.25)
+
+
+def mask_image(key, image, config: MaskConfig):
+    return fill_bands(image, *random_bands(key, *image.shape[:2], config), config.fill)
 
 
 def bands(config: MaskConfig, size: int, draws: int) -> np.ndarray:

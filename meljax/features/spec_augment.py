@@ -16,21 +16,14 @@ class Bands(NamedTuple):
     width: Int[Array, "*batch count"]
 
 
-def mask_image(
-    key: Key[Array, ""], image: Float[Array, "height width channel"], config: MaskConfig
-) -> Float[Array, "height width channel"]:
-    """Returns `image` with random bands of rows and of columns set to `config.fill`.
+def random_bands(
+    key: Key[Array, ""], height: int, width: int, config: MaskConfig
+) -> tuple[Bands, Bands]:
+    """Returns random rows and columns to mask in an image of `height` × `width` pixels.
 
     As in SpecAugment (Park et al. 2019, https://arxiv.org/abs/1904.08779), without time warping.
     Maximum widths are shares of the axis, rounded down to whole rows or columns.
     """
-    return fill_bands(image, *random_bands(key, *image.shape[:2], config), config.fill)
-
-
-def random_bands(
-    key: Key[Array, ""], height: int, width: int, config: MaskConfig
-) -> tuple[Bands, Bands]:
-    """Returns the rows and the columns that `mask_image` sets."""
     freq_key, time_key = jax.random.split(key)
     rows = _random_bands(freq_key, height, config.freq_count, int(config.freq_width * height))
     columns = _random_bands(time_key, width, config.time_count, int(config.time_width * width))
@@ -48,7 +41,7 @@ def _random_bands(key: Key[Array, ""], size: int, count: int, max_width: int) ->
 def fill_bands(
     image: Float[Array, "height width channel"], rows: Bands, columns: Bands, fill: float
 ) -> Float[Array, "height width channel"]:
-    """Returns `image` with bands set to `fill`."""
+    """Returns `image` with the bands of rows and of columns set to `fill`."""
     height, width, _ = image.shape
     masked = _covered(rows, height)[:, None, None] | _covered(columns, width)[None, :, None]
     return jnp.where(masked, jnp.float32(fill), image)

@@ -96,8 +96,10 @@ class SavedMeta:
 def _fits(frontend: Frontend, config: Config) -> bool:
     """Returns whether a front end can be that of a run with these settings."""
     return (
-        (frontend.mel, frontend.image_size) == (config.mel, config.data.image_size)
-        and (frontend.crop, frontend.channels) in ((crop_of(config.data.crop), n) for n in (1, 3))
+        frontend.mel == config.mel
+        and frontend.image_size == config.data.image_size
+        and frontend.crop == crop_of(config.data.crop)
+        and frontend.channels in (1, 3)
         and 1 <= frontend.window <= MAX_LENGTH
         and 0 <= frontend.height <= MAX_LENGTH
     )
