@@ -1,6 +1,7 @@
 """Refuses a run that does not fit in memory, before it starts."""
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,7 @@ def _set_bytes(task: Task, dataset: Dataset) -> int:
     return itemsize * (sum(array.size for array in dataset.arrays) + 6 * window)
 
 
+@functools.cache
 def step_bytes(task: Task, batch: int) -> int:
     """Returns the bytes that a device needs at least to train on, or score, `batch` windows."""
     state = abstract_state(task)

@@ -67,11 +67,16 @@ def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformat
     the number of epochs, so a run can be extended as if it had been longer from the start.
     """
     steps = steps_per_epoch(items, config.batch_size)
-    rate = optax.exponential_decay(config.learning_rate, steps, config.lr_decay, staircase=True)
+    return _optimizer(config.learning_rate, steps, config.lr_decay, config.clip_norm)
+
+
+@functools.cache  # equal settings give the same object, so a process compiles equal steps once
+def _optimizer(
+    learning_rate: float, steps: int, lr_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    rate = optax.exponential_decay(learning_rate, steps, lr_decay, staircase=True)
     adam = optax.adam(rate, b1=0.9, b2=0.999, eps=1e-8)
-    if config.clip_norm == 0:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), adam) if clip_norm else adam
 
 
 def learning_rate(first: float, decay: float, epoch: int) -> float:
@@ -122,10 +127,10 @@ init_state = jax.jit(
 
 def abstract_state(task: Task) -> TrainState:
     """Returns the state's shapes, dtypes and shardings, for restoring a checkpoint."""
-    like = jax.eval_shape(functools.partial(first_state, task), jax.random.key(0))
-    return _replicated_shapes(like, task.mesh)
+    return _replicated_shapes(init_state.eval_shape(task, jax.random.key(0)), task.mesh)
 
 
+@functools.cache
 def abstract_weights(network: nn.Module, frontend: Frontend, mesh: Mesh) -> dict[str, Any]:
     """Returns `abstract_state` without the optimizer state, as `checkpoints.Weights`."""
     make = functools.partial(random_variables, network, frontend)
