@@ -185,7 +185,10 @@ def square_run(image_folder) -> Path:
 
 @pytest.fixture(scope="session")
 def muddle() -> Path:
-    """A folder with splits where each held-out recording occurs once in each class."""
+    """A folder with splits where each held-out recording occurs once in each class.
+
+    The samples are floats, so that they are float32 in memory; those of `recordings` are integers.
+    """
     return once("muddle", make_muddle)
 
 
@@ -198,7 +201,7 @@ def make_muddle(root: Path) -> None:
                 hertz = pitch * (1 + 0.01 * i) if split == "train" else 200 * (i + 1)
                 seed = 100 * c + i if split == "train" else 1000 * count + i
                 samples = tone(hertz, 0.2 + 0.01 * i, seed)
-                soundfile.write(folder / f"{i:02}.wav", samples, 8000)
+                soundfile.write(folder / f"{i:02}.wav", samples, 8000, subtype="FLOAT")
 
 
 @pytest.fixture(scope="session")

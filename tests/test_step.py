@@ -7,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 from conftest import small_config, some_devices, tone
+from environment import PLATFORM
+from small_network import SmallNetwork
 
 from meljax.config import MaskConfig
 from meljax.data.batches import PADDING, DeviceSet, epoch_order, make_device_set
@@ -31,7 +33,8 @@ CONFIG = small_config()
 def make_task(devices: int = 1, mask: MaskConfig = CONFIG.mask) -> Task:
     mesh = make_mesh(some_devices(devices))
     frontend = Frontend("audio", 1600, 0, 1, 0, CONFIG.mel)
-    network = build(CONFIG.model, CLASSES)
+    # A GPU runs the network of a real run.
+    network = build(CONFIG.model, CLASSES) if PLATFORM else SmallNetwork(CLASSES)
     return Task(network, frontend, mask, make_optimizer(CONFIG.train, 21), NAMES, mesh)
 
 
@@ -45,7 +48,7 @@ def make_data(task: Task, items: int = 21) -> DeviceSet:
 
 
 @functools.cache
-def run(task: Task, count: int, batch: int = 8, again: bool = False):
+def run(task: Task, count: int, batch: int, again: bool = False):
     """Takes `count` steps; returns the state and each step's loss."""
     data = make_data(task)
     place = replicated(task.mesh)
@@ -62,8 +65,9 @@ def run(task: Task, count: int, batch: int = 8, again: bool = False):
 
 
 def test_the_number_of_devices_has_no_effect():
-    one, losses = run(make_task(1), 5)
-    four, same = run(make_task(4), 5)
+    """Batches of 6 are padded to 8 on 4 devices."""
+    one, losses = run(make_task(1), 5, 6)
+    four, same = run(make_task(4), 5, 6)
     np.testing.assert_allclose(losses, same, atol=1e-5)
     for a, b in zip(
         jax.tree.leaves(one.batch_stats), jax.tree.leaves(four.batch_stats), strict=True
@@ -71,13 +75,8 @@ def test_the_number_of_devices_has_no_effect():
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_a_batch_size_that_the_devices_do_not_divide_has_no_effect():
-    # On 4 devices, batches of 6 are padded to 8.
-    np.testing.assert_allclose(run(make_task(1), 3, 6)[1], run(make_task(4), 3, 6)[1], atol=1e-5)
-
-
 def test_the_same_seed_gives_the_same_bits():
-    one, two = run(make_task(), 5)[0], run(make_task(), 5, again=True)[0]
+    one, two = run(make_task(), 5, 6)[0], run(make_task(), 5, 6, again=True)[0]
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_array_equal(a, b)
 
