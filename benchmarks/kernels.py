@@ -1,10 +1,11 @@
-"""Counts the kernels of a training step of ResNet-18, compiled for a GPU that need not be there.
+"""Counts the kernels of a training step of ResNet-18, compiled for a real or a described GPU.
 
     python benchmarks/kernels.py [--target FILE] [--batch 12] [--size 224] [--compute bfloat16]
 
-`--target` is a description of a GPU (XLA's `GpuTargetConfigProto` as text; XLA has them for common
-GPUs in `xla/backends/gpu/target_config/specs`). Then `jax[cuda12]` must be installed, but neither a
-GPU nor a driver. Without it, the program is compiled for the GPU of this machine.
+Without `--target`, the program is compiled for the GPU of this machine. With it, neither a GPU nor
+a driver is needed, only `pip install 'jax[cuda12]'`. FILE describes a GPU: it is XLA's
+`GpuTargetConfigProto` as text. XLA's repository has files for common GPUs in
+`xla/backends/gpu/target_config/specs`. Autotuning needs the GPU and is then off.
 """
 
 import argparse
@@ -34,7 +35,7 @@ INSTRUCTION = re.compile(r" = (?:\([^=]*?\)|\S+) ([\w\-]+)\(")
 
 
 def compiled(batch: int, size: int, compute: str, device: jax.Device) -> str:
-    """Returns the compiled program of many steps, as text of HLO."""
+    """Returns the compiled program of many steps, as HLO text."""
     mesh, items = make_mesh([device]), set_size(batch, accelerator=True)
     frontend = Frontend("image", size, size, 1, size, MelConfig())
     optimizer = make_optimizer(TrainConfig(batch_size=batch), items)
@@ -76,7 +77,7 @@ def kernels(program: str) -> Counter[str]:
 
 
 def kind(operation: str, line: str) -> str:
-    """Returns a name for kernels like that of an instruction."""
+    """Returns the kind of an instruction's kernel."""
     if operation == "custom-call":
         return re.search(r'custom_call_target="([^"]+)"', line)[1]
     if operation != "fusion":
@@ -86,17 +87,21 @@ def kind(operation: str, line: str) -> str:
 
 
 def main() -> int:
-    """Prints a table."""
+    """Prints the number of kernels of each kind."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", type=Path, help="description of a GPU")
+    parser.add_argument("--target", type=Path, metavar="FILE", help="description of a GPU")
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--compute", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--hlo", type=Path, metavar="FILE", help="write the program there")
+    parser.add_argument(
+        "--hlo", type=Path, metavar="FILE", help="write the compiled program to FILE"
+    )
     arguments = parser.parse_args()
-    device = jax.devices()[0] if not arguments.target else described(arguments.target)
+    device = described(arguments.target) if arguments.target else jax.devices()[0]
+    if not arguments.target and device.platform != "gpu":
+        raise SystemExit("no GPU here; give --target FILE, see --help")
     program = compiled(arguments.batch, arguments.size, arguments.compute, device)
     if arguments.hlo:
         arguments.hlo.write_text(program)
@@ -108,7 +113,7 @@ def main() -> int:
 
 
 def described(target: Path) -> jax.Device:
-    """Returns a device that programs can be compiled for."""
+    """Returns the described device, for which programs can be compiled but not run."""
     jax.config.update("jax_platforms", "cpu")
     # Tuning needs the GPU.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune_level=0"

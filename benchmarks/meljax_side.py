@@ -1,6 +1,6 @@
 """The training step and forward pass of meljax, one side of `scripts/bench.py`.
 
-It imports only what is timed, so it needs no other packages than jax, flax, optax and numpy.
+It imports only what is timed, so it needs only jax, flax, optax, numpy and psutil.
 """
 
 import functools
@@ -117,7 +117,10 @@ class Side:
         jax.block_until_ready(gradient)
 
     def optimizer(self, count: int) -> None:
-        """Takes steps of Adam."""
+        """Takes steps of Adam on separate arrays, as a run does on a CPU.
+
+        On accelerators a run updates one vector; see `training.flat`.
+        """
         for _ in range(count):
             self.state = _update(self.task.optimizer, self.state)
         jax.block_until_ready(self.state)

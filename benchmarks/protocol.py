@@ -25,9 +25,9 @@ def serve(
 ) -> None:
     """Answers requests until stdin ends.
 
-    The request `{"prepare": {...}}` makes something to time and takes the first step, which
-    compiles. `{"run": steps}` takes at least so many steps. An answer has the seconds and steps
-    taken, and the peak memory.
+    The request `{"prepare": {...}}` makes something to time and takes at least one step, which
+    compiles. `{"run": steps}` takes at least that many steps. An answer has the seconds, the number
+    of steps taken and the peak memory.
 
     Args:
       prepare: returns a function of a number of steps, which takes them, waits for the end and

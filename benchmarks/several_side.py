@@ -30,7 +30,10 @@ class Several(Side):
         self.masks_key = jnp.stack([key(seed, Stream.AUGMENT) for seed in seeds])
 
     def train(self, count: int) -> int:
-        """Takes steps of all trainings, one by one or by whole epochs; returns their number."""
+        """Takes steps of all trainings, one by one or by whole epochs.
+
+        Returns the number of steps of each.
+        """
         whole = devices.steps_in_one_program()
         at_once = self.order.shape[1] if whole else 1
         times = -(-count // at_once)

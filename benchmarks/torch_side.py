@@ -1,9 +1,9 @@
 """A plain PyTorch trainer of ResNet-18, the other side of `scripts/bench.py`.
 
-It does the work of a meljax step as an experienced PyTorch user would write it: the data set is
-decoded, uint8 and on the device; channels last; masks for the whole batch at once; loss and
-confusion matrix summed on the device, which never waits for the host. Gray images are repeated to
-three channels, as the ImageNet weights need them.
+It does the work of a meljax step, except the check for infinite and NaN values, as an experienced
+PyTorch user would write it: the data set is decoded, uint8 and on the device; channels last; masks
+for the whole batch at once; loss and confusion matrix summed on the device, which never waits for
+the host. Gray images are repeated to three channels, as the ImageNet weights need them.
 """
 
 import sys

@@ -2,12 +2,14 @@
 
     python scripts/bench.py [--settings 12x224,64x128] [--json FILE]
 
-Each side runs in its own process. The sides take turns, so a machine that slows down slows both;
-other programs may slow one side more than the other, see benchmarks/README.md. A repeat is some
-steps of each side. Ratios are medians over pairs of repeats; above 1 meljax is faster. They compare
-with the fastest side of PyTorch. A row takes about a minute at most. Without torch
-(`pip install 'meljax[bench]'`) only meljax is timed. Timing meljax needs only jax, flax, optax and
-numpy, except with --parts.
+The command prints four rows on a CPU and six on an accelerator. Each side runs in its own process.
+The sides take turns, so a machine that slows down slows both; other programs may slow one side more
+than the other, see benchmarks/README.md. A repeat is some steps of each side. Ratios are medians
+over pairs of repeats; above 1 meljax is faster. They compare with the fastest side of PyTorch.
+After a minute, a row starts no further repeat once it has three; compiling is not limited.
+
+Runs on Linux. Without torch (`pip install '.[bench]'`) only meljax is timed. Timing meljax needs
+only jax, flax, optax, numpy and psutil, except with --parts.
 """
 
 import argparse
@@ -30,9 +32,9 @@ from typing import Any, NamedTuple
 
 SIDES = Path(__file__).parent.parent / "benchmarks"
 SECONDS = 3.0
-"""Duration of one repeat, approximately and at most."""
+"""Approximate maximum duration of the steps of one side in one repeat."""
 ROW_SECONDS = 60
-"""After this time, no repeat begins once `FEWEST` were timed."""
+"""After this time, a row starts no further repeat once it has `FEWEST`."""
 FEWEST = 3
 REPEATS = 9
 TORCH = {
@@ -63,7 +65,7 @@ class SideFailedError(Exception):
 
 
 class Side:
-    """A process that takes one side's steps: 'meljax', 'parts' or a mode of PyTorch."""
+    """A process that takes and times steps: 'meljax', 'parts', 'several' or a name in `TORCH`."""
 
     def __init__(self, name: str):
         self.mode = name
@@ -140,7 +142,11 @@ def compare(setting: dict[str, Any], names: Sequence[str], repeats: int) -> dict
             return {**setting, "sides": measure(sides, setting, repeats)}
         except SideFailedError as failure:
             failed = str(failure)
-    print(f"{setting}: {failed} failed", file=sys.stderr)
+    print(
+        f"{setting['what']} {setting_name(setting)}: {failed} failed and is left out; "
+        "its error is printed above",
+        file=sys.stderr,
+    )
     return compare(setting, [name for name in names if name != failed], repeats)
 
 
@@ -151,7 +157,7 @@ def best(row: dict) -> str:
 
 
 def comparable(row: dict) -> bool:
-    """Returns whether both sides were timed."""
+    """Returns whether meljax and at least one PyTorch side were timed."""
     return "meljax" in row["sides"] and len(row["sides"]) > 1
 
 
@@ -217,7 +223,7 @@ PARTS = {
     "checkpoint": ("parts", "checkpoint"),
     "start": ("parts", "start"),
 }
-"""Side and unit of a step, by part of a run."""
+"""The side that times each part of a run, and what one of its steps processes."""
 
 
 def parts(setting: dict[str, Any], repeats: int) -> dict[str, dict[str, Any]]:
@@ -235,14 +241,22 @@ def parts(setting: dict[str, Any], repeats: int) -> dict[str, dict[str, Any]]:
 
 
 def at_once(setting: dict[str, Any], numbers: Sequence[int]) -> dict[str, dict[int, float]]:
-    """Returns images/s in all of trainings on one device, as processes and as one `vmap`."""
+    """Returns images/s of several trainings on one device together.
+
+    They run as separate processes and in one program by `vmap`; the keys are these two ways and the
+    `numbers` of trainings.
+    """
     found: dict[str, dict[int, float]] = {"processes": {}, "vmap": {}}
     for way, number in itertools.product(found, numbers):
         processes, runs = (number, 1) if way == "processes" else (1, number)
         try:
             rate = rate_of_all(setting | {"mode": str(runs)}, processes)
         except SideFailedError:
-            print(f"{setting}: {number} {way} failed", file=sys.stderr)
+            print(
+                f"{setting_name(setting)}: {number} at once, {way}: failed and is left out; "
+                "its error is printed above",
+                file=sys.stderr,
+            )
             continue
         found[way][number] = rate
         print(f"{setting_name(setting)}: {number} at once, {way}: {rate:,.1f} images/s", flush=True)
@@ -250,7 +264,10 @@ def at_once(setting: dict[str, Any], numbers: Sequence[int]) -> dict[str, dict[i
 
 
 def rate_of_all(setting: dict[str, Any], processes: int) -> float:
-    """Returns images/s of processes that train at the same time, each as long as the others."""
+    """Returns the images/s of all processes together.
+
+    They train at the same time and take the same number of steps.
+    """
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(contextlib.closing(Side("several"))) for _ in range(processes)]
         for side in sides:
@@ -277,24 +294,28 @@ def parse_settings(text: str) -> list[tuple[int, int]]:
     """Returns batch and image size of settings like '12x224,64x128'."""
     found = re.findall(r"(?:^|,)([1-9]\d*)x([1-9]\d*)(?=,|$)", text)
     if len(found) != text.count(",") + 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not like 12x224,64x128")
+        raise argparse.ArgumentTypeError(
+            f"expected batch and image sizes like 12x224,64x128, not {text!r}"
+        )
     return [(int(batch), int(size)) for batch, size in found]
 
 
 def parse_number(text: str) -> int:
     """Returns a number, 1 or more."""
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, not {text!r}")
     return int(text)
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Returns a parser of some of `names`, with commas between them."""
+    """Returns a parser of one or more of `names`, separated by commas."""
 
     def parse(text: str) -> list[str]:
         found = text.split(",")
         if set(found) - set(names):
-            raise argparse.ArgumentTypeError(f"{text!r} is not some of {','.join(names)}")
+            raise argparse.ArgumentTypeError(
+                f"expected one or more of {','.join(names)}, not {text!r}"
+            )
         return found
 
     return parse
@@ -306,25 +327,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all numbers as JSON")
-    parser.add_argument("--parts", action="store_true", help="time the parts of a run too")
+    parser.add_argument("--parts", action="store_true", help="also time the parts of a run")
     parser.add_argument(
         "--at-once",
         type=lambda text: [parse_number(each) for each in text.split(",")],
         default=[],
         metavar="1,2,4",
-        help="time so many trainings on one device at once too",
+        help="also time these numbers of trainings at once on one device",
     )
     parser.add_argument(
         "--settings", type=parse_settings, help="batch and image sizes, like 12x224,64x128"
     )
     parser.add_argument(
-        "--compute", type=one_of(("float32", "bfloat16")), help="float32,bfloat16 or one of them"
+        "--compute", type=one_of(("float32", "bfloat16")), help="one or both of float32,bfloat16"
     )
     sides = "; ".join(f"{name}: {what}" for name, what in TORCH.items())
     parser.add_argument(
-        "--sides", type=one_of(("meljax", *TORCH)), help=f"of meljax and PyTorch's ({sides})"
+        "--sides",
+        type=one_of(("meljax", *TORCH)),
+        help=f"one or more of meljax,{','.join(TORCH)} ({sides})",
     )
-    parser.add_argument("--repeats", type=parse_number, default=REPEATS, help="default: 9")
+    parser.add_argument(
+        "--repeats",
+        type=parse_number,
+        default=REPEATS,
+        help=f"timed repeats of a row (default: {REPEATS})",
+    )
     arguments = parser.parse_args(argv)
     try:
         write(arguments.json, {})
@@ -387,7 +415,7 @@ def describe_machine() -> dict[str, Any]:
 
 def processor() -> str:
     """Returns the name of the CPU."""
-    with contextlib.suppress(OSError):  # not on macOS and Windows
+    with contextlib.suppress(OSError):  # without /proc, or on ARM, the name is less precise
         found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
         if found:
             return found[1]

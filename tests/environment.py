@@ -16,7 +16,7 @@ def _platform() -> str:
 PLATFORM = os.environ["MELJAX_TEST_PLATFORM"] = _platform()
 if PLATFORM:
     os.environ["JAX_PLATFORMS"] = PLATFORM if PLATFORM == "cpu" else f"{PLATFORM},cpu"
-    # Tolerances are those of float32.
+    # GPUs use TF32 for float32 products by default, which exceeds the tests' tolerances.
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 else:
     # Four devices are emulated for the tests of several devices. Programs are optimized less than
@@ -25,7 +25,7 @@ else:
         "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests are offline: downloads come from this machine.
+# Tests are offline: this proxy does not exist, so a real download fails.
 os.environ["https_proxy"] = "http://127.0.0.1:9"
 # Workers and their child processes share compiled programs.
 os.environ.setdefault("XDG_CACHE_HOME_OF_TESTS", tempfile.mkdtemp(prefix="meljax-tests-"))

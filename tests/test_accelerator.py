@@ -35,7 +35,7 @@ def moved(state: TrainState, task: Task, folder: Path) -> TrainState:
         return checkpoints.restore_latest(abstract_state(task))[0]
 
 
-def test_a_checkpoint_goes_from_an_accelerator_to_the_cpu_and_back(tmp_path):
+def test_a_checkpoint_of_an_accelerator_is_restored_on_the_cpu_and_back(tmp_path):
     task = make_task()
     cpu = task._replace(mesh=make_mesh(jax.devices("cpu")[-1:]))
     state, *rest = begin(task)
@@ -66,13 +66,13 @@ print(json.dumps(jax.devices()[0].memory_stats()))
 """
 
 
-def test_memory_is_not_taken_whole():
+def test_memory_is_not_preallocated():
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, check=True
     )
     stats = json.loads(done.stdout)
     if stats is None:
-        pytest.skip("a CPU has no memory of its own")
+        pytest.skip("a CPU has no statistics of its memory")
     assert stats.get("pool_bytes", 0) < stats["bytes_limit"] / 10
 
 

@@ -51,20 +51,23 @@ class Metrics:
         self,
         logits: Float[Array, "batch classes"],
         labels: Int[Array, " batch"],
-        mask: Float[Array, " batch"],
+        weight: Float[Array, " batch"],
     ) -> "Metrics":
-        """Returns the metrics after another batch; items whose `mask` is 0 do not count."""
+        """Returns the metrics after another batch.
+
+        `weight` is 1 for items that count and 0 for the others, such as padding.
+        """
         losses = cross_entropy(logits, labels)
-        counted = mask.astype(jnp.int32)
+        counted = weight.astype(jnp.int32)
         return self.replace(
-            loss_sum=self.loss_sum + jnp.where(mask == 0, 0, losses).sum(),
-            count=self.count + mask.sum(),
+            loss_sum=self.loss_sum + jnp.where(weight == 0, 0, losses).sum(),
+            count=self.count + weight.sum(),
             confusion=self.confusion.at[labels, logits.argmax(-1)].add(counted),
         )
 
     @property
     def loss(self) -> Float[Array, ""] | np.floating:
-        """The mean loss, in nats."""
+        """The mean loss in nats; NaN without items."""
         return self.loss_sum / self.count
 
 
@@ -79,8 +82,8 @@ def fetch(*measured: Metrics) -> list[Metrics]:
 
 
 @jax.jit
-def _packed(leaves: list[Array]) -> Int[Array, " bits"]:
-    """Returns the bits of 32-bit arrays, one array after the other."""
+def _packed(leaves: list[Array]) -> Int[Array, " values"]:
+    """Returns all values of 32-bit arrays, one array after the other, with their bits as int32."""
     as_bits = [jax.lax.bitcast_convert_type(leaf, jnp.int32).reshape(-1) for leaf in leaves]
     return jnp.concatenate(as_bits)
 
@@ -93,7 +96,10 @@ def cross_entropy(
 
 
 def accuracy(confusion: Int[np.ndarray, "classes classes"], unscored: Sequence[int] = ()) -> float:
-    """Returns the share of items on the diagonal, leaving out items of the classes `unscored`."""
+    """Returns the share of items on the diagonal; items of the classes `unscored` do not count.
+
+    It is NaN without items.
+    """
     counted = without(confusion, unscored)
     return float(np.trace(counted) / counted.sum())
 
@@ -162,5 +168,8 @@ def top_accuracy(
 
 
 def rank(row: Row) -> tuple[float, float, int]:
-    """Returns the sort key of epochs: validation accuracy, then lower loss, then earlier epoch."""
+    """Returns the sort key of an epoch; the best epoch has the largest.
+
+    Higher validation accuracy is better, then lower validation loss, then the earlier epoch.
+    """
     return row["val_accuracy"], -row["val_loss"], -row["epoch"]

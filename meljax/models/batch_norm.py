@@ -19,8 +19,8 @@ class BatchNorm(nn.Module):
     They are float32, or float64 if the weights are.
 
     A single value per channel (a batch of one with maps of one pixel) has no variance: PyTorch
-    raises an error, this layer leaves the running statistics unchanged. A batch of nothing but
-    padding is not supported.
+    raises an error, this layer leaves the running statistics unchanged. A batch of padding only
+    gives NaN.
     """
 
     momentum: float = 0.9
@@ -28,7 +28,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Maps, weight: Weight, train: bool) -> Maps:
-        """Normalizes `x`; padding, where `weight` is 0, does not change the statistics."""
+        """Returns `x` normalized by its own statistics in training, else by the running ones.
+
+        Items whose `weight` is 0 (padding) do not count in the statistics.
+        """
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -63,8 +66,8 @@ def _normalize(
 ) -> tuple[Maps, Moments]:
     """Returns `x` normalized by its own moments, and the moments, which carry no gradient.
 
-    The gradient is explicit (Ioffe & Szegedy 2015, section 3): the one that JAX derives reads the
-    maps more often and takes twice as long on a CPU.
+    The gradient is explicit (Ioffe & Szegedy 2015, section 3), because the one that JAX derives
+    reads the maps more often.
     """
     return _forward(x, weight, scale, bias, epsilon)[0]
 
@@ -99,8 +102,8 @@ _normalize.defvjp(_forward, _backward)
 def _moments(x: Maps, weight: Weight) -> Moments:
     """Returns the moments of the items of weight 1, in one pass.
 
-    Each channel is first shifted by one of its values, which is near the mean, so that the
-    difference of squares loses no precision.
+    The variance is the mean square minus the squared mean, which is imprecise if the mean is large.
+    So one value of each channel, which is near its mean, is subtracted first.
     """
     precise = jnp.promote_types(x.dtype, jnp.float32)
     shift = jax.lax.stop_gradient(x[0, 0, 0]).astype(precise)
@@ -115,7 +118,8 @@ def _moments(x: Maps, weight: Weight) -> Moments:
 def channel_sums(one: Maps, two: Maps) -> tuple[Channel, Channel]:
     """Returns the sums of each channel of two arrays.
 
-    They are taken in two steps: first over parts of each image, then over parts and images.
+    They are computed in two stages: first within parts of each image, then over all parts and
+    images.
     """
     return jax.lax.platform_dependent(one, two, cpu=_sums_on_cpu, default=_sums_on_gpu)
 
@@ -125,7 +129,7 @@ def _sums_on_cpu(one: Maps, two: Maps) -> tuple[Channel, Channel]:
 
     With the options of `util.devices`, XLA:CPU writes the input of every sum over more than 32
     values to memory. A first sum over up to 16 pixels of each image fuses with the computation of
-    the input and takes a tenth of the time, or more if no number in 2…16 divides the pixel count.
+    the input instead. It helps less if no number in 2…16 divides the pixel count.
     """
     pixels = one.shape[1] * one.shape[2]
     few = max(n for n in range(1, 17) if pixels % n == 0)
@@ -134,10 +138,10 @@ def _sums_on_cpu(one: Maps, two: Maps) -> tuple[Channel, Channel]:
 
 
 def _sums_on_gpu(one: Maps, two: Maps) -> tuple[Channel, Channel]:
-    """Returns `channel_sums` in two kernels.
+    """Returns `channel_sums`, in two kernels on a GPU. The first one also computes both arrays.
 
-    The first one also computes both arrays. At least 48 values are summed for each result, and
-    the batch has up to 256 parts, so that all processors are busy.
+    Each image is divided into parts of at least 48 pixels, with at most 256 parts in the batch, to
+    occupy all multiprocessors. Smaller images and larger batches have one part per image.
     """
     batch, pixels = one.shape[0], one.shape[1] * one.shape[2]
     most = min(256 // batch, pixels // 48)

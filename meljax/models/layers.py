@@ -20,6 +20,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Statistics of ImageNet's RGB values in 0…1, with which torchvision's weights were trained."""
 MEAN_GRAY = 0.45
+"""Subtracted from gray images; about the mean of `IMAGENET_MEAN`."""
 
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Uniform in ±1/√fan_in: the default of `torch.nn.Conv2d` and `Linear`."""
@@ -80,7 +81,7 @@ def exposed(network: nn.Module, x: Maps, name: str) -> Maps:
     Must be called in `network.__call__`. The maps are stored in the collection 'intermediates'. If
     the collection 'perturbations' is given, it is added to them: its gradient is that of the maps.
     """
-    if network.is_initializing():  # the variables shall hold the weights only
+    if network.is_initializing():  # initial variables are only the weights
         return x
     network.sow("intermediates", name, x)
     return network.perturb(name, x)
@@ -100,12 +101,14 @@ class Stem(nn.Module):
     """Normalizes with ImageNet's statistics, then applies a 7 × 7 convolution of stride 2.
 
     The kernel always has three input channels. For gray images, it is folded with the normalization
-    into a kernel for one channel, which costs a third. With kernel W, image x, image of ones 1, and
-    * the convolution padded with zeros,
+    into a kernel for one channel. With kernel W, image x, image of ones 1, and * the convolution
+    padded with zeros,
 
         Σ_c W_c * ((x - mean_c) / std_c) = (Σ_c W_c / std_c) * x - (Σ_c W_c mean_c / std_c) * 1
 
     The last term is not constant near the border, because the padding follows the normalization.
+    On a CPU this takes a third of the multiplications; on accelerators two thirds, because the ones
+    are a second channel there.
     """
 
     channels: int
@@ -146,7 +149,10 @@ def _two_convolutions(
 def _one_convolution(
     dtype: str, images: Maps, kernel: GrayKernel, ones_kernel: GrayKernel
 ) -> Float[Array, "batch rows2 columns2 features"]:
-    """Returns the same, with ones as a second channel, which takes fewer kernels on a GPU."""
+    """Returns the same as `_two_convolutions`, with ones as a second channel.
+
+    One convolution needs fewer GPU kernels than two.
+    """
     both = jnp.concatenate([images, jnp.ones_like(images)], 3)
     kernels = jnp.concatenate([kernel, ones_kernel], 2)
     return conv_7x7_stride_2(both.astype(dtype), kernels.astype(dtype))
@@ -180,8 +186,8 @@ class FewChannelConv(nn.Module):
     """A 3 × 3 convolution of one or three channels, without bias, padded by 1.
 
     The parameter is that of `nn.Conv`. XLA:CPU computes a convolution as a matrix product, which is
-    slow for 9 or 27 products per value. A sum of shifted images, each times one weight, fuses with
-    the next operation and takes a quarter of the time.
+    slow for 9 or 27 products per value. A sum of shifted images, each times one weight, is faster
+    and fuses with the next operation.
     """
 
     features: int

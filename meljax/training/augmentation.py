@@ -17,9 +17,13 @@ Images = Float[Array, "batch rows columns channel"]
 
 
 class Draws(NamedTuple):
-    """What is random in the images of a batch.
+    """Random numbers for the images of a batch.
 
-    `start` is that of each window, int32 [batch]; `rows` and `columns` are the masked ones.
+    Attributes:
+      start: start of each window in its item, in samples or columns, int32 [batch]; not positive
+        if the item is shorter than the window.
+      rows: bands of rows to mask, int32 [batch, count].
+      columns: bands of columns to mask, int32 [batch, count].
     """
 
     start: Int[Array, " batch"]
@@ -44,7 +48,10 @@ def draw(task: Task, length: Int[Array, " batch"], key: Key[Array, ""]) -> Draws
 def augment(
     task: Task, data: DeviceSet, index: Int[Array, " batch"], draws: Draws
 ) -> tuple[Images, Images]:
-    """Returns images of windows of the items `index`, before and after masking."""
+    """Returns images of windows of the items `index`, before and after masking.
+
+    `index` must not contain `PADDING`.
+    """
     clean = to_images(task.frontend, data.windows(index, draws.start, task.frontend.window))
     fill = functools.partial(fill_bands, fill=task.mask.fill)
     return clean, jax.vmap(fill)(clean, draws.rows, draws.columns)
@@ -53,5 +60,8 @@ def augment(
 def train_images(
     task: Task, data: DeviceSet, index: Int[Array, " batch"], key: Key[Array, ""]
 ) -> tuple[Images, Images]:
-    """Returns images of random windows of the items `index`, before and after masking."""
+    """Returns images of random windows of the items `index`, before and after masking.
+
+    `index` must not contain `PADDING`.
+    """
     return augment(task, data, index, draw(task, data.length[index], key))

@@ -27,7 +27,7 @@ SPARE_BYTES = 2**20
 """Maximum space in bytes that a checkpoint takes besides its arrays."""
 
 Weights = dict[str, Any]
-"""A state without its optimizer: 'step', 'params' and 'batch_stats'."""
+"""The part of a state that a model is restored from: 'step', 'params' and 'batch_stats'."""
 
 State = TypeVar("State", TrainState, Weights)
 

@@ -1,7 +1,8 @@
 """The state of training as a few long vectors, for accelerators.
 
-The step of a small batch on a GPU takes the time of its kernel launches. With vectors, Adam and the
-check for infinite and NaN values take a few kernels, not a few for each of the network's arrays.
+With small batches on a GPU, much of a step is spent in many kernels of a few microseconds each.
+With vectors, Adam and the check for infinite and NaN values take a few kernels in all, not a few
+for each parameter array.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,10 @@ class Form(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The forms of parameters and of running statistics; by default both stay trees."""
+    """The forms of the parameters and of the running statistics; by default both stay trees.
+
+    Adam's moments have the form of the parameters.
+    """
 
     params: Form = Form()
     batch_stats: Form = Form()
@@ -39,31 +43,39 @@ def flat_layout(like: TrainState) -> Layout:
 
 def _flat(like: PyTree) -> Form:
     leaves, structure = jax.tree.flatten(like)
-    shapes = [_channels_first(leaf).shape for leaf in leaves]
+    shapes = [_output_channels_first(leaf).shape for leaf in leaves]
     ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
     def join(tree: PyTree) -> Float[Array, " values"]:
-        parts = [_channels_first(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)]
+        parts = [_output_channels_first(leaf).reshape(-1) for leaf in jax.tree.leaves(tree)]
         return jnp.concatenate(parts)
 
     def split(vector: Float[Array, " values"]) -> PyTree:
         parts = zip(jnp.split(vector, ends), shapes, strict=True)
-        return jax.tree.unflatten(structure, [_channels_last(part.reshape(s)) for part, s in parts])
+        leaves = [_output_channels_last(part.reshape(shape)) for part, shape in parts]
+        return jax.tree.unflatten(structure, leaves)
 
     return Form(join, split)
 
 
-def _channels_first(leaf: Array) -> Array:
-    """Returns a convolution's kernel with output channels first, as cuDNN reads and writes it."""
+def _output_channels_first(leaf: Array) -> Array:
+    """Returns convolution weights with the last axis first, as cuDNN reads and writes them.
+
+    Arrays that are not four-dimensional are returned unchanged.
+    """
     return jnp.moveaxis(leaf, -1, 0) if leaf.ndim == 4 else leaf
 
 
-def _channels_last(leaf: Array) -> Array:
+def _output_channels_last(leaf: Array) -> Array:
+    """Reverses `_output_channels_first`."""
     return jnp.moveaxis(leaf, 0, -1) if leaf.ndim == 4 else leaf
 
 
 def join_state(state: TrainState, layout: Layout) -> TrainState:
-    """Returns a state of trees in the forms of `layout`."""
+    """Returns a state whose parameters, moments and statistics have the forms of `layout`.
+
+    In `state` they are trees.
+    """
     return state.replace(
         params=layout.params.join(state.params),
         batch_stats=layout.batch_stats.join(state.batch_stats),
@@ -72,7 +84,7 @@ def join_state(state: TrainState, layout: Layout) -> TrainState:
 
 
 def split_state(state: TrainState, layout: Layout, like: TrainState) -> TrainState:
-    """Returns a state in the forms of `layout` as trees; `like` has the same trees."""
+    """Reverses `join_state`; `like` is any state of trees of the same structure."""
     return state.replace(
         params=layout.params.split(state.params),
         batch_stats=layout.batch_stats.split(state.batch_stats),

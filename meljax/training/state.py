@@ -61,10 +61,11 @@ class TrainState:
 
 
 def make_optimizer(config: TrainConfig, items: int) -> optax.GradientTransformation:
-    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults, after gradient clipping.
+    """Returns Adam (Kingma & Ba 2015) with PyTorch's defaults.
 
-    `lr_decay` multiplies the learning rate after each epoch of `items`. The rate does not depend on
-    the number of epochs, so a run can be extended as if it had been longer from the start.
+    Gradients are clipped first if `clip_norm` is not 0. `lr_decay` multiplies the learning rate
+    after each epoch of `items`; skipped steps do not count. The rate does not depend on the number
+    of epochs, so a run can be extended as if it had been longer from the start.
     """
     steps = steps_per_epoch(items, config.batch_size)
     return _optimizer(config.learning_rate, steps, config.lr_decay, config.clip_norm)
@@ -80,7 +81,7 @@ def _optimizer(
 
 
 def learning_rate(first: float, decay: float, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 1, as `make_optimizer` sets it."""
+    """Returns the rate of `make_optimizer` in an epoch, counted from 1, if no step was skipped."""
     return first * decay ** (epoch - 1)
 
 
@@ -132,7 +133,10 @@ def abstract_state(task: Task) -> TrainState:
 
 @functools.cache
 def abstract_weights(network: nn.Module, frontend: Frontend, mesh: Mesh) -> dict[str, Any]:
-    """Returns `abstract_state` without the optimizer state, as `checkpoints.Weights`."""
+    """Returns shapes, dtypes and shardings of step, parameters and running statistics.
+
+    They serve to restore `checkpoints.Weights`.
+    """
     make = functools.partial(random_variables, network, frontend)
     step = jax.ShapeDtypeStruct((), jnp.int32)
     like = {"step": step, **jax.eval_shape(make, jax.random.key(0))}

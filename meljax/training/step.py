@@ -26,12 +26,13 @@ def _step(
     draws: Draws,
     layout: Layout = TREES,
 ) -> TrainState:
-    """Takes one step.
+    """Returns the state after one step.
 
-    If the loss, a gradient, its square (which Adam needs) or a running statistic is infinite or
-    NaN, the state stays as it is, and `metrics.first_bad_step` becomes the step. With
-    `task.skip_bad` the step is skipped instead, unless it is the third in a row. If all these are
-    finite, so are the new weights: Adam changes a weight by a few learning rates at most.
+    The step is bad if the loss, a gradient, its square (which Adam needs) or a running statistic is
+    infinite or NaN. A bad step changes only `metrics.first_bad_step`, which becomes `step`. With
+    `task.skip_bad` it is skipped instead, unless it is the third in a row: only `step`, `skips` and
+    `metrics.skipped` change, each by 1. If all values are finite, so are the new weights: Adam
+    changes a weight by a few learning rates at most.
 
     Args:
       task: the fixed parts of the run.
@@ -41,9 +42,6 @@ def _step(
       index: items of the batch; `PADDING` marks empty slots.
       draws: random numbers for the items.
       layout: the forms of parameters and statistics.
-
-    Returns:
-      The state after the step.
     """
     index = jax.lax.with_sharding_constraint(index, split_batch(task.mesh))
     weight = (index != PADDING).astype(jnp.float32)
@@ -98,7 +96,7 @@ def train_step(
     order: Int[Array, "steps batch"],
     key: Key[Array, ""],
 ) -> TrainState:
-    """Takes one step on the next row of `order`; see `_step`. The state is donated.
+    """Returns the state after one step on a row of `order`; see `_step`. `state` is donated.
 
     Args:
       task: the fixed parts of the run.
@@ -120,16 +118,21 @@ def train_steps(
     key: Key[Array, ""],
     end: Int[Array, ""],
 ) -> TrainState:
-    """Takes steps of an epoch in one program until `state.step` is `end`; see `train_step`.
+    """Takes the steps from `state.step` to `end` in one program. `state` is donated.
 
-    Accelerators then never wait for the host. A step that must stop the run ends the program. The
-    result does not depend on how an epoch is divided into programs. XLA:CPU runs steps inside such
-    a loop many times slower than one by one.
+    The device then does not wait for the host between steps. A step that must stop the run ends the
+    program. The result does not depend on how an epoch is divided into programs. XLA:CPU runs steps
+    in such a loop about ten times slower than one by one (jax issue 12868).
+
+    Args:
+      task, state, data, order, key: as in `train_step`.
+      end: number of the step before which the program ends. It must not be after the last step of
+        the epoch of `state.step`, which is not checked.
     """
     layout = flat_layout(state)
     first = state.step - state.step % len(order)
     steps = first + jnp.arange(len(order))
-    # Drawn before the loop, the random numbers of all steps take no kernels of their own.
+    # Drawing the random numbers of all steps before the loop keeps their kernels out of each step.
     drawn = jax.vmap(lambda row, step: _draw(task, data, row, key, step))(order, steps)
 
     def unfinished(state: TrainState) -> Bool[Array, ""]:

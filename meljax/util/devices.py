@@ -24,9 +24,10 @@ _BACKEND, _BACKEND_CORE = 1_800_000_000, 250_000_000
 
 
 def set_up() -> None:
-    """Configures JAX for a command, before its backend starts. Environment variables win.
+    """Configures JAX for a command; must be called before its backend starts.
 
     Compiled programs are cached. GPU memory is allocated as needed, not 75 % in advance.
+    Environment variables take precedence.
 
     Raises:
       UserError: the backend cannot start within the limit of the address space.
@@ -114,9 +115,9 @@ def cores() -> int:
 def scoring_batch(devices: int) -> int:
     """Returns the batch size for scoring windows, a multiple of `devices`.
 
-    Training, evaluation and prediction use the same size. On a CPU it is one window per device:
-    Eigen's rounding of the last bit depends on an item's position in the batch, and a file must get
-    the same bits whatever else is scored with it.
+    Validation, `evaluate` and `predict` use the same size. On a CPU it is one window per device,
+    because Eigen's rounding depends on an item's position in the batch, and a file must get the
+    same bits whatever else is scored with it.
     """
     return devices if jax.default_backend() == "cpu" else -(-64 // devices) * devices
 
