@@ -6,6 +6,7 @@
 import environment  # isort: skip - variables that are set before JAX is imported
 
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(config, items):
         chosen = [item for item in items if item.get_closest_marker("accelerator")]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = chosen
+
+
+def pytest_collection_finish():
+    """Takes what is imported out of garbage collection, which tests of damage start often."""
+    gc.freeze()
 
 
 def some_devices(count: int) -> list[jax.Device]:

@@ -121,15 +121,12 @@ def test_a_program_of_many_steps_is_short_enough_to_stop(recordings, tmp_path, m
     assert_same_run(run, whole)
 
 
-@pytest.mark.parametrize("kill_after", [1, 2])
-def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
-    audio_run, recordings, tmp_path, kill_after
-):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(audio_run, recordings, tmp_path):
     killed = tmp_path / "audio"
     arguments = command("cnn", recordings, killed, train__epochs=3)
     with start(arguments) as process:
         for line in process.stdout:
-            if line.startswith(f"epoch {kill_after}/3"):
+            if line.startswith("epoch 2/3"):
                 process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert main(arguments) == 0
