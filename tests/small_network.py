@@ -19,11 +19,12 @@ class SmallNetwork(nn.Module):
 
     classes: int
     width: int = 4
+    dtype: str = "float32"  # of the convolution
 
     @nn.compact
     def __call__(self, x, weight, train):
-        x = normalize(x, (0.5,), (0.5,))
-        x = conv(self.width, 3, 1, "float32", uniform_fan_in, "conv1")(x)
+        x = normalize(x, (0.5,), (0.5,)).astype(self.dtype)
+        x = conv(self.width, 3, 1, self.dtype, uniform_fan_in, "conv1")(x)
         x = BatchNorm(name="bn1")(x, weight, train)
         x = exposed(self, relu(max_pool_2x2(x)), "maps1")
         return classify(x, self.classes)

@@ -27,7 +27,8 @@ def measured(request) -> dict[str, list[dict]]:
     return json.loads(done.stdout)
 
 
-COUNTS = {"two": ["float64", "1,8"], "all": ["float64,float32", "1,2,4,8"]}
+COUNTS = {"two": ["small", "float64", "1,8"], "all": ["cnn", "float64,float32", "1,2,4,8"]}
+"""Network, dtypes and numbers of devices."""
 
 
 def test_the_number_of_devices_changes_no_loss_count_or_statistic(measured):
@@ -52,14 +53,13 @@ def test_the_number_of_devices_changes_no_order_and_no_mask(measured):
             assert other["masked"] == one["masked"]
 
 
-def measure(dtype: str, devices: int) -> dict:
-    """Trains a small network on images; returns what must not depend on the number of devices."""
+def measure(network, dtype: str, devices: int) -> dict:
+    """Trains a network on images; returns what must not depend on the number of devices."""
     import jax
 
     from meljax.config import MaskConfig, MelConfig, TrainConfig
     from meljax.data.batches import epoch_order, make_device_set
     from meljax.features.frontend import Frontend
-    from meljax.models.cnn import CNN
     from meljax.training.rng import Stream, key
     from meljax.training.state import Task, init_state, make_optimizer
     from meljax.training.step import train_step
@@ -67,10 +67,10 @@ def measure(dtype: str, devices: int) -> dict:
     from meljax.workflows.finish import masked_images
 
     rng = np.random.default_rng(0)
-    items, classes, batch = 45, 3, 12  # batches of 12, 12, 12 and 9
+    items, batch = 45, 12  # batches of 12, 12, 12 and 9
     mesh = make_mesh(jax.devices()[:devices])
     task = Task(
-        network=CNN(classes, 4, dtype),
+        network=network,
         frontend=Frontend("image", 16, 16, 3, 0, MelConfig()),
         mask=MaskConfig(),
         optimizer=make_optimizer(TrainConfig(learning_rate=1e-3, batch_size=batch), items),
@@ -78,7 +78,7 @@ def measure(dtype: str, devices: int) -> dict:
         mesh=mesh,
     )
     images = [rng.integers(0, 256, (18, 16, 3)).astype(np.uint8) for _ in range(items)]
-    data = make_device_set(images, np.arange(items) % classes, 16, replicated(mesh))
+    data = make_device_set(images, np.arange(items) % 3, 16, replicated(mesh))
     state = init_state(task, key(0, Stream.INIT))
     state = jax.tree.map(
         lambda x: x.astype(dtype) if jax.numpy.issubdtype(x.dtype, jax.numpy.floating) else x, state
@@ -106,10 +106,15 @@ def measure(dtype: str, devices: int) -> dict:
 
 if __name__ == "__main__":
     import jax
+    from small_network import SmallNetwork
 
-    dtypes, counts = (argument.split(",") for argument in sys.argv[1:])
+    from meljax.models.cnn import CNN
+
+    make = {"small": SmallNetwork, "cnn": CNN}[sys.argv[1]]
+    dtypes, counts = (argument.split(",") for argument in sys.argv[2:])
     found = {}
     for dtype in dtypes:
         jax.config.update("jax_enable_x64", dtype == "float64")
-        found[dtype] = [measure(dtype, int(count)) for count in counts]
+        network = make(3, 4, dtype)
+        found[dtype] = [measure(network, dtype, int(count)) for count in counts]
     print(json.dumps(found))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from fuzzing.campaign import campaign
+from fuzzing.child import Job
 from fuzzing.readers import FILES, READERS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
@@ -24,15 +25,14 @@ def problems(outcomes):
 
 @pytest.mark.parametrize("readers", [FILES, READERS.keys() - FILES], ids=["files", "others"])
 def test_damaged_files_are_read_or_refused_by_name(readers):
-    assert not problems(campaign(sorted(readers), seed=0, count=25))
+    assert not problems(campaign([Job(reader, 0, 0, 25) for reader in sorted(readers)]))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("reader", READERS)
 def test_ten_thousand_damaged_files_are_read_or_refused_by_name(reader):
-    assert not problems(campaign([reader], seed=0, count=10_000))
+    assert not problems(campaign([Job(reader, 0, 0, 10_000)]))
 
 
-@pytest.mark.parametrize(("reader", "seed", "index"), KEPT)
-def test_inputs_that_went_wrong_do_not(reader, seed, index):
-    assert not problems(campaign([reader], seed, count=1, first=index))
+def test_inputs_that_went_wrong_do_not():
+    assert not problems(campaign([Job(*place, index, index + 1) for *place, index in KEPT]))

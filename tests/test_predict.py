@@ -359,7 +359,7 @@ def test_loudness_has_no_effect(window_run, tmp_path):
     loud, quiet = (predicted(window_run, tmp_path / f"{n}.wav")[0] for n in ("loud", "quiet"))
     assert loud["label"] == quiet["label"]
     assert loud["probability"] == pytest.approx(quiet["probability"], abs=1e-4)
-    classify = classifier(load_model(window_run))
+    classify = jax.jit(classifier(load_model(window_run)))
     own, soft = np.asarray(classify(jnp.stack([voice, 1e-3 * voice])))
     np.testing.assert_allclose(own, soft, atol=1e-4)
     assert own.max() == pytest.approx(loud["probability"], abs=1e-3)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import CACHE, assert_same, command, once, small_config, trained
 
+from meljax import __main__
 from meljax.commands import build_tfds, evaluate, train
 from meljax.config import DataConfig
 from meljax.data.dataset import load
@@ -420,11 +421,9 @@ def test_a_missing_example_is_noticed(own, capsys):
 def test_damaged_metadata_gives_one_line_and_is_not_overwritten(own, recordings, capsys, content):
     (own / "metadata.json").write_bytes(content)
     root = own.parent.parent
-    code = main(
-        command("cnn", "tfds:recordings", own / "run", data__tfds_dir=root, train__epochs=1)
-    )
+    code = __main__.main(["inspect", "tfds:recordings", f"--tfds_dir={root}", "--sample_rate=8000"])
+    assert code == (0 if content == b"[]" else 2)
     if content != b"[]":
-        assert code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"if it is damaged, remove {own}" in line
     assert build(recordings, root, "recordings") == 2

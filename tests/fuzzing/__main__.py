@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from .campaign import Outcome, campaign
+from .child import Job
 from .readers import READERS, make_input
 
 BLOCK = 1000
@@ -33,13 +34,13 @@ def main() -> int:
         begun, outcome = time.perf_counter(), Outcome()
         end = arguments.first + arguments.count
         for first in range(arguments.first, end, BLOCK):
-            count = min(BLOCK, end - first)
-            (part,) = campaign([reader], arguments.seed, count, first).values()
+            last = min(first + BLOCK, end)
+            (part,) = campaign([Job(reader, arguments.seed, first, last)]).values()
             outcome.include(part)
             if arguments.save:
                 _save(arguments.save, reader, arguments.seed, part)
-            if first + count < end:
-                progress = f"{reader}: read up to index {first + count - 1:,}"
+            if last < end:
+                progress = f"{reader}: read up to index {last - 1:,}"
                 print(f"{progress}, {len(outcome.problems)} problems so far", flush=True)
         _show(reader, outcome, time.perf_counter() - begun)
         failed |= bool(outcome.problems)

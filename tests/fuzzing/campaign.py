@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .child import Job
 from .seeds import ROOT
 
 SECONDS = 5
@@ -56,35 +57,24 @@ class Outcome:
         self.slowest = max(self.slowest, other.slowest)
 
 
-def campaign(readers: Sequence[str], seed: int, count: int, first: int = 0) -> dict[str, Outcome]:
-    """Returns the outcome of each reader, for `count` inputs from index `first` on.
-
-    With several readers, `first` is 0.
-    """
-    outcomes = {reader: Outcome() for reader in readers}
-    left, at = list(readers), first
-    late: set[tuple[str, int]] = set()
+def campaign(jobs: Sequence[Job]) -> dict[str, Outcome]:
+    """Returns the outcome of each reader."""
+    outcomes = {job.reader: Outcome() for job in jobs}
+    left, late = list(jobs), set()
     while left:
-        left, at = _run_child(left, seed, at, first + count, outcomes, late)
+        left = _run_child(left, outcomes, late)
     return outcomes
 
 
-def _run_child(
-    readers: list[str],
-    seed: int,
-    first: int,
-    last: int,
-    outcomes: dict[str, Outcome],
-    late: set[tuple[str, int]],
-) -> tuple[list[str], int]:
-    """Reads inputs until the child ends; returns the readers that are left, and the next index.
+def _run_child(jobs: list[Job], outcomes: dict[str, Outcome], late: set[Job]) -> list[Job]:
+    """Reads inputs until the child ends; returns what is left.
 
-    An input that takes too long is read again, because the machine may have been busy. `late` are
-    those that took too long once.
+    An input that takes too long is read again, because the machine may have been busy. `late` has
+    what was left when one took too long.
     """
     read_end, write_end = os.pipe()
-    numbers = map(str, (seed, first, last, write_end))
-    command = [sys.executable, "-m", "tests.fuzzing.child", *numbers, *readers]
+    texts = [json.dumps(job) for job in jobs]
+    command = [sys.executable, "-m", "tests.fuzzing.child", str(write_end), *texts]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     running, began = None, 0.0
     with (
@@ -102,22 +92,22 @@ def _run_child(
             if "begin" in row:
                 running, began = row, now
                 continue
-            outcomes[row["reader"]].add(running["begin"], row, now - began)
+            outcomes[jobs[row["job"]].reader].add(running["begin"], row, now - began)
             running = None
     os.close(read_end)
     if running is None and process.returncode == 0:
-        return [], first
+        return []
     if running is None:
-        raise RuntimeError(f"a child for {readers} failed between inputs; see its output")
-    reader, index = running["reader"], running["begin"]
+        raise RuntimeError(f"a child for {jobs} failed between inputs; see its output")
+    job, *later = jobs[running["job"] :]
+    again = job._replace(first=running["begin"])
     code = process.returncode
-    left = readers[readers.index(reader) :]
-    if code == -9 and (reader, index) not in late:
-        late.add((reader, index))
-        return left, index
+    if code == -9 and again not in late:
+        late.add(again)
+        return [again, *later]
     what = f"no result after {SECONDS} s" if code == -9 else f"the process died with {code}"
-    outcomes[reader].add(index, {"problem": what, "as": "died", "peak": 0}, 0.0)
-    return left, index + 1
+    outcomes[job.reader].add(again.first, {"problem": what, "as": "died", "peak": 0}, 0.0)
+    return [again._replace(first=again.first + 1), *later]
 
 
 def _rows(pipe: int) -> Iterator[dict | None]:

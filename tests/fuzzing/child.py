@@ -9,8 +9,9 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from meljax.util.console import quiet_libraries
 from meljax.util.errors import UserError
@@ -21,11 +22,17 @@ BYTES = 2 * 10**9
 """Maximum memory in bytes that reading an input may take."""
 
 
-def run(seed: int, first: int, last: int, pipe: int, readers: Sequence[str]) -> None:
-    """Reads the inputs from `first` (0 for all readers but the first) to `last`.
+class Job(NamedTuple):
+    """Inputs of a reader: those of `seed` with an index from `first` up to, but not, `last`."""
 
-    It writes a line of JSON to `pipe` before and after each.
-    """
+    reader: str
+    seed: int
+    first: int
+    last: int
+
+
+def run(pipe: int, jobs: Sequence[Job]) -> None:
+    """Reads the inputs of all jobs; writes a line of JSON to `pipe` before and after each input."""
     with (
         os.fdopen(pipe, "w", buffering=1) as out,
         quiet_libraries(),
@@ -33,17 +40,14 @@ def run(seed: int, first: int, last: int, pipe: int, readers: Sequence[str]) -> 
     ):
         warnings.filterwarnings("always", append=True)
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # as Python does
-        for reader in readers:
+        for number, job in enumerate(jobs):
             with tempfile.TemporaryDirectory() as place:
-                for row in _read_inputs(reader, seed, range(first, last), Path(place), printed):
-                    out.write(json.dumps({"reader": reader, **row}) + "\n")
-            first = 0
+                for row in _read_inputs(job, Path(place), printed):
+                    out.write(json.dumps({"job": number, **row}) + "\n")
 
 
-def _read_inputs(
-    name: str, seed: int, indices: Iterable[int], place: Path, printed: Callable[[], str]
-) -> Iterator[dict[str, object]]:
-    reader = READERS[name]
+def _read_inputs(job: Job, place: Path, printed: Callable[[], str]) -> Iterator[dict[str, object]]:
+    reader = READERS[job.reader]
     seeds = reader.seeds()
     folder = place / "set"
     file = folder / reader.name
@@ -55,8 +59,8 @@ def _read_inputs(
         reader.read(folder)
     _limit_memory()
     printed()
-    for index in indices:
-        file.write_bytes(make_input(name, seeds, seed, index))
+    for index in range(job.first, job.last):
+        file.write_bytes(make_input(job.reader, seeds, job.seed, index))
         yield {"begin": index}
         problem, ended, peak = _attempt(reader, folder)
         yield {"problem": problem or printed(), "as": ended, "peak": peak}
@@ -123,4 +127,4 @@ def _captured() -> Iterator[Callable[[], str]]:
 
 
 if __name__ == "__main__":
-    run(*map(int, sys.argv[1:5]), sys.argv[5:])
+    run(int(sys.argv[1]), [Job(*json.loads(text)) for text in sys.argv[2:]])
