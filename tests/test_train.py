@@ -17,12 +17,10 @@ from conftest import ROOT, command, edit_info, tone
 from sklearn.metrics import f1_score
 from test_logs import events
 
-from meljax.evaluation import metrics
 from meljax.main import main
 from meljax.runs.directory import CHECKPOINTS, TENSORBOARD
 from meljax.runs.info import require_info
 from meljax.training import loop
-from meljax.util import devices
 from meljax.workflows import finish
 
 TIMES = {"seconds", "images_per_second"}
@@ -85,25 +83,6 @@ def test_a_finished_run_says_so_and_changes_nothing(audio_run, recordings, capsy
     assert main(command("cnn", recordings, audio_run, train__epochs=3)) == 0
     assert "finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in audio_run.rglob("*")} == before
-
-
-def test_epochs_in_one_program_train_the_same_with_one_fetch(
-    audio_run, recordings, tmp_path, monkeypatch
-):
-    """As on an accelerator; on CPUs, XLA rounds slightly differently in the two."""
-    fetched = []
-    fetch = metrics.fetch
-    monkeypatch.setattr(devices, "steps_in_one_program", lambda: True)
-    monkeypatch.setattr(metrics, "fetch", lambda *m: fetched.append(len(m)) or fetch(*m))
-    assert main(command("cnn", recordings, tmp_path, train__epochs=2)) == 0
-    assert fetched == [2, 2]
-    rows = [
-        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()[:2]]
-        for run in (tmp_path, audio_run)
-    ]
-    for ours, theirs in zip(*rows, strict=True):
-        assert (ours["epoch"], ours["step"]) == (theirs["epoch"], theirs["step"])
-        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-2)
 
 
 def test_a_run_older_than_a_key_is_resumed(audio_run, recordings, tmp_path, capsys):
