@@ -28,6 +28,19 @@ def test_a_task_depends_on_training_files_only():
         assert sets[split].label.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    "other", [{"learning_rate": 0.1}, {"lr_decay": 0.5}, {"clip_norm": 1.0}, {"batch_size": 1}]
+)
+def test_equal_settings_give_equal_tasks(other):
+    """A process compiles the step of equal tasks once."""
+    dataset = make_dataset([900, 500] * 3, ["train", "val"] * 3)
+    one, same = (make_task(small_config(), dataset) for _ in range(2))
+    assert one == same
+    assert hash(one) == hash(same)
+    keys = {f"train__{key}": value for key, value in other.items()}
+    assert make_task(small_config(**keys), dataset) != one
+
+
 def test_a_window_of_seconds_is_rounded_to_the_nearest_sample():
     dataset = make_dataset([900] * 4, ["train", "val"] * 2)
     task = make_task(small_config(data__window=0.10009), dataset)  # of 8000 samples a second
