@@ -1,5 +1,6 @@
 """What does not fit in memory stops with one line, before it is allocated."""
 
+import dataclasses
 import hashlib
 import io
 import subprocess
@@ -66,6 +67,9 @@ def test_the_need_of_a_step_is_a_lower_limit_near_what_xla_allocates():
 def test_scoring_needs_less_than_training():
     task = make_task(1)
     assert 0 < scoring_bytes(model_of(task, abstract_state(task))) < step_bytes(task, 12)
+    wider = task._replace(frontend=dataclasses.replace(task.frontend, window=3200))
+    assert step_bytes(task, 12) < step_bytes(task, 100)
+    assert step_bytes(task, 12) < step_bytes(wider, 12)
 
 
 def test_free_memory_is_that_of_the_machine_or_of_a_limit(monkeypatch, tmp_path):

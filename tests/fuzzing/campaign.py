@@ -14,6 +14,8 @@ from typing import NamedTuple
 from .child import Job
 from .seeds import ROOT
 
+CHILD = ("-m", "tests.fuzzing.child")
+"""Arguments of Python that start a child."""
 SECONDS = 5
 """Maximum time in s that reading an input may take."""
 _START = 120
@@ -74,7 +76,7 @@ def _run_child(jobs: list[Job], outcomes: dict[str, Outcome], late: set[Job]) ->
     """
     read_end, write_end = os.pipe()
     texts = [json.dumps(job) for job in jobs]
-    command = [sys.executable, "-m", "tests.fuzzing.child", str(write_end), *texts]
+    command = [sys.executable, *CHILD, str(write_end), *texts]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     running, began = None, 0.0
     with (
