@@ -7,6 +7,7 @@ import re
 import jinja2
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 from samples import (
     APART,
@@ -33,7 +34,7 @@ from meljax.evaluation import calibration, statistics
 from meljax.features.axes import image_axes
 from meljax.features.frontend import Frontend
 from meljax.models.pretrained.initial_weights import WeightsOrigin
-from meljax.reports import figures, html_page, run_page
+from meljax.reports import figures, html_page, media, run_page
 from meljax.reports.class_scores import confused_pairs
 from meljax.reports.confusion_table import confusion_table
 from meljax.reports.run_page import lowest_before_rise
@@ -665,3 +666,9 @@ def test_the_effect_of_the_temperature_is_put_into_words(temperature, words):
 def test_the_lead_has_the_test_score_of_the_last_epoch_alone():
     shown = Page(page(make_results(epochs=9, scores=four_scores()))).shown
     assert shown.count("test recordings right") == 1
+
+
+def test_16_bit_recordings_are_played_unchanged():
+    samples = np.arange(-(2**15), 2**15, 7, dtype=np.int16)
+    sound = io.BytesIO(media.wav(samples / np.float32(2**15), 8000))
+    np.testing.assert_array_equal(soundfile.read(sound, dtype="int16")[0], samples)

@@ -23,7 +23,7 @@ BYTES = 2 * 10**9
 
 
 class Job(NamedTuple):
-    """Inputs of a reader: those of `seed` with an index from `first` up to, but not, `last`."""
+    """Inputs of a reader: those of `seed` with an index from `first` to `last` - 1."""
 
     reader: str
     seed: int
