@@ -113,18 +113,7 @@ def make_recordings(root: Path) -> None:
 @pytest.fixture(scope="session")
 def image_folder() -> Path:
     """Three classes of 14 small color images of different widths."""
-    return once("images", make_image_folder)
-
-
-def make_image_folder(root: Path) -> None:
-    rng = np.random.default_rng(0)
-    for c in range(3):
-        folder = root / f"voice{c}"
-        folder.mkdir(parents=True)
-        for i in range(14):
-            image = rng.integers(0, 80, (20, 18 + i % 5, 3))
-            image[5 * c + 2 : 5 * c + 6, :, c] += 150
-            Image.fromarray(image.astype(np.uint8)).save(folder / f"{i:02}.png")
+    return once("images", lambda root: make_images(root, (0, 0, 0, 0)))
 
 
 FIGURE_BORDERS = (6, 4, 3, 5)
@@ -133,22 +122,23 @@ FIGURE_BORDERS = (6, 4, 3, 5)
 
 @pytest.fixture(scope="session")
 def figures() -> Path:
-    """Three classes of 14 images of 20 x 20 pixels with a white border that has ticks."""
-    return once("figures", make_figures)
+    """The images of `image_folder` with a white border that has ticks."""
+    return once("figures", lambda root: make_images(root, FIGURE_BORDERS))
 
 
-def make_figures(root: Path) -> None:
+def make_images(root: Path, borders: tuple[int, int, int, int]) -> None:
     rng = np.random.default_rng(0)
-    left, top, right, bottom = FIGURE_BORDERS
+    left, top, right, bottom = borders
     for c in range(3):
         folder = root / f"voice{c}"
         folder.mkdir(parents=True)
         for i in range(14):
-            image = rng.integers(0, 80, (20, 20, 3))
+            image = rng.integers(0, 80, (20, 18 + i % 5, 3))
             image[5 * c + 2 : 5 * c + 6, :, c] += 150
-            figure = np.full((20 + top + bottom, 20 + left + right, 3), 255, np.uint8)
-            figure[top:-bottom, left:-right] = image
-            figure[top + 3 : -bottom : 5, left - 2 : left] = 0
+            frame = ((top, bottom), (left, right), (0, 0))
+            figure = np.pad(image.astype(np.uint8), frame, constant_values=255)
+            if left:
+                figure[top + 3 : 20 + top : 5, left - 2 : left] = 0
             Image.fromarray(figure).save(folder / f"{i:02}.png")
 
 
@@ -159,22 +149,9 @@ def figure_run(figures) -> Path:
 
 
 @pytest.fixture(scope="session")
-def square_figure_run(figures) -> Path:
-    """A CNN on cropped and resized images; do not change it."""
-    keys = {"train__epochs": 1, "data__crop": "6,4,3,5", "data__image_size": 24}
-    return trained("cnn", figures, "square_figure", **keys)
-
-
-@pytest.fixture(scope="session")
 def audio_run(recordings) -> Path:
-    """A finished run of three epochs on recordings; do not change it."""
-    return trained("cnn", recordings, "audio", train__epochs=3)
-
-
-@pytest.fixture(scope="session")
-def window_run(recordings) -> Path:
-    """A CNN on recordings, some longer than one and a half windows; do not change it."""
-    return trained("cnn", recordings, "windows", train__epochs=1, data__window=0.16)
+    """A CNN after three epochs on recordings, some longer than 1.5 windows; do not change it."""
+    return trained("cnn", recordings, "audio", train__epochs=3, data__window=0.16)
 
 
 @pytest.fixture(scope="session")
@@ -184,9 +161,10 @@ def image_run(image_folder) -> Path:
 
 
 @pytest.fixture(scope="session")
-def square_run(image_folder) -> Path:
-    """A ResNet on resized images; do not change it."""
-    return trained("resnet", image_folder, "square", train__epochs=1, data__image_size=24)
+def square_run(figures) -> Path:
+    """A ResNet on cropped and resized images; do not change it."""
+    keys = {"train__epochs": 1, "data__crop": "6,4,3,5", "data__image_size": 24}
+    return trained("resnet", figures, "square", **keys)
 
 
 @pytest.fixture(scope="session")

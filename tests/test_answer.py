@@ -22,8 +22,8 @@ from meljax.workflows.answer import answer_example, answer_file, find_examples
 
 
 @pytest.fixture(scope="module")
-def trained(window_run):
-    return load_model(window_run)
+def trained(audio_run):
+    return load_model(audio_run)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,7 @@ def predicted(run, *arguments) -> list[dict]:
     return list(csv.DictReader(io.StringIO(out.getvalue())))
 
 
-@pytest.mark.parametrize(
-    ("run", "data"), [("window_run", "recordings"), ("square_run", "image_folder")]
-)
+@pytest.mark.parametrize(("run", "data"), [("audio_run", "recordings"), ("square_run", "figures")])
 def test_probabilities_are_those_of_predict(run, data, request):
     run, data = request.getfixturevalue(run), request.getfixturevalue(data)
     file = sorted((data / "voice1").iterdir())[3]
@@ -67,8 +65,8 @@ def test_probabilities_are_those_of_predict(run, data, request):
     assert f"{float(row['probability']):.1%}" in parts.verdict(found, 0.0)
 
 
-def test_windows_are_those_of_predict(window_run, long_file, long_answer):
-    rows = predicted(window_run, long_file, "--windows")
+def test_windows_are_those_of_predict(audio_run, long_file, long_answer):
+    rows = predicted(audio_run, long_file, "--windows")
     assert [row["status"] for row in rows] == [window.status for window in long_answer.windows]
     assert "silence" in {row["status"] for row in rows}
     for row, window in zip(rows, long_answer.windows, strict=True):
@@ -77,9 +75,9 @@ def test_windows_are_those_of_predict(window_run, long_file, long_answer):
             assert float(row["probability"]) == window.probabilities.max()
 
 
-def test_examples_are_validation_files(trained, window_run, recordings):
-    examples = find_examples(window_run, trained)
-    with open(window_run / "split.csv", newline="") as file:
+def test_examples_are_validation_files(trained, audio_run, recordings):
+    examples = find_examples(audio_run, trained)
+    with open(audio_run / "split.csv", newline="") as file:
         held_out = {row["path"] for row in csv.DictReader(file) if row["split"] == "val"}
     assert {f"{each.label}/{each.name}" for each in examples} == held_out
     assert {each.label for each in examples[:3]} == {"voice0", "voice1", "voice2"}
@@ -91,11 +89,11 @@ def test_examples_are_validation_files(trained, window_run, recordings):
     assert f"The true class is <b>{first.label}</b>" in parts.verdict(found, 0.0)
 
 
-def test_a_run_whose_data_moved_has_no_examples(trained, window_run, tmp_path):
+def test_a_run_whose_data_moved_has_no_examples(trained, audio_run, tmp_path):
     data = dataclasses.replace(trained.config.data, path=str(tmp_path / "moved"))
     moved = trained._replace(config=dataclasses.replace(trained.config, data=data))
-    assert find_examples(window_run, moved) == []
-    shutil.copy(window_run / "config.json", tmp_path)
+    assert find_examples(audio_run, moved) == []
+    shutil.copy(audio_run / "config.json", tmp_path)
     assert find_examples(tmp_path, trained) == []
     (tmp_path / "split.csv").write_text("path,split\n")
     assert find_examples(tmp_path, trained) == []

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -74,7 +75,7 @@ def test_a_callback_may_stop_the_training(recordings, tmp_path):
             config="cnn",
             workdir=tmp_path,
             callback=callback,
-            **SMALL | {"train.epochs": 5},
+            **SMALL | {"train.epochs": 5, "data.window": 0.16},
         )
     assert len(meljax.Run(tmp_path).history) == 1
 
@@ -102,9 +103,7 @@ def test_wrong_settings_are_refused(keys, message, recordings, tmp_path):
         (["--merge", "--min-probability", "1"], {"merge": True, "min_probability": 1.0}),
     ],
 )
-def test_predict_gives_the_rows_of_the_command(
-    options, arguments, window_run, recordings, tmp_path
-):
+def test_predict_gives_the_rows_of_the_command(options, arguments, audio_run, recordings, tmp_path):
     out = tmp_path / "rows.jsonl"
     (recordings_of := tmp_path / "in").mkdir()
     for path in sorted(recordings.rglob("*.wav"))[:4]:
@@ -112,10 +111,10 @@ def test_predict_gives_the_rows_of_the_command(
     (recordings_of / "broken.wav").write_bytes(b"RIFF")
     soundfile.write(recordings_of / "silence.wav", np.zeros(8000), 8000)
     (recordings_of / "20240517_043000.wav").write_bytes(path.read_bytes())
-    command = [str(window_run), str(recordings_of), "--top", "2", "--out", str(out)]
+    command = [str(audio_run), str(recordings_of), "--top", "2", "--out", str(out)]
     assert predict_command.main([*command, *options]) == 1
     expected = [json.loads(line) for line in out.read_text().splitlines()]
-    model = meljax.load(window_run)
+    model = meljax.load(audio_run)
     found = model.predict(recordings_of, top=2, **arguments)
     assert list(found) == expected
     assert [list(row) for row in found] == [list(row) for row in expected]
@@ -138,8 +137,8 @@ def test_predict_gives_the_rows_of_the_command(
     assert found.labels == [row["label"] for row in expected]
 
 
-def test_rows_are_in_the_order_of_the_inputs(window_run, recordings):
-    model, (one, other) = meljax.load(window_run), sorted(recordings.rglob("*.wav"))[:2]
+def test_rows_are_in_the_order_of_the_inputs(audio_run, recordings):
+    model, (one, other) = meljax.load(audio_run), sorted(recordings.rglob("*.wav"))[:2]
     sound = np.random.default_rng(0).normal(size=4000)
     found = model.predict([sound, one, sound / 2, str(other)], sample_rate=8000)
     assert [row["path"] for row in found] == ["array 0", str(one), "array 2", str(other)]
@@ -147,10 +146,10 @@ def test_rows_are_in_the_order_of_the_inputs(window_run, recordings):
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
-def test_arrays_of_samples_give_the_probabilities_of_files(dtype, window_run, recordings):
+def test_arrays_of_samples_give_the_probabilities_of_files(dtype, audio_run, recordings):
     file = min(recordings.rglob("*.wav"))
     samples, rate = soundfile.read(file, dtype="int16" if dtype == np.int16 else "float64")
-    model = meljax.load(window_run)
+    model = meljax.load(audio_run)
     expected = model.predict(file).probabilities
     for array in (samples.astype(dtype), np.stack([samples.astype(dtype)] * 2, 1)):
         found = model.predict([array, str(file)], sample_rate=rate)
@@ -158,18 +157,18 @@ def test_arrays_of_samples_give_the_probabilities_of_files(dtype, window_run, re
     assert [row["path"] for row in found] == ["array 0", str(file)]
 
 
-def test_arrays_are_resampled_as_files_are(window_run, recordings, tmp_path):
+def test_arrays_are_resampled_as_files_are(audio_run, recordings, tmp_path):
     samples, rate = soundfile.read(min(recordings.rglob("*.wav")), dtype="int16")
     soundfile.write(tmp_path / "fast.wav", samples, 3 * rate)
-    model = meljax.load(window_run)
+    model = meljax.load(audio_run)
     np.testing.assert_array_equal(
         model.predict(samples, sample_rate=3 * rate).probabilities,
         model.predict(tmp_path / "fast.wav").probabilities,
     )
 
 
-def test_arrays_of_images_give_the_probabilities_of_files(square_run, image_folder):
-    file = min(image_folder.rglob("*.png"))
+def test_arrays_of_images_give_the_probabilities_of_files(square_run, figures):
+    file = min(figures.rglob("*.png"))
     model = meljax.load(square_run)
     expected = model.predict(file).probabilities
     for array in (np.asarray(Image.open(file).convert("RGB")),):
@@ -187,35 +186,35 @@ def test_arrays_of_images_give_the_probabilities_of_files(square_run, image_fold
         (np.full(8, np.nan), 8000, "not finite"),
     ],
 )
-def test_wrong_arrays_are_refused(array, rate, message, window_run):
+def test_wrong_arrays_are_refused(array, rate, message, audio_run):
     with pytest.raises(UserError, match=message):
-        meljax.load(window_run).predict(array, sample_rate=rate)
+        meljax.load(audio_run).predict(array, sample_rate=rate)
 
 
 @pytest.mark.parametrize("rate", [0, -1, 249, 800_001, True])
-def test_wrong_sample_rates_are_refused(rate, window_run):
+def test_wrong_sample_rates_are_refused(rate, audio_run):
     with pytest.raises(UserError, match="whole number from 250 to 800,000 Hz"):
-        meljax.load(window_run).predict(np.ones(800), sample_rate=rate)
+        meljax.load(audio_run).predict(np.ones(800), sample_rate=rate)
 
 
-def test_compare_takes_at_least_two_runs(window_run, tmp_path):
-    for runs in ([], [window_run]):
+def test_compare_takes_at_least_two_runs(audio_run, tmp_path):
+    for runs in ([], [audio_run]):
         with pytest.raises(UserError, match="at least two runs"):
             meljax.compare(runs, tmp_path)
 
 
-def test_nothing_to_predict_is_refused(window_run):
+def test_nothing_to_predict_is_refused(audio_run):
     with pytest.raises(UserError, match="nothing to score"):
-        meljax.load(window_run).predict([])
+        meljax.load(audio_run).predict([])
     with pytest.raises(UserError, match="top must be 1 to 3"):
-        meljax.load(window_run).predict(np.zeros(8), 8000, top=4)
+        meljax.load(audio_run).predict(np.zeros(8), 8000, top=4)
 
 
-def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_path, capsys):
-    model = meljax.load(window_run)
+def test_evaluate_gives_the_scores_of_the_command(audio_run, recordings, tmp_path, capsys):
+    model = meljax.load(audio_run)
     for data in ([], [str(recordings)]):
         out = tmp_path / "scores.json"
-        assert evaluate_command.main([str(window_run), *data, "--json", str(out)]) == 0
+        assert evaluate_command.main([str(audio_run), *data, "--json", str(out)]) == 0
         expected = json.loads(out.read_text())
         found = model.evaluate(*data)
         assert found.scored.accuracy == expected["accuracy"]
@@ -226,10 +225,10 @@ def test_evaluate_gives_the_scores_of_the_command(window_run, recordings, tmp_pa
         assert ("chosen on these files" in repr(found)) == (not data)
 
 
-def test_explain_shows_the_clearest_window_of_a_file(window_run, recordings, monkeypatch):
+def test_explain_shows_the_clearest_window_of_a_file(audio_run, recordings, monkeypatch):
     """Read in parts or whole, it is the window with the highest probability of the class."""
     file = max(recordings.rglob("*.wav"))
-    model = meljax.load(window_run)
+    model = meljax.load(audio_run)
     rows = model.predict(file, windows=True)
     for label in (None, *model.classes):
         found = model.explain(file, label=label)
@@ -253,9 +252,9 @@ def test_explain_shows_the_clearest_window_of_a_file(window_run, recordings, mon
         np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
 
 
-def test_a_notebook_shows_an_explanation_as_images_and_sound(window_run, square_run, image_folder):
+def test_a_notebook_shows_an_explanation_as_images_and_sound(audio_run, square_run, figures):
     samples = np.random.default_rng(0).normal(size=8000)
-    found = meljax.load(window_run).explain(samples, 8000)
+    found = meljax.load(audio_run).explain(samples, 8000)
     shown = found._repr_html_()
     assert (shown.count("<img"), shown.count("<audio")) == (2, 1)
     assert repr(found).startswith(f"<array 0: {found.label} ")
@@ -266,14 +265,14 @@ def test_a_notebook_shows_an_explanation_as_images_and_sound(window_run, square_
     np.testing.assert_allclose(heard, found.samples / loudest, atol=1e-4)
     (axes,) = found.figure().axes
     assert axes.get_xlim() == pytest.approx((found.start, found.start + 0.16), abs=0.03)
-    image = meljax.load(square_run).explain(min(image_folder.rglob("*.png")))
+    image = meljax.load(square_run).explain(min(figures.rglob("*.png")))
     shown = image._repr_html_()
     assert (shown.count("<img"), shown.count("<audio")) == (2, 0)
     assert image.samples is image.sample_rate is None
 
 
-def test_what_cannot_be_explained_is_refused(window_run, recordings, tmp_path):
-    model = meljax.load(window_run)
+def test_what_cannot_be_explained_is_refused(audio_run, recordings, tmp_path):
+    model = meljax.load(audio_run)
     soundfile.write(tmp_path / "silence.wav", np.zeros(8000), 8000)
     for item, label, message in [
         (recordings, None, "is a folder; explain takes a single file"),
@@ -285,17 +284,17 @@ def test_what_cannot_be_explained_is_refused(window_run, recordings, tmp_path):
             model.explain(item, label=label)
 
 
-def test_libraries_log_nothing_and_keep_their_verbosity(window_run):
+def test_libraries_log_nothing_and_keep_their_verbosity(audio_run):
     program = (
         "import logging, meljax; from absl import logging as absl; absl.set_verbosity(absl.INFO); "
-        f"meljax.load({str(window_run)!r}); assert absl.get_verbosity() == absl.INFO"
+        f"meljax.load({str(audio_run)!r}); assert absl.get_verbosity() == absl.INFO"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_export_writes_by_suffix(window_run, tmp_path):
-    model = meljax.load(window_run)
+def test_export_writes_by_suffix(audio_run, tmp_path):
+    model = meljax.load(audio_run)
     out = model.export(tmp_path / "model.stablehlo")
     assert out.stat().st_size > 1000
     assert json.loads((tmp_path / "model.stablehlo.json").read_text())["classes"]
@@ -309,12 +308,13 @@ def test_inspect_shows_what_the_command_prints(recordings, capsys):
     assert found.info.classes == ("voice0", "voice1", "voice2")
 
 
-def test_compare_writes_a_page(window_run, audio_run, tmp_path):
-    page = meljax.compare([window_run, meljax.Run(audio_run)], tmp_path / "page")
+def test_compare_writes_a_page(audio_run, tmp_path):
+    copy = shutil.copytree(audio_run, tmp_path / "copy")
+    page = meljax.compare([audio_run, meljax.Run(copy)], tmp_path / "page")
     assert page.is_file()
 
 
-def test_the_history_is_that_of_the_file(window_run):
-    with open(window_run / "predictions.csv", newline="") as file:
+def test_the_history_is_that_of_the_file(audio_run):
+    with open(audio_run / "predictions.csv", newline="") as file:
         assert list(csv.DictReader(file))
-    assert meljax.Run(window_run).history[0]["epoch"] == 1
+    assert meljax.Run(audio_run).history[0]["epoch"] == 1

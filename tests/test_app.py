@@ -80,8 +80,8 @@ def served(run: Path, folder: Path):
 
 
 @pytest.fixture(scope="module")
-def server(window_run, tmp_path_factory):
-    with served(window_run, tmp_path_factory.mktemp("app")) as server:
+def server(audio_run, tmp_path_factory):
+    with served(audio_run, tmp_path_factory.mktemp("app")) as server:
         yield server
 
 
@@ -167,9 +167,9 @@ def predicted(run: Path, file: Path, tmp_path: Path) -> dict:
 
 
 @needs_browser
-def test_an_uploaded_recording_is_classified(server, browser, window_run, recordings, tmp_path):
+def test_an_uploaded_recording_is_classified(server, browser, audio_run, recordings, tmp_path):
     file = recordings / "voice2" / "05.wav"
-    row = predicted(window_run, file, tmp_path)
+    row = predicted(audio_run, file, tmp_path)
     with opened(browser, server.address) as page:
         set_threshold(page, 0)
         upload(page, file)
@@ -260,25 +260,25 @@ def test_images_are_classified_and_uploads_deleted(browser, image_run, image_fol
 
 
 @needs_gradio
-def test_wrong_arguments_are_reported_in_one_line(window_run, tmp_path, capsys):
+def test_wrong_arguments_are_reported_in_one_line(audio_run, tmp_path, capsys):
     def error(*arguments: str) -> str:
         assert __main__.main(["app", *arguments]) == 2
         return capsys.readouterr().err
 
     assert "is not a run" in error(str(tmp_path))
-    assert "--port must be 0 to 65535" in error(str(window_run), "--port", "70000")
-    text = error(str(window_run), "--host", "192.0.2.1")  # no machine has this address
+    assert "--port must be 0 to 65535" in error(str(audio_run), "--port", "70000")
+    text = error(str(audio_run), "--host", "192.0.2.1")  # no machine has this address
     assert "a port from 7860 to 7959 of '192.0.2.1': cannot assign requested address" in text
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        text = error(str(window_run), "--port", str(port))
+        text = error(str(audio_run), "--port", str(port))
     assert f"cannot listen on port {port} of '127.0.0.1': address already in use" in text
     assert text.count("\n") == 1
 
 
-def test_without_the_extra_one_line_says_what_to_install(window_run, monkeypatch, capsys):
+def test_without_the_extra_one_line_says_what_to_install(audio_run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert __main__.main(["app", str(window_run)]) == 2
+    assert __main__.main(["app", str(audio_run)]) == 2
     assert capsys.readouterr().err == "meljax: app needs the extra: pip install '.[app]'\n"
 
 

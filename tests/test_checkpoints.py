@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import errno
+import gc
 import json
 import os
 import re
@@ -26,6 +27,13 @@ from meljax.util import console
 from meljax.util.errors import UserError
 
 FRONTEND = Frontend("audio", 1600, 0, 1, 0, MelConfig())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_garbage_collection():
+    """Leaves out what other tests created; each damaged checkpoint starts a collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def front_end(**changes) -> dict:

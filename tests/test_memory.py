@@ -121,9 +121,9 @@ def test_a_set_that_does_not_fit_stops_early(recordings, tmp_path, monkeypatch, 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
-def test_a_process_in_which_jax_cannot_start_stops_with_one_line(window_run, recordings):
+def test_a_process_in_which_jax_cannot_start_stops_with_one_line(audio_run, recordings):
     """JAX would abort."""
-    line = f"ulimit -v 1500000; exec {sys.executable} -m meljax predict {window_run} {recordings}"
+    line = f"ulimit -v 1500000; exec {sys.executable} -m meljax predict {audio_run} {recordings}"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     (message,) = done.stderr.splitlines()
@@ -190,9 +190,9 @@ def test_large_files_are_not_held_in_memory_while_they_are_decoded(monkeypatch, 
 
 
 @pytest.mark.parametrize("scored", [predict.main, evaluate.main])
-def test_scoring_that_does_not_fit_stops(scored, window_run, recordings, monkeypatch, capsys):
+def test_scoring_that_does_not_fit_stops(scored, audio_run, recordings, monkeypatch, capsys):
     monkeypatch.setattr(memory, "free_on_host", lambda: 1000)
-    assert scored([str(window_run), str(recordings)]) == 2
+    assert scored([str(audio_run), str(recordings)]) == 2
     message = one_line(capsys)
     assert "windows of 0.16 s" in message
     assert "0 MB were free" in message

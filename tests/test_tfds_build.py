@@ -80,8 +80,14 @@ def test_a_csv_keeps_its_labels_and_groups(recordings, tmp_path):
     assert {item.group for item in of_set.items} == {f"person{c}{i}" for c in "012" for i in "012"}
 
 
+def run_on_a_set(folder) -> Path:
+    """Returns a finished run on a set made of `recordings`, with the settings of `audio_run`."""
+    keys = {"train__epochs": 3, "data__window": 0.16, "data__tfds_dir": folder}
+    return trained("cnn", "tfds:recordings", "on_a_set", **keys)
+
+
 def test_training_on_a_set_equals_training_on_its_folder(audio_run, sets, tmp_path, capsys):
-    run = trained("cnn", "tfds:recordings", "on_a_set", train__epochs=3, data__tfds_dir=sets)
+    run = run_on_a_set(sets)
     assert (run / "split.csv").read_bytes() == (audio_run / "split.csv").read_bytes()
     assert (run / "predictions.csv").read_bytes() == (audio_run / "predictions.csv").read_bytes()
     rows = [
@@ -113,15 +119,14 @@ def test_a_run_resumes_with_its_version_and_is_scored_where_its_set_is(
     sets, recordings, tmp_path, capsys
 ):
     run, moved = tmp_path / "run", tmp_path / "moved"
-    shutil.copytree(
-        trained("cnn", "tfds:recordings", "on_a_set", train__epochs=3, data__tfds_dir=sets), run
-    )
+    shutil.copytree(run_on_a_set(sets), run)
     shutil.copytree(sets, moved)
     shutil.copytree(recordings, tmp_path / "more")
     shutil.copy(recordings / "voice0" / "00.wav", tmp_path / "more" / "voice0" / "99.wav")
     assert build(tmp_path / "more", moved, "recordings", "--version", "1.1.0") == 0
     capsys.readouterr()
-    assert main(command("cnn", "tfds:recordings", run, train__epochs=4, data__tfds_dir=moved)) == 0
+    keys = {"train__epochs": 4, "data__window": 0.16, "data__tfds_dir": moved}
+    assert main(command("cnn", "tfds:recordings", run, **keys)) == 0
     assert "resuming after epoch 3" in capsys.readouterr().out
     recorded = json.loads((run / "config.json").read_text())["config"]
     assert recorded["data.path"] == "tfds:recordings:1.0.0"

@@ -129,11 +129,11 @@ def test_the_minimum_is_for_all_classes(tmp_path):
             find_thresholds(tmp_path, model, given, minimum)
 
 
-def test_predict_and_evaluate_choose_the_same_thresholds(window_run, recordings, tmp_path, capsys):
+def test_predict_and_evaluate_choose_the_same_thresholds(audio_run, recordings, tmp_path, capsys):
     """On the validation files, kept predictions have the precision; the API agrees."""
     file = tmp_path / "thresholds.csv"
     arguments = ["--thresholds", str(file), "--precision", "0.9"]
-    assert evaluate.main([str(window_run), *arguments]) == 0
+    assert evaluate.main([str(audio_run), *arguments]) == 0
     said = capsys.readouterr().err
     assert "for a precision of 0.9 keep" in said
     assert "fewer than 10 labeled files were predicted as voice0 (" in said
@@ -141,40 +141,40 @@ def test_predict_and_evaluate_choose_the_same_thresholds(window_run, recordings,
     for number, given in enumerate(("precision=0.9", str(file))):
         outs.append(tmp_path / f"{number}.csv")
         arguments = ["--thresholds", given, "--out", str(outs[-1]), "--digits", "17"]
-        assert predict.main([str(window_run), str(recordings), *arguments]) == 0
+        assert predict.main([str(audio_run), str(recordings), *arguments]) == 0
     table = read_csv(outs[0])
     assert outs[0].read_bytes() == outs[1].read_bytes()
     thresholds = {row["class"]: float(row["threshold"]) for row in read_csv(file)}
     for row in table:
         if row["status"] == "ok":
             assert float(row["probability"]) >= thresholds[row["label"]]
-    model = meljax.load(window_run)
+    model = meljax.load(audio_run)
     found = model.predict(recordings, thresholds=file)
     assert [row["status"] for row in found] == [row["status"] for row in table]
 
 
-def test_a_high_minimum_makes_all_rows_unknown(window_run, recordings, tmp_path, capsys):
+def test_a_high_minimum_makes_all_rows_unknown(audio_run, recordings, tmp_path, capsys):
     path = str(recordings / "voice0")
-    assert predict.main([str(window_run), path, "--min-probability", "1"]) == 0
+    assert predict.main([str(audio_run), path, "--min-probability", "1"]) == 0
     assert "(unknown)" in capsys.readouterr().out
-    found = meljax.load(window_run).predict(path, min_probability=1.0)
+    found = meljax.load(audio_run).predict(path, min_probability=1.0)
     assert set(found.labels) == {None}
     assert all(
         row["probability"] == each.max()
         for row, each in zip(found, found.probabilities, strict=True)
     )
-    assert predict.main([str(window_run), path, "--min-probability", "1.1"]) == 2
+    assert predict.main([str(audio_run), path, "--min-probability", "1.1"]) == 2
 
 
-def test_a_run_without_predictions_is_reported(window_run, recordings, tmp_path, capsys):
+def test_a_run_without_predictions_is_reported(audio_run, recordings, tmp_path, capsys):
     run = tmp_path / "run"
-    shutil.copytree(window_run, run)
+    shutil.copytree(audio_run, run)
     (run / "predictions.csv").unlink()
     arguments = [str(run), str(recordings), "--thresholds", "precision=0.9"]
     assert predict.main(arguments) == 2
     assert "has no predictions.csv; to write it" in capsys.readouterr().err
 
 
-def test_a_precision_without_a_file_is_refused(window_run, capsys):
-    assert evaluate.main([str(window_run), "--precision", "0.9"]) == 2
+def test_a_precision_without_a_file_is_refused(audio_run, capsys):
+    assert evaluate.main([str(audio_run), "--precision", "0.9"]) == 2
     assert "--precision is for --thresholds" in capsys.readouterr().err

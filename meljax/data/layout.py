@@ -308,11 +308,13 @@ def owners(
     Unless `inside`, a path that is one of `folders` counts as contained in itself.
     """
     known: dict[str, str | None] = {"": None}
-
-    def owner(folder: str) -> str | None:
-        if folder not in known:
-            known[folder] = folder if folder in folders else owner(folder.rpartition("/")[0])
-        return known[folder]
-
     for path in paths:
-        yield owner(path.rpartition("/")[0] if inside else path)
+        yield _owner(path.rpartition("/")[0] if inside else path, folders, known)
+
+
+def _owner(folder: str, folders: Collection[str], known: dict[str, str | None]) -> str | None:
+    """Returns `folder` or the innermost folder around it that is one of `folders`."""
+    if folder not in known:
+        outer = folder.rpartition("/")[0]
+        known[folder] = folder if folder in folders else _owner(outer, folders, known)
+    return known[folder]

@@ -27,10 +27,7 @@ def make_probes(samples: int, rate: int) -> dict[str, list[Shaped[np.ndarray, " 
     return {
         "noise": [_noise(number, samples) for number in range(COUNT)],
         "tones": [_tone(number, samples, rate) for number in range(COUNT)],
-        "unheard voices": [
-            decoder.prepare_samples(clip[:, None], synthetic.SAMPLE_RATE, rate)
-            for clip in _voices()
-        ],
+        "unheard voices": list(_voices(rate)),
     }
 
 
@@ -57,7 +54,8 @@ def _at_level(wave: np.ndarray, rng: np.random.Generator) -> Float32[np.ndarray,
     return (wave * (rng.uniform(0.05, 0.5) / np.abs(wave).max())).astype(np.float32)
 
 
-@functools.cache
-def _voices() -> tuple[Float32[np.ndarray, " _"], ...]:
-    clips = (synthetic.draw_clip(_VOICES_SEED, number, 0) for number in range(COUNT))
-    return tuple(map(to_float, clips))
+@functools.lru_cache(maxsize=1)
+def _voices(rate: int) -> tuple[Shaped[np.ndarray, " _"], ...]:
+    clips = [to_float(synthetic.draw_clip(_VOICES_SEED, number, 0)) for number in range(COUNT)]
+    prepare = decoder.prepare_samples
+    return tuple(prepare(clip[:, None], synthetic.SAMPLE_RATE, rate) for clip in clips)

@@ -1,5 +1,6 @@
 """Reads a TFDS set as a manifest, and the content of each example as the bytes of a file."""
 
+import functools
 import hashlib
 import io
 import os
@@ -160,12 +161,14 @@ def _example(table: Table, index: int) -> Mapping[str, Any]:
 
 
 def _row(opened: _Set, split: str, index: int, example: Mapping[str, Any]) -> _Row:
-    def text(key: str) -> str:
-        return as_text(opened.features[key], _value(example, key)) if key else ""
-
+    text = functools.partial(_text, opened, example)
     fields = opened.fields
     signature = Signature(*map(text, build_info.FEATURES), split) if opened.recorded else None
     return _Row(split, index, text(fields.path), text(fields.label), text(fields.group), signature)
+
+
+def _text(opened: _Set, example: Mapping[str, Any], key: str) -> str:
+    return as_text(opened.features[key], _value(example, key)) if key else ""
 
 
 def _value(example: Mapping[str, Any], key: str) -> Any:
