@@ -9,17 +9,15 @@ from meljax.evaluation.metrics import Metrics
 
 pytestmark = pytest.mark.accelerator
 
+updated = jax.jit(Metrics.updated)
+
 
 def measured(logits, labels, weights, batch):
     """Returns the metrics of all items, accumulated over batches."""
     total = Metrics.zero(logits.shape[1])
     for first in range(0, len(labels), batch):
         part = slice(first, first + batch)
-        total = total.updated(
-            jnp.asarray(logits[part]),
-            jnp.asarray(labels[part]),
-            jnp.asarray(weights[part]),
-        )
+        total = updated(total, logits[part], labels[part], weights[part])
     return jax.device_get(total)
 
 
@@ -52,10 +50,10 @@ def test_scores_equal_sklearn_over_the_whole_set(items, batch):
 
 
 def test_fetch_changes_no_value(items):
-    logits, *rest = map(jnp.asarray, items)
-    total = Metrics.zero(6).updated(logits, *rest)
+    logits, *rest = items
+    total = updated(Metrics.zero(6), logits, *rest)
     totals = [total.replace(first_bad_step=jnp.int32(step)) for step in (3, 2**30)]
-    bad = Metrics.zero(6).updated(logits * jnp.inf, *rest).replace(skipped=jnp.int32(7))
+    bad = updated(Metrics.zero(6), logits * np.inf, *rest).replace(skipped=jnp.int32(7))
     for total, on_host in zip([*totals, bad], metrics.fetch(*totals, bad), strict=True):
         for a, b in zip(jax.tree.leaves(total), jax.tree.leaves(on_host), strict=True):
             assert isinstance(b, np.ndarray)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +14,22 @@ pytestmark = pytest.mark.accelerator
 ONLY_TIME = MaskConfig(freq_count=0, time_width=0.25)
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def mask_image(key, image, config: MaskConfig):
     return fill_bands(image, *random_bands(key, *image.shape[:2], config), config.fill)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def many_masks(config: MaskConfig, height: int, width: int, draws: int, seed: int):
+    """Returns white images of one channel with different masks, [draws, height, width]."""
+    image = jnp.ones((height, width, 1))
+    keys = jax.random.split(jax.random.key(seed), draws)
+    return jax.vmap(lambda key: mask_image(key, image, config))(keys)[..., 0]
+
+
 def bands(config: MaskConfig, size: int, draws: int) -> np.ndarray:
     """Returns the columns that each of many time masks covers, [draws, size]."""
-    keys = jax.random.split(jax.random.key(0), draws)
-    image = jnp.ones((1, size, 1))
-    masked = jax.jit(jax.vmap(lambda key: mask_image(key, image, config)))(keys)
-    return np.asarray(masked[:, 0, :, 0]) == config.fill
+    return np.asarray(many_masks(config, 1, size, draws, 0))[:, 0] == config.fill
 
 
 def test_width_and_start_are_independent():
@@ -51,11 +58,11 @@ def test_masks_are_one_band_and_reach_both_ends():
 
 def test_only_masked_values_change_to_the_fill():
     config = MaskConfig(freq_count=2, time_count=2, fill=0.7)
-    image = jnp.asarray(np.random.default_rng(0).uniform(size=(40, 50, 3)), jnp.float32)
+    image = np.random.default_rng(0).random((40, 50, 3), np.float32)
     masked = np.asarray(mask_image(jax.random.key(3), image, config))
-    changed = (masked != np.asarray(image)).all(-1)
+    changed = (masked != image).all(-1)
     np.testing.assert_array_equal(masked[changed], np.float32(0.7))
-    np.testing.assert_array_equal(masked[~changed], np.asarray(image)[~changed])
+    np.testing.assert_array_equal(masked[~changed], image[~changed])
     rows, columns = changed.all(1), changed.all(0)
     np.testing.assert_array_equal(changed, rows[:, None] | columns[None])
     assert rows.any()
@@ -63,15 +70,13 @@ def test_only_masked_values_change_to_the_fill():
 
 
 def test_both_axes_are_masked_independently():
-    keys = jax.random.split(jax.random.key(1), 2000)
-    image = jnp.ones((64, 64, 1))
-    masked = np.asarray(jax.vmap(lambda key: mask_image(key, image, MaskConfig()))(keys))[..., 0]
+    masked = np.asarray(many_masks(MaskConfig(), 64, 64, 2000, 1))
     rows, columns = (masked == 0).all(2).sum(1), (masked == 0).all(1).sum(1)
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.08
 
 
 def test_no_masks_change_nothing():
-    image = jnp.asarray(np.random.default_rng(0).uniform(size=(8, 9, 1)), jnp.float32)
+    image = np.random.default_rng(0).random((8, 9, 1), np.float32)
     for off in ({"freq_count": 0, "time_count": 0}, {"freq_width": 0.0, "time_width": 0.0}):
         config = dataclasses.replace(MaskConfig(), **off)
         np.testing.assert_array_equal(mask_image(jax.random.key(0), image, config), image)
