@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meljax.config import MaskConfig
-from meljax.features.spec_augment import fill_bands, random_bands
+from meljax.features.spec_augment import fill_bands, random_bands, words_needed
 
 pytestmark = pytest.mark.accelerator
 
@@ -16,7 +16,8 @@ ONLY_TIME = MaskConfig(freq_count=0, time_width=0.25)
 
 @functools.partial(jax.jit, static_argnames="config")
 def mask_image(key, image, config: MaskConfig):
-    return fill_bands(image, *random_bands(key, *image.shape[:2], config), config.fill)
+    bits = jax.random.bits(key, words_needed(config))
+    return fill_bands(image, *random_bands(bits, *image.shape[:2], config), config.fill)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))

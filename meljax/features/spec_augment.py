@@ -2,11 +2,11 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from meljax.config import MaskConfig
+from meljax.features.random_integers import integers_below
 
 
 class Bands(NamedTuple):
@@ -16,26 +16,33 @@ class Bands(NamedTuple):
     width: Int[Array, "*batch count"]
 
 
+def words_needed(config: MaskConfig) -> int:
+    """Returns how many random words `random_bands` uses."""
+    return 2 * (config.freq_count + config.time_count)
+
+
 def random_bands(
-    key: Key[Array, ""], height: int, width: int, config: MaskConfig
+    bits: UInt32[Array, "*batch words"], height: int, width: int, config: MaskConfig
 ) -> tuple[Bands, Bands]:
-    """Returns random rows and columns to mask in an image of `height` × `width` pixels.
+    """Returns random rows and columns to mask in images of `height` × `width` pixels.
 
     As in SpecAugment (Park et al. 2019, https://arxiv.org/abs/1904.08779), without time warping.
     Maximum widths are shares of the axis, rounded down to whole rows or columns.
+
+    Args:
+      bits: `words_needed(config)` independent random words for each image.
     """
-    freq_key, time_key = jax.random.split(key)
-    rows = _random_bands(freq_key, height, config.freq_count, int(config.freq_width * height))
-    columns = _random_bands(time_key, width, config.time_count, int(config.time_width * width))
+    for_rows, for_columns = jnp.split(bits, [2 * config.freq_count], axis=-1)
+    rows = _random_bands(for_rows, height, int(config.freq_width * height))
+    columns = _random_bands(for_columns, width, int(config.time_width * width))
     return rows, columns
 
 
-def _random_bands(key: Key[Array, ""], size: int, count: int, max_width: int) -> Bands:
-    """Returns `count` bands on an axis: widths uniform in 0…`max_width`, starts uniform."""
-    # Drawn from one key, width and start would be correlated.
-    width_key, start_key = jax.random.split(key)
-    width = jax.random.randint(width_key, (count,), 0, max_width + 1)
-    return Bands(jax.random.randint(start_key, (count,), 0, size - width + 1), width)
+def _random_bands(bits: UInt32[Array, "*batch words"], size: int, max_width: int) -> Bands:
+    """Returns a band for each two words: widths uniform in 0…`max_width`, starts uniform."""
+    for_width, for_start = jnp.split(bits, 2, axis=-1)
+    width = integers_below(for_width, max_width + 1)
+    return Bands(integers_below(for_start, size - width + 1), width)
 
 
 def fill_bands(

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Int, Shaped, UInt8, UInt32
 
+from meljax.features.random_integers import integers_below
 from meljax.features.samples import is_silent, to_float
 
 
@@ -67,10 +68,15 @@ def _not_silent(
     return places[[not is_silent(item[max(first, 0) : first + window]) for first in places]]
 
 
-def random_start(key: Key[Array, ""], length: Int[Array, ""], window: int) -> Int[Array, ""]:
-    """Returns a uniformly random window start in an item; negative if the item is shorter."""
+def random_start(
+    bits: UInt32[Array, " batch"], length: Int[Array, " batch"], window: int
+) -> Int[Array, " batch"]:
+    """Returns uniformly random window starts in items; not positive if an item is shorter.
+
+    `bits` are independent random words.
+    """
     spare = length - window
-    return jax.random.randint(key, (), jnp.minimum(spare, 0), jnp.maximum(spare, 0) + 1)
+    return jnp.minimum(spare, 0) + integers_below(bits, jnp.abs(spare) + 1)
 
 
 def cut(

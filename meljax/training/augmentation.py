@@ -4,12 +4,11 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from meljax.data.batches import DeviceSet
 from meljax.features.frontend import to_images
-from meljax.features.spec_augment import Bands, fill_bands, random_bands
+from meljax.features.spec_augment import Bands, fill_bands, random_bands, words_needed
 from meljax.features.windows import random_start
 from meljax.training.state import Task, image_shape
 
@@ -34,15 +33,13 @@ class Draws(NamedTuple):
 def draw(task: Task, length: Int[Array, " batch"], key: Key[Array, ""]) -> Draws:
     """Returns the random numbers for a batch of items of `length` samples or columns.
 
-    Each item's key depends only on `key` and its position, not on the devices.
+    Those of an item depend only on `key` and its position, not on the devices.
     """
-    keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(
-        jnp.arange(len(length), dtype=jnp.uint32)
-    )
-    start = jax.vmap(functools.partial(random_start, window=task.frontend.window))
+    # One call: each generator of random numbers takes longer to compile than a convolution.
+    bits = jax.random.bits(key, (len(length), 1 + words_needed(task.mask)), "uint32")
     height, width, _ = image_shape(task.frontend)
-    bands = jax.vmap(lambda key: random_bands(key, height, width, task.mask))
-    return Draws(start(keys[:, 0], length), *bands(keys[:, 1]))
+    start = random_start(bits[:, 0], length, task.frontend.window)
+    return Draws(start, *random_bands(bits[:, 1:], height, width, task.mask))
 
 
 def augment(

@@ -85,7 +85,9 @@ def _step(
 
 
 def _all_finite(values: PyTree) -> Bool[Array, ""]:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]).all()
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]).all()
+    # Without the barrier, XLA combines all leaves again in the kernel of each new value.
+    return jax.lax.optimization_barrier(finite)
 
 
 @functools.partial(jit, static_argnames="task", donate_argnames="state")

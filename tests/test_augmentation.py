@@ -1,0 +1,54 @@
+"""Random numbers of the items of a batch: where windows start, and what is masked."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_step import make_task
+
+from meljax.config import MaskConfig
+from meljax.features.random_integers import integers_below
+from meljax.training.augmentation import Draws, draw
+
+pytestmark = pytest.mark.accelerator
+
+MASK = MaskConfig(freq_count=2, freq_width=0.5, time_count=1, time_width=0.5)
+
+
+@functools.partial(jax.jit, static_argnames="items")
+def draws(items: int, seed: int = 0) -> Draws:
+    """Returns the numbers of items with a spare second."""
+    return draw(make_task(mask=MASK), jnp.full(items, 9600), jax.random.key(seed))
+
+
+def test_the_numbers_of_an_item_do_not_depend_on_the_size_of_the_batch():
+    """A batch is padded to a multiple of the number of devices."""
+    few, more = draws(8), draws(12)
+    for one, other in zip(jax.tree.leaves(few), jax.tree.leaves(more), strict=True):
+        np.testing.assert_array_equal(one, other[:8])
+    assert not np.array_equal(few.start, draws(8, seed=1).start)
+
+
+def test_all_numbers_are_independent():
+    found = draws(10_000)
+    columns = [np.asarray(found.start)]
+    for bands in (found.rows, found.columns):
+        widths, starts = np.asarray(bands.width).T, np.asarray(bands.start).T
+        size = (widths + starts).max()
+        # The range of a start depends on the width; its position in that range must not.
+        columns += [*widths, *(starts / (size - widths))]
+    assert len(columns) == 7
+    correlation = np.corrcoef(columns) - np.eye(7)
+    assert np.abs(correlation).max() < 0.05
+    next_item = [np.corrcoef(each[:-1], each[1:])[0, 1] for each in columns]
+    assert np.abs(next_item).max() < 0.05
+
+
+def test_integers_are_below_the_limit_for_all_bits():
+    bits = jnp.array([0, 1, 2**31, 2**32 - 1], jnp.uint32)
+    for limit in (1, 2, 1000, 2**31 - 1):
+        found = np.asarray(integers_below(bits, limit))
+        np.testing.assert_array_equal(found, np.asarray(bits) % np.uint32(limit))
+        assert found.dtype == np.int32
