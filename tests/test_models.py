@@ -6,6 +6,7 @@ import numpy as np
 import plain_forms
 import pytest
 from flax import linen as nn
+from random_weights import random_variables
 
 from meljax.config import ModelConfig
 from meljax.evaluation.metrics import cross_entropy
@@ -186,8 +187,7 @@ def test_in_bfloat16_the_logits_are_nearly_the_same(name):
         return logits, updated, gradients
 
     quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
-    init = jax.jit(network("float32").init, static_argnums=3, compiler_options=quickly)
-    variables = init(jax.random.key(0), images, jnp.ones(6), False)
+    variables = random_variables(network("float32"), images)
     compiled = jax.jit(results, static_argnums=0, compiler_options=quickly)
     both = jax.device_get([compiled(each, variables) for each in ("float32", "bfloat16")])
     assert {leaf.dtype for leaf in jax.tree.leaves(both)} == {np.dtype("float32")}
@@ -393,8 +393,7 @@ def test_the_faster_forms_train_like_the_usual_ones(name, monkeypatch):
     labels = jnp.array([0, 1, 2, 0, 1, 2])
     network = build(ModelConfig(name=name, width=4), 3)
     quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
-    init = jax.jit(network.init, static_argnums=3, compiler_options=quickly)
-    begin = init(jax.random.key(0), images, jnp.ones(6), False)
+    begin = random_variables(network, images)
 
     def curve() -> list[float]:
         def loss_fn(params, stats):

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 from conftest import small_config, tone
 from flax import linen as nn
+from random_weights import random_variables
 
 from meljax.evaluation.forward import Model
 from meljax.export import onnx_graph
@@ -70,19 +71,7 @@ def drawn(frontend: Frontend, seen: np.ndarray) -> jax.Array:
 
 def with_random_variables(network, images):
     """Random variables whose logits differ by several units between items."""
-    rng = np.random.default_rng(1)
-
-    def draw(path, leaf):
-        name = path[-1].key
-        if name == "kernel":
-            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
-        if name == "var":
-            return rng.uniform(0.3, 2, leaf.shape)
-        return rng.normal(1 if name == "scale" else 0, 0.3, leaf.shape)
-
-    weight = jnp.ones(len(images))
-    like = jax.eval_shape(lambda: network.init(jax.random.key(0), images, weight, False))
-    variables = jax.tree_util.tree_map_with_path(lambda *x: draw(*x).astype(np.float32), like)
+    variables = random_variables(network, images)
     raw_logits = np.asarray(logits(network, variables, images))
     head, factor = variables["params"]["fc"], 3 / raw_logits.std(0)
     head["bias"] = (head["bias"] - raw_logits.mean(0)) * factor

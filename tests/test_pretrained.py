@@ -31,8 +31,11 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def shapes(network: ResNet18):
-    images = jnp.zeros((1, 32, 32, 3))
-    return jax.eval_shape(lambda: network.init(jax.random.key(0), images, jnp.ones(1), False))
+    def init():
+        images = jnp.zeros((1, 32, 32, 3))
+        return network.init(jax.random.key(0), images, jnp.ones(1), False)
+
+    return jax.eval_shape(init)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def forward(network: ResNet18, variables, images: np.ndarray):
 
     @jax.jit
     def apply(variables, images):
-        return network.apply(
+        logits, seen = network.apply(
             variables,
             images,
             jnp.ones(len(images)),
@@ -56,18 +59,18 @@ def forward(network: ResNet18, variables, images: np.ndarray):
             capture_intermediates=True,
             mutable=["intermediates"],
         )
+        seen = seen["intermediates"]
+        stem = jax.nn.relu(seen["bn1"]["__call__"][0])
+        padded = jnp.pad(stem, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        pooled = jax.lax.reduce_window(
+            padded, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
+        )
+        activations = {"stem": pooled}
+        activations |= {layer: seen[f"{layer}_1"]["__call__"][0] for layer in LAYERS}
+        return logits, activations
 
     with jax.default_matmul_precision("highest"):
-        logits, seen = apply(variables, jnp.asarray(images, jnp.float32) / 255)
-    seen = seen["intermediates"]
-    stem = jax.nn.relu(seen["bn1"]["__call__"][0])
-    padded = jnp.pad(stem, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    pooled = jax.lax.reduce_window(
-        padded, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID"
-    )
-    activations = {"stem": pooled}
-    activations |= {layer: seen[f"{layer}_1"]["__call__"][0] for layer in LAYERS}
-    return np.asarray(logits), activations
+        return jax.device_get(apply(variables, images.astype(np.float32) / 255))
 
 
 @pytest.mark.accelerator
@@ -84,11 +87,9 @@ def test_logits_and_activations_equal_torchs(tiny):
 @pytest.mark.accelerator
 def test_statistics_and_gradients_of_a_step_equal_torchs(tiny):
     _, variables, stored = tiny
-    images = jnp.asarray(stored["images"], jnp.float32) / 255
-    labels = jnp.asarray(stored["labels"], jnp.int32)
 
     @jax.jit
-    def step(variables):
+    def step(variables, images, labels):
         def loss(params):
             logits, updated = NETWORK.apply(
                 variables | {"params": params}, images, jnp.ones(4), True, mutable=["batch_stats"]
@@ -97,7 +98,8 @@ def test_statistics_and_gradients_of_a_step_equal_torchs(tiny):
 
         return jax.grad(loss, has_aux=True)(variables["params"])
 
-    gradients, updated = step(variables)
+    images = stored["images"].astype(np.float32) / 255
+    gradients, updated = step(variables, images, stored["labels"])
     after = name_map.to_torch({"params": gradients} | updated, 0)
     for name in stored.files:
         kind, _, key = name.partition(":")
@@ -135,7 +137,7 @@ def test_to_torch_inverts_from_torch(tiny):
 def test_a_new_head_keeps_its_weights_and_the_rest_is_loaded(tiny):
     weights, variables, _ = tiny
     other = ResNet18(classes=9, width=4)
-    drawn = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes(other))
+    drawn = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes(other))
     loaded = name_map.from_torch(weights, drawn, new_head=True)
     np.testing.assert_array_equal(loaded["params"]["fc"]["kernel"], drawn["params"]["fc"]["kernel"])
     np.testing.assert_array_equal(
@@ -446,7 +448,7 @@ def test_the_origin_of_weights_is_described(origin, words):
 
 
 def test_weights_from_a_file_keep_the_random_head(tiny, tmp_path):
-    drawn = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), shapes(NETWORK))
+    drawn = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes(NETWORK))
     config = ModelConfig(width=4, init=str(TINY))
     variables, origin = initial_weights.initial_variables(config, drawn, tmp_path)
     assert origin == WeightsOrigin("file", TINY.name, hashlib.sha256(TINY.read_bytes()).hexdigest())

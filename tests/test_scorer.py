@@ -150,7 +150,7 @@ def test_a_stream_reads_only_a_few_files_ahead():
 
 def test_other_items_and_the_position_in_the_batch_change_no_bit():
     task = make_task(4)
-    model, data = make_model(task), make_data(task)
+    model, data = make_model(task), make_data(task, 60)
     order = window_order(model, data)
     seen = np.asarray(cut_row(data, order, 0, 1600, task.mesh))
 
@@ -168,7 +168,7 @@ def test_other_items_and_the_position_in_the_batch_change_no_bit():
 def test_scores_are_computed_without_masks():
     task = make_task()
     unmasked = make_task(mask=MaskConfig(freq_count=0, time_count=0))
-    data, state = make_data(task), init_state(task, key(0, Stream.INIT))
+    data, state = make_data(task, 60), init_state(task, key(0, Stream.INIT))
     order = window_order(model_of(task, state), data)
     _, one = score_split(model_of(task, state), data, order)
     _, two = score_split(model_of(unmasked, state), data, order)
@@ -189,7 +189,7 @@ def test_accelerators_queue_all_batches(monkeypatch):
 def test_queued_batches_give_the_same_bits(monkeypatch):
     """As on an accelerator, where the next batches are dispatched before one is read."""
     task = make_task()
-    model, data = make_model(task), make_data(task, 30)
+    model, data = make_model(task), make_data(task, 60)
     order = window_order(model, data)
     _, one_by_one = score_split(model, data, order)
     monkeypatch.setattr(devices, "batches_in_flight", lambda count: None)
