@@ -1,7 +1,6 @@
 """The scorer: every window once, and the same bits from any source."""
 
 import dataclasses
-import functools
 import threading
 
 import jax
@@ -10,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import tone
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
-from test_step import CLASSES, CONFIG, NAMES, make_data, make_task
+from test_step import CLASSES, NAMES, make_data, make_task
 
 from meljax.config import MaskConfig
-from meljax.data.batches import DeviceSet, cut_windows, make_device_set
+from meljax.data.batches import DeviceSet, make_device_set
 from meljax.data.dataset import Dataset
 from meljax.data.manifest import Bad, Item
 from meljax.evaluation.calibration import Temperature
@@ -23,7 +22,6 @@ from meljax.evaluation.mistakes import worst_mistakes
 from meljax.evaluation.scorer import Source, cut_row, score_split, score_stream, window_order
 from meljax.evaluation.scores import Scored, score_weights
 from meljax.features.samples import to_float
-from meljax.models.registry import build
 from meljax.training.rng import Stream, key
 from meljax.training.state import init_state, model_of
 from meljax.training.task_setup import make_device_sets
@@ -200,68 +198,6 @@ def test_queued_batches_give_the_same_bits(monkeypatch):
     items = list(score_stream(model, sources))
     assert [item.path for item in items] == [str(i) for i in range(9)]
     assert len({item.logits.tobytes() for item in items}) == 1
-
-
-@functools.partial(jax.jit, static_argnames="shape")
-def weighted(maps, weights, shape):
-    """Returns the positive part of the weighted sum of maps, interpolated to `shape`."""
-    heat = jax.nn.relu(jnp.einsum("brcf,bf->brc", maps, weights))
-    return jax.image.resize(heat, shape, "linear")
-
-
-@pytest.mark.parametrize("name", ["cnn", "resnet18"])
-def test_evidence_is_grad_cam(name):
-    """For the last maps, a closed form gives the gradient: the weights of the last layer."""
-    task = make_task()
-    config = dataclasses.replace(CONFIG.model, name=name)
-    task = task._replace(network=build(config, CLASSES))
-    data, model = make_data(task), make_model(task)
-    windows = cut_windows(data, np.array([1, 20]), np.array([0, 5]), 1600)
-    images, heat, grid = jax.device_get(
-        evidence(model, windows, jnp.array([2, 0]), smallest_grid=1)
-    )
-    assert heat.shape == images.shape[:3]
-    apply = jax.jit(model.network.apply, static_argnames=("train", "mutable"))
-    weight = np.ones(2, np.float32)
-    _, seen = apply(model.variables, images, weight, train=False, mutable="intermediates")
-    (maps,) = seen["intermediates"]["maps4"]
-    assert grid == maps.shape[1:3]
-    weights = np.asarray(model.variables["params"]["fc"]["kernel"])[:, [2, 0]].T
-    expected = np.asarray(weighted(maps, weights, heat.shape))
-    expected = expected / np.maximum(expected.max((1, 2), keepdims=True), 1e-30)
-    np.testing.assert_allclose(heat, expected, atol=1e-4)
-    assert 0 <= heat.min() <= heat.max() <= 1.0001
-
-
-def test_evidence_uses_earlier_maps_if_the_last_are_small():
-    """Their gradient is that of the layers after them, found here by differences."""
-    task = make_task()
-    data, model = make_data(task), make_model(task)
-    windows = cut_windows(data, np.array([1, 20]), np.array([0, 5]), 1600)
-    images, heat, grid = jax.device_get(evidence(model, windows, jnp.array([2, 0])))
-    sizes = [(rows >> k, columns >> k) for rows, columns in [images.shape[1:3]] for k in (1, 2, 3)]
-    assert grid == [size for size in sizes if min(size) >= 4][-1]
-    assert grid != (images.shape[1] >> 4, images.shape[2] >> 4)
-    name = f"maps{1 + sizes.index(grid)}"
-    apply = jax.jit(model.network.apply, static_argnames=("train", "mutable"))
-    collections, weight = ("intermediates", "perturbations"), np.ones(2, np.float32)
-    _, seen = apply(model.variables, images, weight, train=False, mutable=collections)
-    (maps,), zeros = seen["intermediates"][name], seen["perturbations"]
-
-    @jax.jit
-    def moved(by):
-        given = model.variables | {"perturbations": zeros | {name: by}}
-        return model.network.apply(given, jnp.asarray(images), jnp.ones(2), train=False)
-
-    weights = []
-    for feature in range(maps.shape[-1]):
-        one = np.zeros(maps.shape, np.float32)
-        one[..., feature] = 1e-3
-        change = (np.asarray(moved(one)) - np.asarray(moved(-one))) / 2e-3
-        weights.append([change[0, 2], change[1, 0]])
-    expected = np.asarray(weighted(maps, np.array(weights).T, heat.shape))
-    expected = expected / expected.max((1, 2), keepdims=True)
-    np.testing.assert_allclose(heat, expected, atol=0.02)
 
 
 def make_dataset(lengths: list[int], splits: list[str]) -> Dataset:
