@@ -36,7 +36,7 @@ from meljax.data.batches import epoch_order, make_device_set
 from meljax.evaluation.forward import window_logits
 from meljax.evaluation.metrics import cross_entropy
 from meljax.features.frontend import Frontend
-from meljax.features.spec_augment import fill_bands, random_bands
+from meljax.features.spec_augment import draws_needed, fill_bands, random_bands
 from meljax.models.resnet import ResNet18
 from meljax.training.augmentation import train_images
 from meljax.training.rng import Stream, key
@@ -131,10 +131,9 @@ _images = jit(train_images, static_argnums=0)
 
 @functools.partial(jit, static_argnums=2)
 def _masked(key: jax.Array, images: jax.Array, config: MaskConfig) -> jax.Array:
-    def mask(key: jax.Array, image: jax.Array) -> jax.Array:
-        return fill_bands(image, *random_bands(key, *image.shape[:2], config), config.fill)
-
-    return jax.vmap(mask)(jax.random.split(key, len(images)), images)
+    bits = jax.random.bits(key, (len(images), draws_needed(config)), "uint32")
+    rows, columns = random_bands(bits, *images.shape[1:3], config)
+    return jax.vmap(functools.partial(fill_bands, fill=config.fill))(images, rows, columns)
 
 
 @functools.partial(jit, static_argnums=0)

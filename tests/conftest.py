@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Takes what is imported out of garbage collection, which tests of damage start often."""
+    """Excludes imported objects from garbage collection, which each damaged checkpoint starts."""
     gc.freeze()
 
 
@@ -127,6 +127,7 @@ def figures() -> Path:
 
 
 def make_images(root: Path, borders: tuple[int, int, int, int]) -> None:
+    """Writes three classes of 14 images; `borders` (left, top, right, bottom) add a white frame."""
     rng = np.random.default_rng(0)
     left, top, right, bottom = borders
     for c in range(3):
@@ -148,10 +149,14 @@ def figure_run(figures) -> Path:
     return trained("cnn", figures, "figure", train__epochs=1, data__crop="6,4,3,5")
 
 
+WINDOW = 0.16
+"""Window of `audio_run`, in s; other runs on its recordings reuse its compiled programs."""
+
+
 @pytest.fixture(scope="session")
 def audio_run(recordings) -> Path:
     """A CNN after three epochs on recordings, some longer than 1.5 windows; do not change it."""
-    return trained("cnn", recordings, "audio", train__epochs=3, data__window=0.16)
+    return trained("cnn", recordings, "audio", train__epochs=3, data__window=WINDOW)
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +196,7 @@ def make_muddle(root: Path) -> None:
 @pytest.fixture(scope="session")
 def muddled_run(muddle) -> Path:
     """A CNN that must get two thirds of the held-out files wrong; do not change it."""
-    return trained("cnn", muddle, "muddled", train__epochs=3, data__window=0.16)
+    return trained("cnn", muddle, "muddled", train__epochs=3, data__window=WINDOW)
 
 
 def trained(config: str, data: Path | str, name: str, **keys) -> Path:

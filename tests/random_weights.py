@@ -6,10 +6,11 @@ import numpy as np
 from flax import linen as nn
 
 
-def random_variables(network: nn.Module, images: np.ndarray) -> dict:
-    """Returns variables of a network for such images.
+def numpy_variables(network: nn.Module, images: np.ndarray) -> dict:
+    """Returns random variables of a network for images of this shape.
 
-    Biases, scales and statistics differ from 0 and 1, where they begin.
+    Biases, scales and statistics are not at their initial 0 and 1, so a test notices if one is
+    ignored.
     """
     rng = np.random.default_rng(1)
 

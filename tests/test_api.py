@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from conftest import SMALL
+from conftest import SMALL, WINDOW
 from PIL import Image
 
 import meljax
@@ -42,7 +42,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_train_calls_back_after_each_epoch_and_can_be_resumed(recordings, tmp_path):
     rows = []
-    keys = SMALL | {"train.epochs": 2, "data.window": 0.16}
+    keys = SMALL | {"train.epochs": 2, "data.window": WINDOW}
     run = meljax.train(
         recordings, config="cnn", workdir=tmp_path / "run", callback=rows.append, **keys
     )
@@ -75,7 +75,7 @@ def test_a_callback_may_stop_the_training(recordings, tmp_path):
             config="cnn",
             workdir=tmp_path,
             callback=callback,
-            **SMALL | {"train.epochs": 5, "data.window": 0.16},
+            **SMALL | {"train.epochs": 5, "data.window": WINDOW},
         )
     assert len(meljax.Run(tmp_path).history) == 1
 
@@ -171,8 +171,8 @@ def test_arrays_of_images_give_the_probabilities_of_files(square_run, figures):
     file = min(figures.rglob("*.png"))
     model = meljax.load(square_run)
     expected = model.predict(file).probabilities
-    for array in (np.asarray(Image.open(file).convert("RGB")),):
-        np.testing.assert_array_equal(model.predict(array).probabilities, expected)
+    array = np.asarray(Image.open(file).convert("RGB"))
+    np.testing.assert_array_equal(model.predict(array).probabilities, expected)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_notebook_shows_an_explanation_as_images_and_sound(audio_run, square_r
     loudest = np.abs(found.samples).max()
     np.testing.assert_allclose(heard, found.samples / loudest, atol=1e-4)
     (axes,) = found.figure().axes
-    assert axes.get_xlim() == pytest.approx((found.start, found.start + 0.16), abs=0.03)
+    assert axes.get_xlim() == pytest.approx((found.start, found.start + WINDOW), abs=0.03)
     image = meljax.load(square_run).explain(min(figures.rglob("*.png")))
     shown = image._repr_html_()
     assert (shown.count("<img"), shown.count("<audio")) == (2, 0)

@@ -19,7 +19,7 @@ MASK = MaskConfig(freq_count=2, freq_width=0.5, time_count=1, time_width=0.5)
 
 @functools.partial(jax.jit, static_argnames="items")
 def draws(items: int, seed: int = 0) -> Draws:
-    """Returns the numbers of items with a spare second."""
+    """Returns the random numbers of `items` recordings, each a second longer than the window."""
     return draw(make_task(mask=MASK), jnp.full(items, 9600), jax.random.key(seed))
 
 
@@ -31,22 +31,22 @@ def test_the_numbers_of_an_item_do_not_depend_on_the_size_of_the_batch():
     assert not np.array_equal(few.start, draws(8, seed=1).start)
 
 
-def test_all_numbers_are_independent():
+def test_all_numbers_are_uncorrelated():
     found = draws(10_000)
-    columns = [np.asarray(found.start)]
+    series = [np.asarray(found.start)]
     for bands in (found.rows, found.columns):
         widths, starts = np.asarray(bands.width).T, np.asarray(bands.start).T
         size = (widths + starts).max()
         # The range of a start depends on the width; its position in that range must not.
-        columns += [*widths, *(starts / (size - widths))]
-    assert len(columns) == 7
-    correlation = np.corrcoef(columns) - np.eye(7)
+        series += [*widths, *(starts / (size - widths))]
+    assert len(series) == 7
+    correlation = np.corrcoef(series) - np.eye(7)
     assert np.abs(correlation).max() < 0.05
-    next_item = [np.corrcoef(each[:-1], each[1:])[0, 1] for each in columns]
+    next_item = [np.corrcoef(each[:-1], each[1:])[0, 1] for each in series]
     assert np.abs(next_item).max() < 0.05
 
 
-def test_integers_are_below_the_limit_for_all_bits():
+def test_integers_are_remainders_also_of_the_largest_bits():
     bits = jnp.array([0, 1, 2**31, 2**32 - 1], jnp.uint32)
     for limit in (1, 2, 1000, 2**31 - 1):
         found = np.asarray(integers_below(bits, limit))

@@ -52,6 +52,15 @@ def test_a_side_takes_and_times_steps(side, mode, tmp_path):
     assert 0 < then["seconds"] < first["seconds"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["forward", "images", "masking", "gradient", "optimizer"])
+def test_a_part_of_a_step_runs_and_is_timed(what, tmp_path):
+    setting = {"what": what, "batch": 4, "size": 16, "compute": "float32", "mode": ""}
+    *_, then = answers("meljax_side.py", {"prepare": setting}, {"run": 2}, hidden=tmp_path)
+    assert then["steps"] == 2
+    assert then["seconds"] > 0
+
+
 class Clock:
     """A side whose steps take one second longer in each run."""
 

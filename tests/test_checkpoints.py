@@ -30,8 +30,11 @@ FRONTEND = Frontend("audio", 1600, 0, 1, 0, MelConfig())
 
 
 @pytest.fixture(autouse=True, scope="module")
-def quick_garbage_collection():
-    """Leaves out what other tests created; each damaged checkpoint starts a collection."""
+def fast_garbage_collection():
+    """Excludes the objects of earlier tests, for the rest of the process.
+
+    Each damaged checkpoint starts a collection.
+    """
     gc.collect()
     gc.freeze()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command, edit_info, rewrite, tone
+from conftest import WINDOW, command, edit_info, rewrite, tone
 from samples import confused
 from sklearn.metrics import f1_score, precision_recall_fscore_support, top_k_accuracy_score
 
@@ -222,7 +222,7 @@ def test_unsuitable_data_are_refused_with_a_reason(
 def test_a_file_that_changed_since_training_is_skipped(recordings, tmp_path):
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(recordings, data)
-    assert main(command("cnn", data, run, data__window=0.16, train__epochs=1)) == 0
+    assert main(command("cnn", data, run, data__window=WINDOW, train__epochs=1)) == 0
     with open(run / "split.csv", newline="") as file:
         held = [row["path"] for row in csv.DictReader(file) if row["split"] == "val"]
     shutil.copy(recordings / "voice0" / "00.wav", data / held[-1])

@@ -26,12 +26,12 @@ def windows(*pitches: float) -> np.ndarray:
 
 
 def to_images(of: frontend.Frontend, windows: np.ndarray) -> np.ndarray:
-    """The compiled `frontend.to_images`."""
+    """Returns the compiled `frontend.to_images` of windows."""
     return np.asarray(jax.jit(frontend.to_images, static_argnums=0)(of, windows))
 
 
 def decibels(waveform: np.ndarray, mel: MelConfig) -> np.ndarray:
-    """The compiled `log_mel`."""
+    """Returns the compiled `log_mel` of a waveform."""
     return np.asarray(jax.jit(functools.partial(log_mel, **dataclasses.asdict(mel)))(waveform))
 
 

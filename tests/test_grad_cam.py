@@ -1,10 +1,11 @@
-"""Grad-CAM, compared with closed forms and differences."""
+"""Grad-CAM, compared with a closed form and with finite differences."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_weights import random_variables
+from conftest import some_devices
+from random_weights import numpy_variables
 
 from meljax.config import MelConfig, ModelConfig
 from meljax.evaluation.forward import Model
@@ -16,22 +17,22 @@ from meljax.util.devices import make_mesh
 pytestmark = pytest.mark.accelerator
 
 ROWS, COLUMNS = 64, 80
-CLASSES = np.array([2, 0])
-"""The class whose evidence is sought in each of two images."""
+TARGETS = np.array([2, 0])
+"""The class to explain in each of two images."""
 
 
 def make_model(name: str) -> Model:
     network = build(ModelConfig(name=name, width=4), 3)
     frontend = Frontend("image", COLUMNS, ROWS, 1, 0, MelConfig())
-    variables = random_variables(network, np.zeros((1, ROWS, COLUMNS, 1), np.float32))
+    variables = numpy_variables(network, np.zeros((1, ROWS, COLUMNS, 1), np.float32))
     kernel = variables["params"]["fc"]["kernel"]
-    kernel += 0.5 * kernel.std()  # evidence for each class, and some against it
-    mesh = make_mesh(jax.devices()[:1])
+    kernel += 0.5 * kernel.std()  # a positive mean: each class has some evidence
+    mesh = make_mesh(some_devices(1))
     return Model(network, frontend, ("ann", "bob", "cy"), mesh, jax.device_put(variables))
 
 
 def windows() -> np.ndarray:
-    """Returns two images of noise that is louder in one half."""
+    """Returns two images of noise, each darker in one half."""
     noise = np.random.default_rng(0).integers(0, 256, (2, COLUMNS, ROWS, 1), np.uint8)
     noise[0, : COLUMNS // 2] //= 4
     noise[1, :, : ROWS // 2] //= 4
@@ -39,10 +40,10 @@ def windows() -> np.ndarray:
 
 
 def weighted(maps, weights, shape) -> np.ndarray:
-    """Returns the positive part of the weighted sum of maps, as it is shown in an image."""
+    """Returns the positive part of the weighted sum of maps, resized to `shape`, up to 1."""
     heat = np.maximum(np.einsum("brcf,bf->brc", maps, weights), 0)
     heat = np.asarray(jax.image.resize(heat, shape, "linear"))
-    assert (heat.max((1, 2)) > 1.5 * heat.min((1, 2))).all()  # there is something to find
+    assert (heat.max((1, 2)) > 1.5 * heat.min((1, 2))).all()  # it is not constant
     return heat / heat.max((1, 2), keepdims=True)
 
 
@@ -51,7 +52,7 @@ def test_evidence_is_grad_cam(name):
     """For the last maps, a closed form gives the gradient: the weights of the last layer."""
     model = make_model(name)
     images, heat, grid = evidence(
-        model, jnp.asarray(windows()), jnp.array(CLASSES), smallest_grid=1
+        model, jnp.asarray(windows()), jnp.array(TARGETS), smallest_grid=1
     )
     assert heat.shape == images.shape[:3] == (2, ROWS, COLUMNS)
     apply = jax.jit(model.network.apply, static_argnames=("train", "mutable"))
@@ -59,15 +60,15 @@ def test_evidence_is_grad_cam(name):
     (maps,) = seen["intermediates"]["maps4"]
     assert grid == maps.shape[1:3]
     assert min(grid) >= 2
-    weights = model.variables["params"]["fc"]["kernel"][:, CLASSES].T
+    weights = model.variables["params"]["fc"]["kernel"][:, TARGETS].T
     np.testing.assert_allclose(heat, weighted(maps, weights, heat.shape), atol=1e-4)
 
 
 def test_evidence_uses_earlier_maps_if_the_last_are_small():
-    """Their gradient is that of the layers after them, found here by differences."""
+    """The gradient of these maps goes through later layers; finite differences give it here."""
     model = make_model("cnn")
     images, heat, grid = evidence(
-        model, jnp.asarray(windows()), jnp.array(CLASSES), smallest_grid=5
+        model, jnp.asarray(windows()), jnp.array(TARGETS), smallest_grid=5
     )
     assert grid == (ROWS // 8, COLUMNS // 8)
     apply = jax.jit(model.network.apply, static_argnames=("train", "mutable"))
@@ -80,10 +81,10 @@ def test_evidence_uses_earlier_maps_if_the_last_are_small():
         given = model.variables | {"perturbations": zeros | {"maps3": by}}
         return model.network.apply(given, images, jnp.ones(2), train=False)
 
-    weights = []
+    weights = []  # up to a factor, which `weighted` removes
     for feature in range(maps.shape[-1]):
         step = np.zeros(maps.shape, np.float32)
         step[..., feature] = 1e-3
         change = np.asarray(logits(step)) - np.asarray(logits(-step))
-        weights.append(change[[0, 1], CLASSES])
+        weights.append(change[[0, 1], TARGETS])
     np.testing.assert_allclose(heat, weighted(maps, np.transpose(weights), heat.shape), atol=0.02)

@@ -65,8 +65,9 @@ def test_crowsetta_reads_label_tracks(audio_run, folder, tmp_path):
     assert {each.name for each in out.iterdir()} == {"20240517_043000.txt", "silence.txt", "z.txt"}
     assert (out / "silence.txt").read_text() == ""
     for stem in ("20240517_043000", "z"):
-        track = crowsetta.formats.seq.AudSeq.from_file(out / f"{stem}.txt")
-        track = track.to_seq(round_times=False)
+        # By default crowsetta rounds times to milliseconds.
+        opened = crowsetta.formats.seq.AudSeq.from_file(out / f"{stem}.txt")
+        track = opened.to_seq(round_times=False)
         given = [row for row in rows if f"/{stem}." in row["path"]]
         assert list(track.labels) == [row["label"] for row in given]
         assert track.onsets_s == pytest.approx([float(row["start"]) for row in given], abs=1e-5)

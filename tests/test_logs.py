@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import command
+from conftest import WINDOW, command
 from PIL import Image
 from tensorboardX.proto.api_pb2 import Status
 from tensorboardX.proto.event_pb2 import Event
@@ -144,7 +144,7 @@ def test_a_run_logs_its_confusion_matrix(muddled_run, muddle, tmp_path, monkeypa
     """After the last epoch and from time to time; `train` may draw after every epoch here."""
     shutil.copytree(muddled_run, tmp_path / "run")
     monkeypatch.setattr(train, "DRAWING_SECONDS", 0)
-    arguments = command("cnn", muddle, tmp_path / "run", train__epochs=5, data__window=0.16)
+    arguments = command("cnn", muddle, tmp_path / "run", train__epochs=5, data__window=WINDOW)
     assert main(arguments) == 0
     rows = read_history(tmp_path / "run", require_info(tmp_path / "run"))
     val = values(tmp_path / "run" / TENSORBOARD / "val")

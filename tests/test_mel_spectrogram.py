@@ -16,7 +16,8 @@ SETTINGS = json.loads(str(STORED["settings"]))
 log_mel = jax.jit(mel_spectrogram.log_mel, static_argnames=list(SETTINGS["default"]))
 
 
-def stored(signal: str) -> np.ndarray:
+def waveform_of(signal: str) -> np.ndarray:
+    """Returns a stored signal as float32, where 1 is full scale."""
     return STORED[signal].astype(np.float32) / 32768
 
 
@@ -27,14 +28,14 @@ def stored(signal: str) -> np.ndarray:
 )
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_log_mel_equals_librosa(signal, tolerance, setting):
-    decibel = np.asarray(log_mel(stored(signal), **SETTINGS[setting]))
+    decibel = np.asarray(log_mel(waveform_of(signal), **SETTINGS[setting]))
     expected = STORED[f"{signal}-{setting}"]
     assert decibel.shape == expected.shape
     assert np.abs(decibel - expected).max() < tolerance
 
 
 def test_log_mel_does_not_depend_on_gain():
-    waveform = stored("voice")
+    waveform = waveform_of("voice")
     loud, quiet = (log_mel(waveform * gain, **SETTINGS["default"]) for gain in (1.0, 0.1))
     np.testing.assert_allclose(loud, quiet, atol=1e-3)
 

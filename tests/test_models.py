@@ -6,7 +6,7 @@ import numpy as np
 import plain_forms
 import pytest
 from flax import linen as nn
-from random_weights import random_variables
+from random_weights import numpy_variables
 
 from meljax.config import ModelConfig
 from meljax.evaluation.metrics import cross_entropy
@@ -149,7 +149,7 @@ def batch(items: int) -> np.ndarray:
 
 
 @jax.jit
-def first_batch(images, weight):
+def normalize_first_batch(images, weight):
     """Returns the output of a new `BatchNorm` in training, and its statistics after that."""
     layer = BatchNorm()
     variables = layer.init(jax.random.key(0), images, weight, True)
@@ -159,7 +159,7 @@ def first_batch(images, weight):
 
 def test_batchnorm_normalizes_and_moves_the_statistics_as_torch_does():
     images = batch(8)
-    out, moved = first_batch(images, np.ones(8, np.float32))
+    out, moved = normalize_first_batch(images, np.ones(8, np.float32))
     mean, var = images.mean((0, 1, 2)), images.var((0, 1, 2))
     np.testing.assert_allclose(out, (images - mean) / np.sqrt(var + 1e-5), atol=1e-5)
     count = 8 * 4 * 5
@@ -187,17 +187,18 @@ def test_in_bfloat16_the_logits_are_nearly_the_same(name):
         return logits, updated, gradients
 
     quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
-    variables = random_variables(network("float32"), images)
+    variables = numpy_variables(network("float32"), images)
     compiled = jax.jit(results, static_argnums=0, compiler_options=quickly)
     both = jax.device_get([compiled(each, variables) for each in ("float32", "bfloat16")])
     assert {leaf.dtype for leaf in jax.tree.leaves(both)} == {np.dtype("float32")}
-    (logits, updated, gradients), (same, moved, directions) = both
+    (logits, updated, gradients), (same, moved, bfloat16_gradients) = both
     assert np.abs(same - logits).max() > 0
     np.testing.assert_allclose(same, logits, atol=0.1 * np.abs(logits).max())
     for a, b in zip(jax.tree.leaves(updated), jax.tree.leaves(moved), strict=True):
         np.testing.assert_allclose(b, a, rtol=0.05, atol=0.02)
     flat = [
-        np.concatenate([x.ravel() for x in jax.tree.leaves(g)]) for g in (gradients, directions)
+        np.concatenate([x.ravel() for x in jax.tree.leaves(g)])
+        for g in (gradients, bfloat16_gradients)
     ]
     cosine = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
     assert cosine > 0.9
@@ -248,7 +249,7 @@ def test_nan_stays_nan_after_batchnorm():
     for value in (np.nan, np.inf):
         spoiled = batch(4)
         spoiled[1, 2, 3, 4] = value
-        out, moved = jax.device_get(first_batch(spoiled, np.ones(4, np.float32)))
+        out, moved = jax.device_get(normalize_first_batch(spoiled, np.ones(4, np.float32)))
         assert np.isnan(out[..., 4]).all()
         assert np.isfinite(out[..., :4]).all()
         assert not np.isfinite(moved["var"][4])
@@ -258,8 +259,8 @@ def test_batchnorm_ignores_padding():
     spoiled = batch(8)
     spoiled[5:] = 1e6
     weight = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
-    out, moved = jax.device_get(first_batch(spoiled, weight))
-    alone, expected = first_batch(spoiled[:5], weight[:5])
+    out, moved = jax.device_get(normalize_first_batch(spoiled, weight))
+    alone, expected = normalize_first_batch(spoiled[:5], weight[:5])
     np.testing.assert_allclose(out[:5], alone, atol=1e-5)
     for name in ("mean", "var"):
         np.testing.assert_allclose(moved[name], expected[name], rtol=1e-5)
@@ -312,7 +313,7 @@ def test_gray_and_rgb_images_give_the_same_logits():
 
 def test_batchnorm_keeps_its_statistics_after_a_single_value():
     image = np.full((1, 1, 1, 6), 3, np.float32)
-    out, moved = first_batch(image, np.ones(1, np.float32))
+    out, moved = normalize_first_batch(image, np.ones(1, np.float32))
     np.testing.assert_array_equal(out, 0)
     np.testing.assert_array_equal(moved["var"], 1)
     np.testing.assert_array_equal(moved["mean"], 0)
@@ -393,7 +394,7 @@ def test_the_faster_forms_train_like_the_usual_ones(name, monkeypatch):
     labels = jnp.array([0, 1, 2, 0, 1, 2])
     network = build(ModelConfig(name=name, width=4), 3)
     quickly = {"xla_backend_optimization_level": 0}  # to compile, not to run
-    begin = random_variables(network, images)
+    begin = numpy_variables(network, images)
 
     def curve() -> list[float]:
         def loss_fn(params, stats):

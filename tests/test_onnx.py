@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from conftest import small_config, tone
 from flax import linen as nn
-from random_weights import random_variables
+from random_weights import numpy_variables
 
 from meljax.evaluation.forward import Model
 from meljax.export import onnx_graph
@@ -69,9 +69,9 @@ def drawn(frontend: Frontend, seen: np.ndarray) -> jax.Array:
     return jax.jit(to_images, static_argnums=0)(frontend, seen)
 
 
-def with_random_variables(network, images):
+def with_numpy_variables(network, images):
     """Random variables whose logits differ by several units between items."""
-    variables = random_variables(network, images)
+    variables = numpy_variables(network, images)
     raw_logits = np.asarray(logits(network, variables, images))
     head, factor = variables["params"]["fc"], 3 / raw_logits.std(0)
     head["bias"] = (head["bias"] - raw_logits.mean(0)) * factor
@@ -120,7 +120,7 @@ def test_probabilities_equal_those_of_the_model(network, kind):
     frontend = FRONTENDS[kind]
     seen = windows(frontend)
     images = drawn(frontend, seen)
-    variables = with_random_variables(network, images)
+    variables = with_numpy_variables(network, images)
     expected = np.asarray(jax.nn.log_softmax(logits(network, variables, images) / 1.5))
     # A flat or constant softmax would agree with any graph.
     assert len(set(expected.argmax(1))) > 1
@@ -136,7 +136,7 @@ def test_probabilities_equal_those_of_the_model(network, kind):
 
 def small_model(frontend: Frontend) -> onnx.ModelProto:
     network = CNN(4, width=4)
-    variables = with_random_variables(network, drawn(frontend, windows(frontend)))
+    variables = with_numpy_variables(network, drawn(frontend, windows(frontend)))
     return make_onnx(network, frontend, variables)
 
 

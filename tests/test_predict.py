@@ -697,7 +697,7 @@ def test_predict_and_evaluate_crop_as_training_did(figure_run, figures, tmp_path
         Image.fromarray(np.pad(inner, border, constant_values=99)).save(file)
     one, other = predicted(figure_run, figures), predicted(figure_run, copies)
     assert [row["probability"] for row in one] == [row["probability"] for row in other]
-    # Of 21 and 22 columns, one window of 20 columns in the middle is scored.
+    # Images of 21 and 22 columns are scored by one window of 20 columns, in their middle.
     places = {(row["start"] - left, row["end"] - left) for row in one}
     assert places == {(0, 18), (0, 19), (0, 20), (1, 21)}
     of_training = recorded(figure_run)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, WINDOW, command
 from data.make_run import KEYS
 from test_train import history, last_weights, restore, start
 
@@ -67,7 +67,7 @@ def test_a_signal_saves_the_current_step_from_which_the_run_resumes(
 ):
     """Step 7 is the second of epoch 2, step 10 the last one, before the validation."""
     run = tmp_path / "audio"
-    arguments = command("cnn", recordings, run, data__window=0.16, train__epochs=3)
+    arguments = command("cnn", recordings, run, data__window=WINDOW, train__epochs=3)
     with monkeypatch.context() as patch:
         at_step(step, lambda: os.kill(os.getpid(), number), patch)
         assert main(arguments) == 128 + number
@@ -84,7 +84,7 @@ def test_long_epochs_are_saved_in_between(recordings, tmp_path, monkeypatch):
     """A kill then loses at most the steps since the last save."""
     run = tmp_path / "run"
     arguments = command(
-        "cnn", recordings, run, data__window=0.16, train__epochs=2, train__save_every=1e-3
+        "cnn", recordings, run, data__window=WINDOW, train__epochs=2, train__save_every=1e-3
     )
     with monkeypatch.context() as patch:
 
@@ -113,12 +113,12 @@ def test_a_program_of_many_steps_trains_the_same_and_is_short_enough_to_stop(
     fetched, fetch = [], metrics.fetch
     with monkeypatch.context() as patch:
         patch.setattr(metrics, "fetch", lambda *each: fetched.append(len(each)) or fetch(*each))
-        assert main(command("cnn", recordings, whole, data__window=0.16, train__epochs=2)) == 0
+        assert main(command("cnn", recordings, whole, data__window=WINDOW, train__epochs=2)) == 0
     assert fetched == [2, 2]  # both splits at once, after each epoch
     for ours, theirs in zip(history(whole), history(audio_run)[:2], strict=True):
         assert (ours["epoch"], ours["step"]) == (theirs["epoch"], theirs["step"])
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-2)
-    arguments = command("cnn", recordings, run, data__window=0.16, train__epochs=2)
+    arguments = command("cnn", recordings, run, data__window=WINDOW, train__epochs=2)
     steps = loop.train_steps
     with monkeypatch.context() as patch:
         patch.setattr(loop._Pace, "adapt", lambda self, *_: setattr(self, "steps", 2))
@@ -138,7 +138,7 @@ def test_a_program_of_many_steps_trains_the_same_and_is_short_enough_to_stop(
 
 def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(audio_run, recordings, tmp_path):
     killed = tmp_path / "audio"
-    arguments = command("cnn", recordings, killed, data__window=0.16, train__epochs=3)
+    arguments = command("cnn", recordings, killed, data__window=WINDOW, train__epochs=3)
     with start(arguments) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/3"):
@@ -155,7 +155,7 @@ def test_a_run_interrupted_anywhere_can_be_resumed(
     def cut_off(*_, **__):
         raise KeyboardInterrupt
 
-    arguments = command("cnn", recordings, tmp_path / "run", data__window=0.16, train__epochs=1)
+    arguments = command("cnn", recordings, tmp_path / "run", data__window=WINDOW, train__epochs=1)
     with monkeypatch.context() as patch:
         owner = {"write_report": run_page}.get(moment, train)
         patch.setattr(owner, moment, cut_off)
@@ -173,7 +173,9 @@ def test_a_run_interrupted_anywhere_can_be_resumed(
 
 
 def test_two_processes_do_not_share_a_directory(recordings, tmp_path, capsys):
-    arguments = command("cnn", recordings, tmp_path / "run", data__window=0.16, train__epochs=1000)
+    arguments = command(
+        "cnn", recordings, tmp_path / "run", data__window=WINDOW, train__epochs=1000
+    )
     with start(arguments) as process:
         for line in process.stdout:
             if line.startswith("epoch 1/"):
@@ -185,7 +187,7 @@ def test_two_processes_do_not_share_a_directory(recordings, tmp_path, capsys):
 
 def test_ctrl_c_prints_how_to_resume(recordings, tmp_path):
     with start(
-        command("cnn", recordings, tmp_path / "run", data__window=0.16, train__epochs=1000)
+        command("cnn", recordings, tmp_path / "run", data__window=WINDOW, train__epochs=1000)
     ) as process:
         for line in process.stdout:
             if line.startswith("epoch 2/"):
@@ -231,7 +233,7 @@ def test_the_signal_handlers_are_restored(audio_run, recordings):
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     wakeup = signal.set_wakeup_fd(-1)
-    assert main(command("cnn", recordings, audio_run, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, audio_run, data__window=WINDOW, train__epochs=3)) == 0
     assert [signal.getsignal(number) for number in numbers] == before
     assert signal.set_wakeup_fd(-1) == wakeup == -1
 
@@ -257,7 +259,7 @@ def test_a_damaged_history_is_written_again_from_the_checkpoint(
         }
         file.write_text(kept[damage])
     (workdir / "report.html").unlink()
-    assert main(command("cnn", recordings, workdir, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, workdir, data__window=WINDOW, train__epochs=3)) == 0
     assert file.read_text() == "".join(lines)
 
 
@@ -273,7 +275,7 @@ def test_a_damaged_record_is_refused(text, audio_run, recordings, tmp_path, caps
 def test_a_removed_directory_is_named_in_one_line(recordings, tmp_path, monkeypatch, capsys):
     """The same command then starts over."""
     run = tmp_path / "run"
-    arguments = command("cnn", recordings, run, data__window=0.16, train__epochs=2)
+    arguments = command("cnn", recordings, run, data__window=WINDOW, train__epochs=2)
 
     def remove():
         while run.exists():  # a checkpoint is being written
@@ -316,7 +318,7 @@ def test_a_nan_stops_a_run_names_its_items_and_the_run_can_resume(
     muddle, tmp_path, monkeypatch, capsys
 ):
     run = tmp_path / "run"
-    arguments = command("cnn", muddle, run, train__epochs=2, data__window=0.16)
+    arguments = command("cnn", muddle, run, train__epochs=2, data__window=WINDOW)
     with monkeypatch.context() as patch:
         taken = nan_at_steps({4, 5}, patch)
         assert main(arguments) == 2
@@ -335,7 +337,7 @@ def test_a_nan_stops_a_run_names_its_items_and_the_run_can_resume(
 
 def test_bad_steps_are_skipped_and_counted(muddle, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
-    keys = {"train__epochs": 3, "train__on_nan": "skip", "data__window": 0.16}
+    keys = {"train__epochs": 3, "train__on_nan": "skip", "data__window": WINDOW}
     arguments = command("cnn", muddle, run, **keys)
     nan_at_steps({1, 3, 4, 7, 8, 9}, monkeypatch)  # 9 is the last step of the last epoch
     assert main(arguments) == 2

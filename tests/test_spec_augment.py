@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from meljax.config import MaskConfig
-from meljax.features.spec_augment import fill_bands, random_bands, words_needed
+from meljax.features.spec_augment import draws_needed, fill_bands, random_bands
 
 pytestmark = pytest.mark.accelerator
 
@@ -16,7 +16,7 @@ ONLY_TIME = MaskConfig(freq_count=0, time_width=0.25)
 
 @functools.partial(jax.jit, static_argnames="config")
 def mask_image(key, image, config: MaskConfig):
-    bits = jax.random.bits(key, words_needed(config))
+    bits = jax.random.bits(key, draws_needed(config))
     return fill_bands(image, *random_bands(bits, *image.shape[:2], config), config.fill)
 
 

@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bits():
 def begin(task: Task):
     """Returns a state, the data, the order of an epoch and the key of the masks.
 
-    The order has the shape of that in `run`, so tests of either compile a step once.
+    The order has the same shape as in `run`, so these tests share one compiled step.
     """
     data, place = make_data(task), replicated(task.mesh)
     order = epoch_order(key(0, Stream.ORDER, 1), len(data), 6, task.mesh.size)
@@ -137,6 +137,7 @@ def test_every_step_has_different_windows_and_masks():
     def loss_at(step: int) -> float:
         state, data, _, masks_key = begin(task)
         state = state.replace(step=jax.device_put(np.int32(step), place))
+        # All rows are equal, so only the step differs.
         order = jax.device_put(np.tile(np.arange(6, dtype=np.int32), (4, 1)), place)
         return float(train_step(task, state, data, order, masks_key).metrics.loss)
 

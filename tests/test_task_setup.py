@@ -6,7 +6,12 @@ from conftest import small_config
 from test_scorer import make_dataset
 from test_step import NAMES
 
+from meljax.config import MelConfig, ModelConfig
+from meljax.features.frontend import Frontend
+from meljax.models.registry import build
+from meljax.training.state import abstract_weights
 from meljax.training.task_setup import make_device_sets, make_task
+from meljax.util.devices import make_mesh
 
 
 def test_a_task_depends_on_training_files_only():
@@ -51,3 +56,12 @@ def test_the_window_of_long_recordings_is_30_seconds_by_default():
     dataset = make_dataset([8000 * seconds for seconds in (40, 50)] * 3, ["train", "val"] * 3)
     task = make_task(small_config(), dataset)
     assert task.frontend.window == 30 * 8000
+
+
+def test_the_shapes_of_weights_are_those_of_the_network():
+    """They are computed once for each network and front end."""
+    frontend = Frontend("image", 16, 16, 1, 0, MelConfig())
+    for width in (4, 8):
+        network = build(ModelConfig(name="cnn", width=width), 3)
+        like = abstract_weights(network, frontend, make_mesh())
+        assert like["params"]["conv1"]["kernel"].shape[-1] == width

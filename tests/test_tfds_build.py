@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import CACHE, assert_same, command, once, small_config, trained
+from conftest import CACHE, WINDOW, assert_same, command, once, small_config, trained
 
 from meljax import __main__
 from meljax.commands import build_tfds, evaluate, train
@@ -82,7 +82,7 @@ def test_a_csv_keeps_its_labels_and_groups(recordings, tmp_path):
 
 def run_on_a_set(folder) -> Path:
     """Returns a finished run on a set made of `recordings`, with the settings of `audio_run`."""
-    keys = {"train__epochs": 3, "data__window": 0.16, "data__tfds_dir": folder}
+    keys = {"train__epochs": 3, "data__window": WINDOW, "data__tfds_dir": folder}
     return trained("cnn", "tfds:recordings", "on_a_set", **keys)
 
 
@@ -125,7 +125,7 @@ def test_a_run_resumes_with_its_version_and_is_scored_where_its_set_is(
     shutil.copy(recordings / "voice0" / "00.wav", tmp_path / "more" / "voice0" / "99.wav")
     assert build(tmp_path / "more", moved, "recordings", "--version", "1.1.0") == 0
     capsys.readouterr()
-    keys = {"train__epochs": 4, "data__window": 0.16, "data__tfds_dir": moved}
+    keys = {"train__epochs": 4, "data__window": WINDOW, "data__tfds_dir": moved}
     assert main(command("cnn", "tfds:recordings", run, **keys)) == 0
     assert "resuming after epoch 3" in capsys.readouterr().out
     recorded = json.loads((run / "config.json").read_text())["config"]

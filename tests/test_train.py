@@ -13,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import soundfile
-from conftest import ROOT, command, edit_info, tone
+from conftest import ROOT, WINDOW, command, edit_info, tone
 from sklearn.metrics import f1_score
 from test_logs import events
 
@@ -80,7 +80,7 @@ def test_a_checkpoint_has_everything_needed_to_use_it(audio_run):
 
 def test_a_finished_run_says_so_and_changes_nothing(audio_run, recordings, capsys):
     before = {path: path.stat().st_mtime_ns for path in audio_run.rglob("*")}
-    assert main(command("cnn", recordings, audio_run, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, audio_run, data__window=WINDOW, train__epochs=3)) == 0
     assert "finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in audio_run.rglob("*")} == before
 
@@ -89,7 +89,7 @@ def test_a_run_older_than_a_key_is_resumed(audio_run, recordings, tmp_path, caps
     run = tmp_path / "run"
     shutil.copytree(audio_run, run)
     edit_info(run, lambda info: info["config"].pop("data.tfds_dir"))
-    assert main(command("cnn", recordings, run, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, run, data__window=WINDOW, train__epochs=3)) == 0
     assert "finished at epoch 3" in capsys.readouterr().out
 
 
@@ -106,9 +106,9 @@ def test_other_settings_are_refused_with_the_keys_that_differ(audio_run, recordi
 def test_more_epochs_continue_a_finished_run(audio_run, recordings, tmp_path):
     longer = tmp_path / "longer"
     shutil.copytree(audio_run, longer)
-    assert main(command("cnn", recordings, longer, data__window=0.16, train__epochs=5)) == 0
+    assert main(command("cnn", recordings, longer, data__window=WINDOW, train__epochs=5)) == 0
     whole = tmp_path / "whole"
-    assert main(command("cnn", recordings, whole, data__window=0.16, train__epochs=5)) == 0
+    assert main(command("cnn", recordings, whole, data__window=WINDOW, train__epochs=5)) == 0
     assert history(longer)[:3] == history(audio_run)
     assert history(longer) == history(whole)
 
@@ -118,10 +118,10 @@ def test_fewer_epochs_end_at_the_last_trained_one_with_its_report(
 ):
     run = tmp_path / "run"
     shutil.copytree(audio_run, run)
-    assert main(command("cnn", recordings, run, data__window=0.16, train__epochs=2)) == 0
+    assert main(command("cnn", recordings, run, data__window=WINDOW, train__epochs=2)) == 0
     assert "finished at epoch 3" in capsys.readouterr().out
     (run / "report.html").unlink()
-    assert main(command("cnn", recordings, run, data__window=0.16, train__epochs=1)) == 0
+    assert main(command("cnn", recordings, run, data__window=WINDOW, train__epochs=1)) == 0
     out = capsys.readouterr().out
     assert "3 epochs are trained already, not 1: ending at epoch 3" in out
     assert "last epoch (3)" in out
@@ -136,10 +136,10 @@ def test_a_finished_run_is_not_mistaken_for_one_of_other_data(
     run, other = tmp_path / "run", tmp_path / "elsewhere" / recordings.name
     shutil.copytree(audio_run, run)
     shutil.copytree(recordings, other)
-    assert main(command("cnn", other, run, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", other, run, data__window=WINDOW, train__epochs=3)) == 0
     assert "finished at epoch 3" in capsys.readouterr().out
     next(other.glob("*/*.wav")).unlink()
-    assert main(command("cnn", other, run, data__window=0.16, train__epochs=3)) == 2
+    assert main(command("cnn", other, run, data__window=WINDOW, train__epochs=3)) == 2
     message = capsys.readouterr().err
     assert "the data changed" in message
     assert str(recordings) in message
@@ -149,11 +149,11 @@ def test_data_that_moved_are_recognized_by_their_contents(audio_run, recordings,
     run, moved = tmp_path / "run", tmp_path / "elsewhere" / "birds"
     shutil.copytree(audio_run, run)
     shutil.copytree(recordings, moved)
-    assert main(command("cnn", moved, run, data__window=0.16, train__epochs=4)) == 0
+    assert main(command("cnn", moved, run, data__window=WINDOW, train__epochs=4)) == 0
     assert history(run)[:3] == history(audio_run)
     assert require_info(run).config["data.path"] == str(moved)
     shutil.rmtree(moved / "voice2")
-    assert main(command("cnn", moved, run, data__window=0.16, train__epochs=5)) == 2
+    assert main(command("cnn", moved, run, data__window=WINDOW, train__epochs=5)) == 2
     assert "the data changed" in capsys.readouterr().err
 
 
@@ -171,7 +171,7 @@ def test_changed_data_are_refused(audio_run, recordings, tmp_path, capsys):
     shutil.copytree(audio_run, run)
     edit_info(run, lambda info: info["config"].update({"data.path": str(copy)}))
     shutil.copy(copy / "voice0" / "00.wav", copy / "voice1" / "99.wav")
-    assert main(command("cnn", copy, run, data__window=0.16, train__epochs=4)) == 2
+    assert main(command("cnn", copy, run, data__window=WINDOW, train__epochs=4)) == 2
     assert "the data changed" in capsys.readouterr().err
     assert len(history(run)) == 3
 
@@ -204,7 +204,7 @@ def test_held_out_files_have_no_effect_on_training(muddled_run, muddle, tmp_path
         samples, rate = soundfile.read(path)
         seed = int(path.stem) + 10 * int(path.parent.name[-1])
         soundfile.write(path, tone(150 + 40 * seed, len(samples) / rate, seed), rate)
-    assert main(command("cnn", data, run, train__epochs=3, data__window=0.16)) == 0
+    assert main(command("cnn", data, run, train__epochs=3, data__window=WINDOW)) == 0
     assert "test accuracy" in capsys.readouterr().out
     info = json.loads((run / "config.json").read_text())
     assert info["data"]["files"] == {"train": 18, "val": 12, "test": 6}
@@ -275,7 +275,7 @@ def draws(muddle, workdir: Path, monkeypatch, **keys) -> Draws:
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", no_step)
         patch.setattr(finish, "finish", cut_off)
-        assert main(command("cnn", muddle, workdir, data__window=0.16, **keys)) == 130
+        assert main(command("cnn", muddle, workdir, data__window=WINDOW, **keys)) == 130
     log = events(workdir / TENSORBOARD / "train")
     images = {v.tag: v.image for event in log for v in event.summary.value}
     return Draws(
@@ -356,7 +356,7 @@ def test_a_finished_run_without_its_report_rewrites_it(audio_run, recordings, tm
     shutil.copytree(audio_run, workdir)
     page = (workdir / "report.html").read_text()
     (workdir / "report.html").unlink()
-    assert main(command("cnn", recordings, workdir, data__window=0.16, train__epochs=3)) == 0
+    assert main(command("cnn", recordings, workdir, data__window=WINDOW, train__epochs=3)) == 0
     assert len((workdir / "report.html").read_text()) > 0.9 * len(page)
     assert history(workdir) == history(audio_run)
 
@@ -392,7 +392,7 @@ def test_progress_is_plain_lines_and_no_heavy_package_is_imported(recordings, tm
         "import sys; from meljax.main import main; main(sys.argv[1:]); "
         "print('loaded', [m for m in ('tensorflow', 'torch', 'tensorboard') if m in sys.modules])"
     )
-    arguments = command("cnn", recordings, tmp_path / "run", data__window=0.16, train__epochs=2)
+    arguments = command("cnn", recordings, tmp_path / "run", data__window=WINDOW, train__epochs=2)
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,

@@ -50,11 +50,11 @@ def test_silent_windows_are_left_out_but_a_recording_with_sound_has_at_least_one
     assert len(windows.scored_starts(slow, 100, skip_silence=True)) >= 1
 
 
-def test_random_starts_reach_every_valid_position():
-    random_start = jax.jit(windows.random_start, static_argnames="window")
+def test_random_starts_are_uniform_over_all_valid_positions():
+    random_starts = jax.jit(windows.random_starts, static_argnames="window")
     bits = jax.random.bits(jax.random.key(0), 6000)
     for length in (3, 6, 10):
-        found = random_start(bits, np.full(len(bits), length), 6)
+        found = random_starts(bits, np.full(len(bits), length), 6)
         spare = length - 6
         starts, counts = np.unique(found, return_counts=True)
         assert starts.tolist() == list(range(min(spare, 0), max(spare, 0) + 1))

@@ -313,7 +313,10 @@ def owners(
 
 
 def _owner(folder: str, folders: Collection[str], known: dict[str, str | None]) -> str | None:
-    """Returns `folder` or the innermost folder around it that is one of `folders`."""
+    """Returns the innermost of `folders` that is or contains `folder`, or `None`.
+
+    `known` caches the results.
+    """
     if folder not in known:
         outer = folder.rpartition("/")[0]
         known[folder] = folder if folder in folders else _owner(outer, folders, known)

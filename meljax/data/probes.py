@@ -56,6 +56,8 @@ def _at_level(wave: np.ndarray, rng: np.random.Generator) -> Float32[np.ndarray,
 
 @functools.lru_cache(maxsize=1)
 def _voices(rate: int) -> tuple[Shaped[np.ndarray, " _"], ...]:
-    clips = [to_float(synthetic.draw_clip(_VOICES_SEED, number, 0)) for number in range(COUNT)]
-    prepare = decoder.prepare_samples
-    return tuple(prepare(clip[:, None], synthetic.SAMPLE_RATE, rate) for clip in clips)
+    """Returns the unheard voices at `rate` Hz; kept, because runs of a process share a rate."""
+    clips = (to_float(synthetic.draw_clip(_VOICES_SEED, number, 0)) for number in range(COUNT))
+    return tuple(
+        decoder.prepare_samples(clip[:, None], synthetic.SAMPLE_RATE, rate) for clip in clips
+    )

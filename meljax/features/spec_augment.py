@@ -1,4 +1,4 @@
-"""Frequency and time masks on one image (SpecAugment); the caller maps over the batch."""
+"""Frequency and time masks (SpecAugment), drawn for a batch and applied to single images."""
 
 from typing import NamedTuple
 
@@ -10,19 +10,19 @@ from meljax.features.random_integers import integers_below
 
 
 class Bands(NamedTuple):
-    """Bands of adjacent rows or columns, int32 [count]; a band of width 0 is empty."""
+    """Bands of adjacent rows or columns, int32 [*batch, count]; a band of width 0 is empty."""
 
     start: Int[Array, "*batch count"]
     width: Int[Array, "*batch count"]
 
 
-def words_needed(config: MaskConfig) -> int:
-    """Returns how many random words `random_bands` uses."""
+def draws_needed(config: MaskConfig) -> int:
+    """Returns how many random uint32 values `random_bands` uses for an image."""
     return 2 * (config.freq_count + config.time_count)
 
 
 def random_bands(
-    bits: UInt32[Array, "*batch words"], height: int, width: int, config: MaskConfig
+    bits: UInt32[Array, "*batch draws"], height: int, width: int, config: MaskConfig
 ) -> tuple[Bands, Bands]:
     """Returns random rows and columns to mask in images of `height` × `width` pixels.
 
@@ -30,7 +30,7 @@ def random_bands(
     Maximum widths are shares of the axis, rounded down to whole rows or columns.
 
     Args:
-      bits: `words_needed(config)` independent random words for each image.
+      bits: independent random bits, `draws_needed(config)` values for each image.
     """
     for_rows, for_columns = jnp.split(bits, [2 * config.freq_count], axis=-1)
     rows = _random_bands(for_rows, height, int(config.freq_width * height))
@@ -38,8 +38,12 @@ def random_bands(
     return rows, columns
 
 
-def _random_bands(bits: UInt32[Array, "*batch words"], size: int, max_width: int) -> Bands:
-    """Returns a band for each two words: widths uniform in 0…`max_width`, starts uniform."""
+def _random_bands(bits: UInt32[Array, "*batch draws"], size: int, max_width: int) -> Bands:
+    """Returns bands on an axis of `size` places.
+
+    The first half of `bits` gives widths, uniform in 0…`max_width`; the second half gives starts,
+    uniform where the band fits.
+    """
     for_width, for_start = jnp.split(bits, 2, axis=-1)
     width = integers_below(for_width, max_width + 1)
     return Bands(integers_below(for_start, size - width + 1), width)

@@ -68,12 +68,12 @@ def _not_silent(
     return places[[not is_silent(item[max(first, 0) : first + window]) for first in places]]
 
 
-def random_start(
+def random_starts(
     bits: UInt32[Array, " batch"], length: Int[Array, " batch"], window: int
 ) -> Int[Array, " batch"]:
-    """Returns uniformly random window starts in items; not positive if an item is shorter.
+    """Returns a uniformly random window start for each item from independent random bits.
 
-    `bits` are independent random words.
+    It is zero or negative if the item is shorter than the window.
     """
     spare = length - window
     return jnp.minimum(spare, 0) + integers_below(bits, jnp.abs(spare) + 1)

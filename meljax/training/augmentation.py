@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from meljax.data.batches import DeviceSet
 from meljax.features.frontend import to_images
-from meljax.features.spec_augment import Bands, fill_bands, random_bands, words_needed
-from meljax.features.windows import random_start
+from meljax.features.spec_augment import Bands, draws_needed, fill_bands, random_bands
+from meljax.features.windows import random_starts
 from meljax.training.state import Task, image_shape
 
 Images = Float[Array, "batch rows columns channel"]
@@ -33,12 +33,14 @@ class Draws(NamedTuple):
 def draw(task: Task, length: Int[Array, " batch"], key: Key[Array, ""]) -> Draws:
     """Returns the random numbers for a batch of items of `length` samples or columns.
 
-    Those of an item depend only on `key` and its position, not on the devices.
+    The random bits of an item depend only on `key`, its position in the batch and the number of
+    masks. They do not depend on the size of the batch (with `jax_threefry_partitionable`, JAX's
+    default), so padding for more devices changes nothing.
     """
-    # One call: each generator of random numbers takes longer to compile than a convolution.
-    bits = jax.random.bits(key, (len(length), 1 + words_needed(task.mask)), "uint32")
+    # A single call: each call of jax.random takes longer to compile than a convolution.
+    bits = jax.random.bits(key, (len(length), 1 + draws_needed(task.mask)), "uint32")
     height, width, _ = image_shape(task.frontend)
-    start = random_start(bits[:, 0], length, task.frontend.window)
+    start = random_starts(bits[:, 0], length, task.frontend.window)
     return Draws(start, *random_bands(bits[:, 1:], height, width, task.mask))
 
 

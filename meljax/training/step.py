@@ -86,7 +86,7 @@ def _step(
 
 def _all_finite(values: PyTree) -> Bool[Array, ""]:
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]).all()
-    # Without the barrier, XLA combines all leaves again in the kernel of each new value.
+    # Without the barrier, XLA fuses this check into the kernel of each updated array.
     return jax.lax.optimization_barrier(finite)
 
 

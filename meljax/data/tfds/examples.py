@@ -168,6 +168,7 @@ def _row(opened: _Set, split: str, index: int, example: Mapping[str, Any]) -> _R
 
 
 def _text(opened: _Set, example: Mapping[str, Any], key: str) -> str:
+    """Returns a feature as text; '' if `key` is empty because the set has no such feature."""
     return as_text(opened.features[key], _value(example, key)) if key else ""
 
 
