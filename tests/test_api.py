@@ -242,7 +242,7 @@ def test_explain_shows_the_clearest_window_of_a_file(audio_run, recordings, monk
     samples, rate = soundfile.read(file, dtype="float32")
     first = round(found.start * rate)
     np.testing.assert_array_equal(found.samples, samples[first : first + len(found.samples)])
-    assert (found.sample_rate, len(found.samples)) == (8000, 1280)
+    assert (found.sample_rate, len(found.samples)) == (8000, 8000 * WINDOW)
     assert found.image.shape[:2] == found.evidence.shape
     monkeypatch.setattr(long_recording, "MAX_AT_ONCE", 1000)
     again = model.explain(file, label=found.label)

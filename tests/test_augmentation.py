@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_step import make_task
+from test_step import make_data, make_task
 
 from meljax.config import MaskConfig
 from meljax.features.random_integers import integers_below
-from meljax.training.augmentation import Draws, draw
+from meljax.training.augmentation import Draws, draw, train_images
 
 pytestmark = pytest.mark.accelerator
 
@@ -19,8 +19,11 @@ MASK = MaskConfig(freq_count=2, freq_width=0.5, time_count=1, time_width=0.5)
 
 @functools.partial(jax.jit, static_argnames="items")
 def draws(items: int, seed: int = 0) -> Draws:
-    """Returns the random numbers of `items` recordings, each a second longer than the window."""
-    return draw(make_task(mask=MASK), jnp.full(items, 9600), jax.random.key(seed))
+    """Returns the random numbers of `items` recordings.
+
+    Windows start at 0 to 10; rows are 0 to 10 wide, so shared random bits would be noticed.
+    """
+    return draw(make_task(mask=MASK), jnp.full(items, 1610), jax.random.key(seed))
 
 
 def test_the_numbers_of_an_item_do_not_depend_on_the_size_of_the_batch():
@@ -44,6 +47,29 @@ def test_all_numbers_are_uncorrelated():
     assert np.abs(correlation).max() < 0.05
     next_item = [np.corrcoef(each[:-1], each[1:])[0, 1] for each in series]
     assert np.abs(next_item).max() < 0.05
+
+
+def test_numbers_fill_their_ranges():
+    """The image has 20 rows and 13 columns."""
+    mask = MaskConfig(freq_count=2, freq_width=0.35, time_count=1, time_width=0.6)
+    task = make_task(mask=mask)
+    found = jax.jit(draw, static_argnums=0)(task, jnp.full(10_000, 1610), jax.random.key(0))
+    assert (found.start.min(), found.start.max()) == (0, 10)
+    for bands, size in ((found.rows, 20), (found.columns, 13)):
+        assert (bands.width.min(), bands.width.max()) == (0, 7)
+        assert (bands.start.min(), (bands.start + bands.width).max()) == (0, size)
+    found = jax.jit(draw, static_argnums=0)(task, jnp.full(10_000, 10**7), jax.random.key(0))
+    assert found.start.max() > 0.99 * 10**7
+
+
+def test_bands_of_rows_are_filled_in_rows():
+    task = make_task(mask=MaskConfig(freq_count=2, time_count=0, fill=0.7))
+    data, index = make_data(task), jnp.arange(8)
+    make = jax.jit(train_images, static_argnums=0)
+    clean, masked = map(np.asarray, make(task, data, index, jax.random.key(0)))
+    changed = (clean != masked).any(-1)
+    assert 0 < changed.mean() < 0.9
+    assert (masked[changed.any(2)] == np.float32(0.7)).all()
 
 
 def test_integers_are_remainders_also_of_the_largest_bits():

@@ -9,7 +9,7 @@ from random_weights import numpy_variables
 
 from meljax.config import MelConfig, ModelConfig
 from meljax.evaluation.forward import Model
-from meljax.evaluation.grad_cam import evidence
+from meljax.evaluation.grad_cam import SMALLEST_GRID, _chosen_maps, evidence
 from meljax.features.frontend import Frontend
 from meljax.models.registry import build
 from meljax.util.devices import make_mesh
@@ -45,6 +45,12 @@ def weighted(maps, weights, shape) -> np.ndarray:
     heat = np.asarray(jax.image.resize(heat, shape, "linear"))
     assert (heat.max((1, 2)) > 1.5 * heat.min((1, 2))).all()  # it is not constant
     return heat / heat.max((1, 2), keepdims=True)
+
+
+def test_the_last_maps_of_at_least_four_rows_and_columns_are_chosen():
+    sizes = {"maps1": (8, 8), "maps2": (4, 5), "maps3": (3, 9)}
+    maps = {name: jnp.zeros((1, *size, 1)) for name, size in sizes.items()}
+    assert _chosen_maps(maps, SMALLEST_GRID) == "maps2"
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet18"])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import psutil
 import pytest
-from conftest import ROOT, command
+from conftest import ROOT, WINDOW, command
 from test_step import make_data, make_task
 
 from meljax.commands import evaluate, predict
@@ -194,5 +194,5 @@ def test_scoring_that_does_not_fit_stops(scored, audio_run, recordings, monkeypa
     monkeypatch.setattr(memory, "free_on_host", lambda: 1000)
     assert scored([str(audio_run), str(recordings)]) == 2
     message = one_line(capsys)
-    assert "windows of 0.16 s" in message
+    assert f"windows of {WINDOW} s" in message
     assert "0 MB were free" in message

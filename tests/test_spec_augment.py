@@ -57,6 +57,13 @@ def test_masks_are_one_band_and_reach_both_ends():
     assert covered[:, -1].any()
 
 
+def test_each_band_is_masked():
+    masked = many_masks(MaskConfig(freq_count=0, time_count=2, time_width=0.25), 1, 64, 1000, 0)
+    covered = np.asarray(masked)[:, 0] == 0
+    edges = np.abs(np.diff(covered.astype(int), axis=1, prepend=0, append=0)).sum(1)
+    assert set(edges) == {0, 2, 4}
+
+
 def test_only_masked_values_change_to_the_fill():
     config = MaskConfig(freq_count=2, time_count=2, fill=0.7)
     image = np.random.default_rng(0).random((40, 50, 3), np.float32)

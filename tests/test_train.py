@@ -95,7 +95,13 @@ def test_a_run_older_than_a_key_is_resumed(audio_run, recordings, tmp_path, caps
 
 def test_other_settings_are_refused_with_the_keys_that_differ(audio_run, recordings, capsys):
     arguments = command(
-        "cnn", recordings, audio_run, train__epochs=3, train__seed=5, mask__fill=0.5
+        "cnn",
+        recordings,
+        audio_run,
+        data__window=WINDOW,
+        train__epochs=3,
+        train__seed=5,
+        mask__fill=0.5,
     )
     assert main(arguments) == 2
     answer = capsys.readouterr().err

@@ -58,6 +58,7 @@ def _at_level(wave: np.ndarray, rng: np.random.Generator) -> Float32[np.ndarray,
 def _voices(rate: int) -> tuple[Shaped[np.ndarray, " _"], ...]:
     """Returns the unheard voices at `rate` Hz; kept, because runs of a process share a rate."""
     clips = (to_float(synthetic.draw_clip(_VOICES_SEED, number, 0)) for number in range(COUNT))
-    return tuple(
-        decoder.prepare_samples(clip[:, None], synthetic.SAMPLE_RATE, rate) for clip in clips
-    )
+    voices = [decoder.prepare_samples(clip[:, None], synthetic.SAMPLE_RATE, rate) for clip in clips]
+    for voice in voices:
+        voice.setflags(write=False)
+    return tuple(voices)

@@ -19,7 +19,8 @@ class Stream(enum.IntEnum):
 
 def key(seed: int, stream: Stream, *counts: int | jax.Array) -> jax.Array:
     """Returns the PRNG key of `stream`, folded with each of `counts` (an epoch, a step, …)."""
-    folded = jax.random.fold_in(jax.random.key(seed), stream)
+    # Other generators give other numbers for a batch of keys than for each key.
+    folded = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), stream)
     for count in counts:
         folded = jax.random.fold_in(folded, count)
     return folded
