@@ -10,6 +10,11 @@ def bits(*arguments) -> tuple[int, ...]:
     return tuple(np.asarray(jax.random.key_data(key(*arguments))).tolist())
 
 
+def test_the_generator_does_not_depend_on_the_setting():
+    with jax.default_prng_impl("rbg"):
+        assert str(jax.random.key_impl(key(7, Stream.ORDER, 5))) == "threefry2x32"
+
+
 def test_every_seed_stream_and_count_has_a_different_key():
     keys = {
         bits(seed, stream, *counts)

@@ -241,14 +241,15 @@ def test_training_continues_after_a_skipped_step():
     data = data.replace(buffer=data.buffer / np.float32(2**15))
     spoiled = data.buffer.copy()
     spoiled[data.offset[order[1, 0]] + 700] = np.nan
-    for _ in range(3):
+    for _ in range(4):  # the last batch is padded
         state = train_step(task, state, data.replace(buffer=spoiled), order, masks_key)
-    assert (int(state.step), int(state.skips)) == (3, 0)
-    assert (int(state.metrics.skipped), int(state.metrics.count)) == (1, 12)
+    assert (int(state.step), int(state.skips)) == (4, 0)
+    assert (int(state.metrics.skipped), int(state.metrics.count)) == (1, 15)
     assert int(state.metrics.first_bad_step) == metrics.NEVER
     expected = train_step(task, begin(task)[0], data, order, masks_key)
     expected = expected.replace(step=expected.step + 1)
-    expected = train_step(task, expected, data, order, masks_key)
+    for _ in range(2):
+        expected = train_step(task, expected, data, order, masks_key)
     assert_same_bits(without_metrics(state), without_metrics(expected))
 
 

@@ -37,7 +37,7 @@ def draw(task: Task, length: Int[Array, " batch"], key: Key[Array, ""]) -> Draws
     masks. They do not depend on the size of the batch (with `jax_threefry_partitionable`, JAX's
     default), so padding for more devices changes nothing.
     """
-    # A single call: each call of jax.random takes longer to compile than a convolution.
+    # A single call: on a CPU each call of jax.random is a loop of about ten kernels to compile.
     bits = jax.random.bits(key, (len(length), 1 + draws_needed(task.mask)), "uint32")
     height, width, _ = image_shape(task.frontend)
     start = random_starts(bits[:, 0], length, task.frontend.window)
